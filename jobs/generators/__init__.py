@@ -1,0 +1,34 @@
+"""Every paper's generator, found by its folder: there is no list to maintain."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from types import ModuleType
+
+
+def names() -> tuple[str, ...]:
+    """The generators there are, sorted: one per folder beside this file."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
+
+
+def card(name: str) -> ModuleType:
+    """The paper's card: its docstring, `PAPER`, `YEAR`, `NEEDS` and `Config`. Imports no torch.
+
+    Raises ValueError for a name that is no generator, with the nearest one.
+    """
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "there are " + ", ".join(names())
+        raise ValueError(f"{name!r} is not a generator; {hint}")
+    return importlib.import_module(f"jobs.generators.{name}")
+
+
+def load(name: str) -> ModuleType:
+    """The paper's recipe module, with `Config` and `build(config) -> Recipe`.
+
+    Raises ValueError for a name that is no generator, with the nearest one.
+    """
+    card(name)
+    return importlib.import_module(f"jobs.generators.{name}.recipe")
