@@ -1,0 +1,108 @@
+"""The sample plan: which record is read at which step, a pure function that knows no rank and no worker.
+
+The training stream is one endless sequence of positions. Step s of a global batch B takes the positions
+s*B ... s*B + B - 1; position g belongs to epoch g // N and is the (g % N)-th record of that epoch's order, so every
+epoch reads every record exactly once, whatever B is. A rank of W takes the positions p of a batch with p % W == rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 64-bit seed from the parts that name what is drawn: the same on every machine, unrelated for unlike parts."""
+    digest = hashlib.blake2b("\x1f".join(f"{type(part).__name__}:{part}" for part in parts).encode(), digest_size=8)
+    return int.from_bytes(digest.digest(), "little")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """How records are shuffled.
+
+    window_shards: records are shuffled within groups of this many shards, which are themselves shuffled: large enough
+        to mix, small enough that an object store still reads whole shards one after another.
+    """
+
+    window_shards: int = 16
+
+
+@dataclass(frozen=True, eq=False)  # compared by identity: its windows are cached per plan
+class Plan:
+    """The order of the training stream for shards of the given sizes.
+
+    Costs memory for one window, not for the data set, so that it holds for millions of records.
+    """
+
+    shard_sizes: tuple[int, ...]
+    seed: int
+    config: PlanConfig = field(default_factory=PlanConfig)
+
+    def __post_init__(self) -> None:
+        if not self.shard_sizes or min(self.shard_sizes) < 1:
+            raise ValueError(f"a plan needs shards of at least one record, got sizes {self.shard_sizes}")
+
+    @property
+    def num_records(self) -> int:
+        """Records in one epoch."""
+        return sum(self.shard_sizes)
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """(epoch, record) of one position of the stream; record counts in shard order from 0."""
+        epoch, place = divmod(position, self.num_records)
+        ends, _ = _epoch(self, epoch)
+        window = int(np.searchsorted(ends, place, side="right"))
+        start = int(ends[window - 1]) if window else 0
+        return epoch, int(_window(self, epoch, window)[place - start])
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """The whole order of one epoch: (N,) record numbers, each exactly once."""
+        ends, _ = _epoch(self, epoch)
+        return np.concatenate([_window(self, epoch, window) for window in range(len(ends))])
+
+
+def positions(step: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> Sequence[int]:
+    """Positions of the stream that one rank reads at a global step.
+
+    Raises ValueError unless the ranks share the batch equally.
+    """
+    if batch_size % world_size:
+        raise ValueError(
+            f"batch_size {batch_size} cannot be shared equally by {world_size} workers; "
+            f"choose a multiple of {world_size}"
+        )
+    return range(step * batch_size + rank, (step + 1) * batch_size, world_size)
+
+
+@lru_cache(maxsize=4)
+def _epoch(plan: Plan, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of one epoch: where each window of shards ends in its order, and the shards in the order they are read."""
+    shards = _generator(plan.seed, "shards", epoch).permutation(len(plan.shard_sizes))
+    counts = np.asarray(plan.shard_sizes)[shards]
+    starts = range(0, len(shards), plan.config.window_shards)
+    return np.cumsum([counts[i : i + plan.config.window_shards].sum() for i in starts]), shards
+
+
+@lru_cache(maxsize=8)
+def _window(plan: Plan, epoch: int, window: int) -> np.ndarray:
+    """Records of one window of an epoch, in the order they are read."""
+    _, shards = _epoch(plan, epoch)
+    first = window * plan.config.window_shards
+    members = shards[first : first + plan.config.window_shards]
+    starts = _starts(plan)
+    records = np.concatenate([np.arange(starts[s], starts[s] + plan.shard_sizes[s]) for s in members])
+    return _generator(plan.seed, "records", epoch, window).permutation(records)
+
+
+@lru_cache(maxsize=2)
+def _starts(plan: Plan) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(plan.shard_sizes)])
+
+
+def _generator(*parts: int | str) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(derive_seed(*parts)))
