@@ -1,4 +1,4 @@
-"""The contract every paper fulfils: networks, optimizers, phases and how a trained generator fills holes. Read this first.
+"""The contract every paper fulfils: networks, optimizers, phases, and how holes are filled. Read this first.
 
 `jobs/generators/<name>/__init__.py` is the paper's card and holds its `Config`; `recipe.py` beside it offers
 `build(config) -> Recipe`. A recipe is data: nothing subclasses a trainer, and the loop knows no paper.

@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up themselves; they need Python 3.11 or newer, git and make.
+PYTHON ?= python3
+VENV := .venv
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(QUIET)
+QUIET := NO_ALBUMENTATIONS_UPDATE=1 MLFLOW_DISABLE_TELEMETRY=true RAY_USAGE_STATS_ENABLED=0 DO_NOT_TRACK=1
+
+.PHONY: demo test test-slow bench lint lock setup clean
+
+demo: setup ## the main job on real photographs: shards, three generators, evaluation, report
+	@$(RUN) dvc repro
+	@$(RUN) python -m pipeline where
+
+test: setup ## the whole test suite but what is marked slow
+	@$(RUN) pytest -q
+
+test-slow: setup ## real Ray, real clusters
+	@$(RUN) pytest -q -m slow
+
+bench: setup ## figures against the machine's limits, in benchmarks/
+	@$(RUN) python -m benchmarks.run
+
+lint: setup
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+
+# The environment is made anew whenever the lock changes; the stamp holds the lock it was made from.
+setup: $(VENV)/lock
+$(VENV)/lock: requirements.lock
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/uv pip sync --quiet --require-hashes requirements.lock
+	@cp requirements.lock $@
+
+lock: ## choose newest versions again; names, versions and hashes only
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(VENV)/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade --generate-hashes \
+		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
+
+clean: ## everything but the sources
+	@rm -rf $(VENV) shards models curves results metrics report runs mlflow.db mlartifacts .dvc/cache .dvc/tmp

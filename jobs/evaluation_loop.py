@@ -1,0 +1,169 @@
+"""Evaluate on the frozen suite: fill every hole of every image, score 8-bit composites, keep every pair's figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from datasets.durable import file_digest
+from datasets.plan import derive_seed
+from datasets.shards import Column, Sample, check_alignment
+from jobs import metrics
+from jobs.baselines import BASELINES
+from jobs.batches import decode_image, decode_map
+from jobs.settings import EvaluateConfig
+from jobs.trained import fill, load_trained
+from masks.hole_ratio import BINS, hole_ratio
+
+Fill = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationJob:
+    """Rows to evaluate on the images and masks of the suite.
+
+    model: folder of a trained generator, which gives two rows, `<name>` and `<name>_untrained`; None gives a row per
+    baseline.
+    """
+
+    name: str
+    images: str
+    masks: str
+    model: str | None
+    config: EvaluateConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One row on one pair of image and mask."""
+
+    row: str
+    key: str
+    bin: str
+    hole_ratio: float
+    values: Mapping[str, float]
+
+
+def suite_id(images: Column, masks: Column) -> str:
+    """The suite's identity: digests of images and masks, and of the code that composites and scores."""
+    parts = {
+        "images": images.manifest.digest,
+        "masks": masks.manifest.digest,
+        "metrics": file_digest(Path(metrics.__file__)),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def member_of_bin(what: str, bin_name: str) -> str:
+    """The member of a record that belongs to a bin: "mask", "0.1-0.2" -> "mask-0p1-0p2.png" (a dot would end a key)."""
+    return f"{what}-{bin_name.replace('.', 'p')}.png"
+
+
+def evaluate_shard(job: EvaluationJob, shard: int) -> tuple[list[Score], list[Sample]]:
+    """Scores of every pair of one shard of the images, and the gallery's composites among them.
+
+    Raises ManifestError or ShardError when images and masks do not belong together.
+    """
+    images, masks = Column(Path(job.images)), Column(Path(job.masks))
+    check_alignment(images, masks)
+    rows = _rows(job)
+    shown = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)
+    scores: list[Score] = []
+    gallery: list[Sample] = []
+    for record in images.records_of(shard):
+        key = images.keys[record].as_py()
+        image = decode_image(images.read(record))
+        holes = np.stack([decode_map(masks.read(record, member_of_bin("mask", name))) // 255 for name, _, _ in BINS])
+        members: dict[str, bytes] = {}
+        for row, fill_holes in rows.items():
+            filled = fill_holes(np.broadcast_to(image, (len(holes), *image.shape)), holes)
+            scores += _scores(row, key, image, filled["composite"], holes)
+            if key in shown:
+                members |= _pictures(row, filled)
+        if members:
+            gallery.append(Sample(key=key, members=members, about={}))
+    return scores, gallery
+
+
+def gallery_keys(keys: Sequence[str], count: int) -> frozenset[str]:
+    """The images to look at: a choice by hash, not by taste, that adding other images hardly changes."""
+    return frozenset(sorted(keys, key=lambda key: derive_seed("gallery", key))[:count])
+
+
+def summarise(scores: Sequence[Score], config: EvaluateConfig) -> dict[str, Any]:
+    """Means with 95 % intervals over images: row -> "overall" or bin -> metric -> mean, low, high."""
+    summary: dict[str, Any] = {}
+    for row in dict.fromkeys(score.row for score in scores):
+        ours = sorted((score for score in scores if score.row == row), key=lambda score: (score.key, score.bin))
+        groups = {"overall": ours} | {name: [score for score in ours if score.bin == name] for name, _, _ in BINS}
+        summary[row] = {
+            group: {"pairs": len(members), **_means(members, config)} for group, members in groups.items() if members
+        }
+    return summary
+
+
+def _means(scores: Sequence[Score], config: EvaluateConfig) -> dict[str, dict[str, float | None]]:
+    keys = [score.key for score in scores]
+    return {
+        metric: asdict(
+            metrics.bootstrap_interval(
+                [score.values[metric] for score in scores], keys, seed=0, samples=config.bootstrap_samples
+            )
+        )
+        for metric in scores[0].values
+    }
+
+
+def _rows(job: EvaluationJob) -> dict[str, Fill]:
+    if job.model is None:
+        return {name: partial(_fill_each, baseline.fill) for name, baseline in BASELINES.items()}
+    rows: dict[str, Fill] = {}
+    for row, trained in ((job.name, True), (untrained(job.name), False)):
+        recipe, receipt = load_trained(Path(job.model), trained=trained)
+        rows[row] = partial(fill, recipe, receipt.edges)
+    return rows
+
+
+def untrained(generator: str) -> str:
+    """The row of a generator's weights before the first step."""
+    return f"{generator}_untrained"
+
+
+def _fill_each(function: Callable, images: np.ndarray, holes: np.ndarray) -> dict[str, np.ndarray]:
+    return {"composite": np.stack([function(image, mask) for image, mask in zip(images, holes, strict=True)])}
+
+
+def _scores(row: str, key: str, image: np.ndarray, composites: np.ndarray, holes: np.ndarray) -> list[Score]:
+    return [
+        Score(
+            row=row,
+            key=key,
+            bin=bin_name,
+            hole_ratio=hole_ratio(mask),
+            values=metrics.pairwise(image, filled, mask),
+        )
+        for (bin_name, _, _), filled, mask in zip(BINS, composites, holes, strict=True)
+    ]
+
+
+def _pictures(row: str, filled: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Members of a gallery record, `<row>-<what>-<bin>.png`: what is "composite", or "edge" where there are edges."""
+    return {
+        member_of_bin(f"{row}-{what}", bin_name): encode_png(picture)
+        for what, pictures in filled.items()
+        for (bin_name, _, _), picture in zip(BINS, pictures, strict=True)
+    }
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) RGB or (H, W) to PNG."""
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    return cv2.imencode(".png", pixels)[1].tobytes()

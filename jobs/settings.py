@@ -1,0 +1,51 @@
+"""How generators are trained and evaluated, beside what their papers say. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from datasets.augment import AugmentConfig
+from datasets.plan import PlanConfig
+from jobs.metrics import Weights
+from masks.sampler import MaskConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """What one training sample is made of, beside its record."""
+
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How every generator is trained, on the common track.
+
+    precision: "no" is float32; "bf16" and "fp16" autocast.
+    deterministic: refuse operations that cannot repeat to the bit.
+    checkpoint_steps, log_steps, sample_steps: how often, in global steps.
+    """
+
+    samples: SampleConfig = field(default_factory=SampleConfig)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    deterministic: bool = True
+    checkpoint_steps: int = 1000
+    log_steps: int = 20
+    sample_steps: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """gallery_images: how many images' composites are kept to be looked at.
+
+    bootstrap_samples: resamples behind each 95 % interval.
+    inception, alexnet: files of feature weights for FID and LPIPS, with their digests; None leaves those uncomputed.
+    """
+
+    gallery_images: int = 32
+    bootstrap_samples: int = 2000
+    inception: Weights | None = None
+    alexnet: Weights | None = None

@@ -1,0 +1,130 @@
+"""The command line: `python -m pipeline <verb>`. The only argparse and the only exit codes.
+
+Every verb's module is imported when that verb runs, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_QUIET = {
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "DO_NOT_TRACK": "1",
+}  # nothing calls home
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline",
+        description="Retrain the image-inpainting generators of the papers. Stages are run by `dvc repro`.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
+
+    def verb(name: str, text: str, example: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: python -m pipeline {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    verb("ingest", "stage: raw images to image shards, records and manifests", "ingest")
+    precompute = verb("precompute", "stage: columns made from the images", "precompute edges")
+    precompute.add_argument("column", choices=["edges", "masks"], help="edges of every split, or the suite's masks")
+    train = verb("train", "stage: train one generator", "train edge_connect")
+    train.add_argument("generator", help="a name that params.yaml lists")
+    evaluate = verb("evaluate", "stage: score one generator, or the baselines", "evaluate edge_connect")
+    evaluate.add_argument("row", help='a generator that params.yaml lists, or "baselines"')
+    verb("report", "stage: all results to one page", "report")
+    generators = verb("generators", "list the generators there are", "generators --json")
+    generators.add_argument("--json", action="store_true", help="print JSON")
+    datasets = verb("datasets", "list the data sets there are and what each needs on disk", "datasets --json")
+    datasets.add_argument("--json", action="store_true", help="print JSON")
+    where = verb("where", "print where the report, the tracking database and the registered models are", "where")
+    where.add_argument("--json", action="store_true", help="print JSON")
+    inpaint = verb(
+        "inpaint",
+        "fill the hole of an image with a registered generator",
+        "inpaint edge_connect photo.png hole.png filled.png",
+    )
+    inpaint.add_argument("generator")
+    inpaint.add_argument("image", help="PNG or JPEG")
+    inpaint.add_argument("mask", help="PNG or JPEG of the same size, white = hole")
+    inpaint.add_argument("output", help="PNG to write")
+    inpaint.add_argument("--version", default="candidate", help="a version number or an alias (default: candidate)")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    if arguments.verb in ("generators", "datasets", "where"):
+        from pipeline import listing
+
+        print(getattr(listing, arguments.verb)(as_json=arguments.json))
+        return
+    if arguments.verb == "inpaint":
+        from pipeline import inpaint
+
+        inpaint.run(arguments.generator, arguments.image, arguments.mask, arguments.output, arguments.version)
+        return
+    from pipeline.params import read_params
+
+    params = read_params()
+    if arguments.verb == "ingest":
+        from pipeline import ingest
+
+        ingest.run(params)
+    elif arguments.verb == "precompute":
+        from pipeline import precompute
+
+        precompute.run_edges(params) if arguments.column == "edges" else precompute.run_masks(params)
+    elif arguments.verb == "train":
+        from pipeline import train
+
+        train.run(params, arguments.generator)
+    elif arguments.verb == "evaluate":
+        from pipeline import evaluate
+
+        evaluate.run(params, arguments.row)
+    elif arguments.verb == "report":
+        from pipeline import report
+
+        report.run(params)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one verb. Errors we name are one line on standard error and exit code 1; others keep their traceback."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    arguments = _parser().parse_args(words)
+    try:
+        _run(arguments)
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        print(f"{arguments.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether this code raised it on purpose, or the system says what is wrong, such as a full disk."""
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    source = Path(frame.tb_frame.f_code.co_filename).resolve() if frame else Path()
+    raised_here = any(source.is_relative_to(ROOT / floor) for floor in ("datasets", "jobs", "masks", "pipeline"))
+    return isinstance(error, OSError) or (raised_here and isinstance(error, ValueError | RuntimeError))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Weights and mask shards -> figures per image and in all, for one generator or for the baselines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasets.durable import write_durably
+from datasets.manifest import Manifest, write_manifest
+from datasets.shards import Column, Sample, write_records, write_shard
+from jobs.evaluation_loop import EvaluationJob, Score, evaluate_shard, suite_id, summarise
+from jobs.launch import map_tasks
+from pipeline.layout import column_folder, metrics_file, model_folder, results_folder
+from pipeline.params import Params, ParamsError
+from pipeline.progress import track
+
+BASELINES_ROW = "baselines"
+SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
+
+
+def run(params: Params, row: str) -> None:
+    """Write results/<row>: every pair's figures, their summary, a gallery; and metrics/<row>.json.
+
+    Raises ParamsError for a row that is neither "baselines" nor a generator that params.yaml lists.
+    """
+    if row != BASELINES_ROW and row not in params.generators:
+        raise ParamsError(f"params.yaml: generators has no {row}; it lists {', '.join(params.generators)}")
+    images = Column(column_folder("image", params.suite.split), remedy="dvc repro ingest")
+    masks = Column(column_folder("mask", params.suite.split), remedy="dvc repro masks")
+    images.verify()
+    masks.verify()
+    job = EvaluationJob(
+        name=row,
+        images=str(images.folder.resolve()),
+        masks=str(masks.folder.resolve()),
+        model=None if row == BASELINES_ROW else str(model_folder(row).resolve()),
+        config=params.evaluate,
+    )
+    shards = range(len(images.manifest.shards))
+    work = map_tasks(partial(_evaluate, job), shards, num_workers=params.cluster.num_workers)
+    done = sorted(track(work, f"evaluate {row}", len(shards), "shards"), key=lambda result: result[0])
+    scores = [score for _, ours, _ in done for score in ours]
+    folder = results_folder(row)
+    shutil.rmtree(folder, ignore_errors=True)
+    _write_scores(folder, scores)
+    _write_gallery(folder / GALLERY_NAME, images, [sample for *_, samples in done for sample in samples])
+    summary = {
+        "suite": suite_id(images, masks),
+        "images": images.manifest.records,
+        "rows": summarise(scores, params.evaluate),
+    }
+    write_durably(folder / SUMMARY_NAME, _json(summary))
+    overall = {
+        name: {metric: value["mean"] for metric, value in groups["overall"].items() if metric != "pairs"}
+        for name, groups in summary["rows"].items()
+    }
+    write_durably(metrics_file(row), _json(overall))
+
+
+def _evaluate(job: EvaluationJob, shard: int) -> tuple[int, list[Score], list[Sample]]:
+    return shard, *evaluate_shard(job, shard)
+
+
+def _write_scores(folder: Path, scores: list[Score]) -> None:
+    rows = [
+        {"row": s.row, "key": s.key, "bin": s.bin, "hole_ratio": s.hole_ratio, **s.values}
+        for s in sorted(scores, key=lambda s: (s.row, s.key, s.bin))
+    ]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd")
+    write_durably(folder / SCORES_NAME, sink.getvalue().to_pybytes())
+
+
+def _write_gallery(folder: Path, images: Column, samples: list[Sample]) -> None:
+    """The composites that are kept, as a column like any other."""
+    folder.mkdir(parents=True)
+    shard, fields = write_shard(folder, GALLERY_NAME, 0, samples)
+    write_manifest(
+        folder,
+        Manifest(
+            dataset=images.manifest.dataset,
+            split=images.manifest.split,
+            column=GALLERY_NAME,
+            licence=images.manifest.licence,
+            shards=(shard,),
+            records_sha256=write_records(folder, fields),
+            made_from=images.manifest.digest,
+        ),
+    )
+
+
+def _json(tree: object) -> bytes:
+    return (json.dumps(tree, indent=2, sort_keys=True) + "\n").encode()

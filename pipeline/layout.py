@@ -1,0 +1,33 @@
+"""Where each stage's outputs lie, relative to the root of the checkout: the same paths as in dvc.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def column_folder(column: str, split: str) -> Path:
+    """Shards of one column of one split, such as shards/image/train."""
+    return Path("shards") / column / split
+
+
+def model_folder(generator: str) -> Path:
+    """Weights and receipt of a trained generator."""
+    return Path("models") / generator
+
+
+def curves_folder(generator: str) -> Path:
+    """Losses over steps: a table per phase and term, as `dvc plots` reads them."""
+    return Path("curves") / generator
+
+
+def results_folder(row: str) -> Path:
+    """Per-image figures, summary and gallery of a generator, or of "baselines"."""
+    return Path("results") / row
+
+
+def metrics_file(row: str) -> Path:
+    """What `dvc metrics show` reads."""
+    return Path("metrics") / f"{row}.json"
+
+
+REPORT = Path("report") / "index.html"

@@ -1,0 +1,137 @@
+"""The whole of params.yaml, typed: the only reader of that file.
+
+YAML is read by the parser that DVC uses, so that every value means the same to both; then every key and type is
+checked before anything runs. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from datasets.edges import EdgeConfig
+from datasets.ingest import IngestConfig
+from datasets.sources import SourceConfig
+from jobs.generators import card
+from jobs.launch import ClusterConfig
+from jobs.settings import EvaluateConfig, TrainConfig
+from masks.sampler import MaskConfig
+
+PARAMS_PATH = Path("params.yaml")
+
+
+class ParamsError(ValueError):
+    """params.yaml says something that no stage understands; the message names the key and the nearest valid one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetParams(SourceConfig):
+    """A data set and, as `watch`, the file or folder whose change makes the ingested shards stale."""
+
+    watch: str = "requirements.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteConfig:
+    """The frozen evaluation suite: which split's images, and which family of masks fills every hole-ratio bin."""
+
+    split: str = "val"
+    masks: MaskConfig = field(default_factory=MaskConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params:
+    """Everything a run depends on; `generators` maps a paper's short name to its `Config`."""
+
+    seed: int
+    dataset: DatasetParams
+    ingest: IngestConfig
+    edges: EdgeConfig
+    suite: SuiteConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    cluster: ClusterConfig
+    generators: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values, defaults included, as plain data."""
+        return asdict(dataclasses.replace(self, generators={})) | {
+            "generators": {name: asdict(config) for name, config in self.generators.items()}
+        }
+
+
+def read_params(path: Path = PARAMS_PATH) -> Params:
+    """Read and check all parameters.
+
+    Raises ParamsError, in one line, for a file that is missing or no YAML, and for any key or value that is wrong.
+    """
+    try:
+        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing; run the command from the root of the checkout") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ParamsError(f"{path} must be a mapping with keys {', '.join(_keys(Params))}")
+    params = _check(Params, tree, path.name)
+    configs = {name: _generator(name, values, path.name) for name, values in params.generators.items()}
+    if not configs:
+        raise ParamsError(f"{path.name}: generators is empty; name at least one, such as `edge_connect: {{}}`")
+    return dataclasses.replace(params, generators=configs)
+
+
+def _generator(name: str, values: Any, where: str) -> Any:
+    if not re.fullmatch(r"[a-z0-9_]+", str(name)):
+        raise ParamsError(f"{where}: generators has the key {name!r}; names are made of a-z, 0-9 and _")
+    try:
+        config = card(name).Config
+    except ValueError as error:
+        raise ParamsError(f"{where}: generators: {error}") from None
+    return _check(config, values or {}, f"{where}: generators.{name}", within=True)
+
+
+def _check(target: type, tree: Any, where: str, *, within: bool = False) -> Any:
+    """Validate plain data against a dataclass, strictly; JSON on the way, since its lists may become tuples."""
+    try:
+        return TypeAdapter(target).validate_json(json.dumps(tree), strict=True, extra="forbid")
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        name = ".".join(path)
+        prefix = f"{where}.{name}" if within and name else f"{where}: {name}" if name else where
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise ParamsError(f"{prefix} is not a key; {_nearest(target, path)}") from None
+        if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            raise ParamsError(f"{prefix} is missing; add it") from None
+        message = first["msg"].removeprefix("Value error, ")
+        value = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        raise ParamsError(f"{prefix}: {message[0].lower() + message[1:]}{value}") from None
+    except TypeError as error:  # json.dumps: dates and the like
+        raise ParamsError(f"{where}: {error}; values are numbers, texts, true, false, lists and mappings") from error
+
+
+def _nearest(target: type, path: list[str]) -> str:
+    """The hint for an unknown key: the nearest key where it stands, or all of them."""
+    for part in path[:-1]:
+        target = next((f for n, f in _types(target).items() if n == part), target)
+    keys = list(_keys(target))
+    near = difflib.get_close_matches(path[-1], keys, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
+
+
+def _types(target: type) -> dict[str, Any]:
+    return typing.get_type_hints(target) if dataclasses.is_dataclass(target) else {}
+
+
+def _keys(target: type) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(target)) if dataclasses.is_dataclass(target) else ()

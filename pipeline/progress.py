@@ -1,0 +1,70 @@
+"""Progress for people: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+
+_LINE_SECONDS = 15.0
+
+
+class Bar:
+    """Counts up to `total`; use as a context manager and call `at` with how far the work is."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self._start = self._printed = time.monotonic()
+        self._first: int | None = None
+        self._done = 0
+        self._rich: Progress | None = None
+        if sys.stderr.isatty():
+            self._rich = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._rich.add_task(what, total=total, note="")
+
+    def __enter__(self) -> Bar:
+        if self._rich:
+            self._rich.start()
+        return self
+
+    def __exit__(self, kind: type | None, *rest: object) -> None:
+        if self._rich:
+            self._rich.stop()
+        elif kind is None:
+            seconds = time.monotonic() - self._start
+            print(f"{self.what}: {self._done} {self.unit} in {seconds:.1f} s", file=sys.stderr, flush=True)
+
+    def at(self, done: int, note: str = "") -> None:
+        """Show that `done` of the total are done, with a few words about them."""
+        self._done = done
+        now = time.monotonic()
+        if self._first is None:  # a resumed training does not start at 0
+            self._first, self._start = done, now
+        if self._rich:
+            self._rich.update(self._task, completed=done, note=note)
+        elif now - self._printed > _LINE_SECONDS:
+            self._printed = now
+            rate = (done - self._first) / max(now - self._start, 1e-9)
+            left = f", {(self.total - done) / rate:.0f} s left" if rate > 0 else ""
+            print(f"{self.what}: {done}/{self.total} {self.unit}{left} {note}", file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
+    """Yield the items and show how many have come."""
+    with Bar(what, total, unit) as bar:
+        for count, item in enumerate(items, start=1):
+            yield item
+            bar.at(count)

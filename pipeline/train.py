@@ -1,0 +1,191 @@
+"""Shards -> weights of one generator, its curves, its tracked run and its registered version."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.metadata
+import json
+import logging
+import shutil
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from datasets.durable import file_digest, write_durably
+from datasets.shards import Column
+from jobs import tracking
+from jobs.events import Event, losses_by_step
+from jobs.launch import ROOT, train_workers
+from jobs.trained import WEIGHTS_NAME, Receipt, write_receipt
+from jobs.training_loop import TrainJob, build_recipe, train
+from pipeline.layout import column_folder, curves_folder, model_folder
+from pipeline.params import Params, ParamsError
+from pipeline.progress import Bar
+
+log = logging.getLogger(__name__)
+
+_CODE = ("datasets", "jobs", "masks")
+_REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pillow", "pyarrow", "safetensors", "scikit-image",
+                 "torch", "torchvision", "webdataset")  # fmt: skip
+
+
+def run(params: Params, generator: str) -> None:
+    """Write models/<generator> and curves/<generator>; take up an interrupted training of the same experiment.
+
+    Raises ParamsError for a generator that params.yaml does not list.
+    """
+    if generator not in params.generators:
+        raise ParamsError(f"params.yaml: generators has no {generator}; it lists {', '.join(params.generators)}")
+    recipe = build_recipe(generator, params.generators[generator], params.seed)
+    columns = {name: Column(column_folder(name, "train")) for name in ("image", *recipe.columns)}
+    for column in columns.values():
+        column.verify()
+    identity = _identity(params, generator, columns)
+    storage = Path(params.cluster.storage).resolve() / generator / identity[:16]
+    storage.mkdir(parents=True, exist_ok=True)
+    job = TrainJob(
+        generator=generator,
+        config=params.generators[generator],
+        train=params.train,
+        seed=params.seed,
+        folders={name: str(column.folder.resolve()) for name, column in columns.items()},
+        storage=str(storage),
+        threads=params.cluster.threads,
+        loader_workers=params.cluster.loader_workers,
+    )
+    run_id = _open_run(params, generator, columns, storage, identity)
+    succeeded = False
+    try:
+        with (
+            Bar(f"train {generator}", recipe.steps, "steps") as bar,
+            tracking.Courier(run_id, storage, on_event=lambda event: bar.at(event.step, _note(event))),
+        ):
+            train_workers(train, {"job": job}, params.cluster, name=f"{generator}-{identity[:16]}")
+        receipt = _write_outputs(params, generator, recipe, columns, storage)
+        _register(generator, run_id, receipt, columns, identity)
+        succeeded = True
+    finally:
+        tracking.close_run(run_id, failed=not succeeded)
+    shutil.rmtree(storage)  # a finished training leaves nothing to resume from
+
+
+def _note(event: Event) -> str:
+    speed = event.speed.get("images_per_second")
+    loss = "  ".join(f"{name} {value:.4g}" for name, value in list(event.losses.items())[:3])
+    return f"{loss}  {speed:.1f} images/s" if speed else loss
+
+
+def _identity(params: Params, generator: str, columns: dict[str, Column]) -> str:
+    """What makes two trainings the same experiment: parameters, data, code."""
+    parts = {
+        "generator": generator,
+        "config": asdict(params.generators[generator]),
+        "train": asdict(params.train),
+        "seed": params.seed,
+        "world_size": max(params.cluster.train_workers, 1),
+        "threads": params.cluster.threads,
+        "data": {name: column.manifest.digest for name, column in columns.items()},
+        "code": {str(path.relative_to(ROOT)): file_digest(path) for f in _CODE for path in (ROOT / f).rglob("*.py")},
+        "packages": file_digest(ROOT / "requirements.lock"),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _open_run(params: Params, generator: str, columns: dict[str, Column], storage: Path, identity: str) -> str:
+    """One tracked run per training: its id lies in the storage, so that a restart goes on with it."""
+    note = storage / "run_id"
+    resume = note.read_text() if note.is_file() else None
+    image = columns["image"]
+    run_id = tracking.open_run(
+        f"{generator}",
+        parameters={"seed": params.seed, "train": asdict(params.train), **asdict(params.generators[generator])},
+        tags={"generator": generator, "identity": identity, **_code_version()},
+        datasets=[
+            tracking.TrackedDataset(
+                name=f"{image.manifest.dataset}-train-{name}",
+                digest=column.manifest.digest,
+                source=str(column.folder),
+                records=column.manifest.records,
+                context="training",
+            )
+            for name, column in columns.items()
+        ],
+        files={"params.json": json.dumps(params.to_dict(), indent=2, sort_keys=True)},
+        resume=resume,
+    )
+    write_durably(note, run_id.encode())
+    return run_id
+
+
+def _write_outputs(params: Params, generator: str, recipe: Any, columns: dict[str, Column], storage: Path) -> Receipt:
+    folder = model_folder(generator)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(storage / WEIGHTS_NAME, folder / WEIGHTS_NAME)
+    receipt = Receipt(
+        generator=generator,
+        config=asdict(params.generators[generator]),
+        edges=params.edges,
+        seed=params.seed,
+        steps=recipe.steps,
+        samples_seen=recipe.steps * recipe.batch_size,
+        world_size=max(params.cluster.train_workers, 1),
+        images=columns["image"].manifest.digest,
+        columns={name: column.manifest.digest for name, column in columns.items() if name != "image"},
+        train=asdict(params.train),
+        weights_sha256=file_digest(folder / WEIGHTS_NAME),
+        parameters={name: sum(p.numel() for p in network.parameters()) for name, network in recipe.networks.items()},
+    )
+    write_receipt(folder, receipt)
+    _write_curves(curves_folder(generator), storage)
+    return receipt
+
+
+def _write_curves(folder: Path, storage: Path) -> None:
+    """A table per phase and term: the layout that `dvc plots` reads."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for step, losses in losses_by_step(storage / "events.jsonl").items():
+        for name, value in losses.items():
+            curves.setdefault(name, []).append((step, value))
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, points in curves.items():
+        path = folder / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, delimiter="\t", lineterminator="\n").writerows([("step", "loss"), *points])
+
+
+def _register(generator: str, run_id: str, receipt: Receipt, columns: dict[str, Column], identity: str) -> None:
+    image = columns["image"].manifest
+    version = tracking.register_model(
+        run_id,
+        f"inpaint-{generator}",
+        files={"model": model_folder(generator)},
+        tags={
+            "weights_sha256": receipt.weights_sha256,
+            "images_manifest": receipt.images,
+            **{f"{name}_manifest": digest for name, digest in receipt.columns.items()},
+            "identity": identity,
+            **_code_version(),
+            "packages_lock": file_digest(ROOT / "requirements.lock"),
+            "steps": str(receipt.steps),
+            "dataset": image.dataset,
+            "licence": image.licence,
+            "rebuild": f"git checkout {_git('rev-parse', 'HEAD')} && make setup && dvc repro train@{generator}",
+        },
+        code=_CODE,
+        requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
+    )
+    log.info("registered inpaint-%s version %s", generator, version)
+
+
+def _code_version() -> dict[str, str]:
+    dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    return {"git_commit": _git("rev-parse", "HEAD"), "git_dirty": str(dirty)}
+
+
+def _git(*words: str) -> str:
+    """What git says, or "unknown" outside a checkout."""
+    result = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
