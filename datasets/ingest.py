@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from datasets.archives import read
+from datasets.archives import MemberError, read_many
 from datasets.decode import RejectedImageError, decode, encode_jpeg, encode_png, fit
 from datasets.manifest import Rejected, Shard
 from datasets.plan import derive_seed
@@ -63,12 +63,14 @@ def ingest_shard(task: IngestTask) -> tuple[int, Shard | None, list[Field], list
 def _samples(task: IngestTask, rejected: list[Rejected]) -> Iterator[Sample]:
     config = task.config
     lossless = config.format == "png" or task.split != "train"
-    for source in task.sources:
-        content = read(source.locator)
+    contents = read_many(source.locator for source in task.sources)
+    for source, content in zip(task.sources, contents, strict=True):
         try:
-            image = fit(decode(content, minimum_side=1), config.size, config.rule, crop=source.crop)
-        except RejectedImageError as error:
-            rejected.append(Rejected(name=source.name, reason=str(error)))
+            if isinstance(content, MemberError):
+                raise content
+            image = fit(decode(content), config.size, config.rule, crop=source.crop)
+        except (MemberError, RejectedImageError) as error:
+            rejected.append(Rejected(name=source.name, reason=error.reason))
             continue
         member = {"png": encode_png(image)} if lossless else {"jpg": encode_jpeg(image, config.jpeg_quality)}
         yield Sample(

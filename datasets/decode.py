@@ -1,0 +1,159 @@
+"""Encoded picture to RGB array, array to square of a given size, array to stored bytes. All image input passes here."""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zlib
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG")  # Pillow opens forty more, many of them by code that nobody has attacked yet
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 50_000_000  # above every common camera; 150 MB when decoded
+MINIMUM_SIDE = 16
+
+# Each reason is one group in the manifest, so it names no file and holds no number.
+EMPTY = "empty file"
+TOO_MANY_BYTES = "file too large"
+NO_IMAGE = "not a JPEG or PNG image"
+TOO_MANY_PIXELS = "too many pixels"
+DAMAGED = "damaged or cut short"
+BELOW_MINIMUM = "smaller than the minimum side"
+BELOW_SIZE = "smaller than the requested size"
+OUTSIDE = "crop box outside the image"
+
+
+class RejectedImageError(ValueError):
+    """A picture that cannot be used. Its text, also `reason`, is one of this module's short constants."""
+
+    @property
+    def reason(self) -> str:
+        return str(self)
+
+
+def decode(
+    content: bytes,
+    *,
+    minimum_side: int = MINIMUM_SIDE,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Decode a whole JPEG or PNG, judged by its content and not by its name, to uint8 (H, W, 3) RGB.
+
+    Declared outcomes: the EXIF orientation is applied; grey is repeated in three channels; CMYK is converted without
+    its colour profile, and profiles are ignored in general; palettes are looked up; transparency is flattened on white;
+    of 16 bits the upper 8 remain; of several frames the first counts.
+    Raises RejectedImageError, on sizes before anything is decoded, and on any damage that the decoder notices. Flipped
+    bits in a JPEG mostly go unnoticed: only a digest of the file finds those.
+    """
+    if not content:
+        raise RejectedImageError(EMPTY)
+    if len(content) > max_bytes:
+        raise RejectedImageError(TOO_MANY_BYTES)
+    try:
+        image = _open(content)
+        if image.width * image.height > max_pixels:
+            raise RejectedImageError(TOO_MANY_PIXELS)
+        if min(image.size) < minimum_side:
+            raise RejectedImageError(BELOW_MINIMUM)
+        return _rgb_array(image)
+    except (RejectedImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise RejectedImageError(TOO_MANY_PIXELS) from error
+    except UnidentifiedImageError as error:
+        raise RejectedImageError(NO_IMAGE) from error
+    except Exception as error:  # on hostile input Pillow raises a dozen kinds, SyntaxError among them
+        raise RejectedImageError(DAMAGED) from error
+
+
+def fit(
+    image: np.ndarray,
+    size: int,
+    rule: Literal["crop", "squash"],
+    crop: tuple[int, int, int, int] | None = None,
+) -> np.ndarray:
+    """Bring uint8 (H, W, 3) to (size, size, 3) by one antialiased Lanczos resize, and never enlarge.
+
+    crop: left, top, right, bottom in pixels, cut out first. rule: "crop" cuts the central square, "squash" ignores the
+    aspect ratio. Raises RejectedImageError if a side is below `size` (an enlarged picture is a blurred truth), or if
+    the box is not inside the image; ValueError for another rule.
+    """
+    if rule not in ("crop", "squash"):
+        raise ValueError(f'rule must be "crop" or "squash", got {rule!r}')
+    image = image if crop is None else _cut(image, crop)
+    height, width = image.shape[:2]
+    side = min(height, width)
+    if side < size:
+        raise RejectedImageError(BELOW_SIZE)
+    if rule == "crop":
+        left, top = (width - side) // 2, (height - side) // 2
+        image = _cut(image, (left, top, left + side, top + side))
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A PNG of uint8 (H, W, 3) RGB, lossless; equal arrays give equal bytes for the same release of Pillow."""
+    _check(image, "(H, W, 3)", image.ndim == 3 and image.shape[2] == 3)
+    return _png(image)
+
+
+def encode_grey_png(image: np.ndarray) -> bytes:
+    """A one-channel PNG of uint8 (H, W), such as a mask, an edge map or a label map."""
+    _check(image, "(H, W)", image.ndim == 2)
+    return _png(image)
+
+
+def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """A JPEG of uint8 (H, W, 3) RGB with chroma at full resolution (4:4:4); quality in 1..100."""
+    _check(image, "(H, W, 3)", image.ndim == 3 and image.shape[2] == 3)
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must be in 1..100, got {quality}")
+    return _encoded(image, "JPEG", quality=quality, subsampling=0)
+
+
+def _open(content: bytes) -> Image.Image:
+    """Read the header only."""
+    with warnings.catch_warnings():  # Pillow warns about sizes that we go on to reject
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+
+
+def _rgb_array(image: Image.Image) -> np.ndarray:
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        # 16-bit grey. Pillow would clip it to 255; the upper byte is what it and libpng keep of 16-bit colour.
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    left, top, right, bottom = box
+    height, width = image.shape[:2]
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise RejectedImageError(OUTSIDE)
+    return image[top:bottom, left:right]
+
+
+def _check(image: np.ndarray, shape: str, is_that_shape: bool) -> None:
+    if image.dtype != np.uint8 or not is_that_shape:
+        raise ValueError(f"image must be uint8 {shape}, got {image.dtype} {image.shape}")
+
+
+def _png(image: np.ndarray) -> bytes:
+    # Run lengths only: as small as the default on filtered rows (within 1 %), three times as fast, and free of the
+    # match search in which builds of zlib for different processors differ.
+    return _encoded(image, "PNG", compress_type=zlib.Z_RLE)
+
+
+def _encoded(image: np.ndarray, format_name: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format_name, **options)
+    return buffer.getvalue()
