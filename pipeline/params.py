@@ -21,7 +21,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from datasets.edges import EdgeConfig
 from datasets.ingest import IngestConfig
-from datasets.sources import SourceConfig
+from datasets.sources import SourceConfig, open_source
 from jobs.generators import card
 from jobs.launch import ClusterConfig
 from jobs.settings import EvaluateConfig, TrainConfig
@@ -84,6 +84,10 @@ def read_params(path: Path = PARAMS_PATH) -> Params:
     if not isinstance(tree, dict):
         raise ParamsError(f"{path} must be a mapping with keys {', '.join(_keys(Params))}")
     params = _check(Params, tree, path.name)
+    try:
+        open_source(params.dataset)
+    except ValueError as error:
+        raise ParamsError(f"{path.name}: dataset.name: {error}") from None
     configs = {name: _generator(name, values, path.name) for name, values in params.generators.items()}
     if not configs:
         raise ParamsError(f"{path.name}: generators is empty; name at least one, such as `edge_connect: {{}}`")

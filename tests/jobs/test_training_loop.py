@@ -1,0 +1,129 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets.durable import file_digest
+from jobs.events import losses_by_step
+from jobs.generators import card, names
+from jobs.settings import TrainConfig
+from jobs.training_loop import TrainingError, TrainJob, build_recipe, train
+from tests.photographs import write_split
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {name: str(path) for name, path in write_split(tmp_path_factory.mktemp("s"), 12, per_shard=4).items()}
+
+
+def job(folders, storage, generator="context_encoder", **changes):
+    config = dataclasses.replace(card(generator).Config.tiny(), **changes)
+    return TrainJob(
+        generator=generator,
+        config=config,
+        train=TrainConfig(checkpoint_steps=3, log_steps=2, sample_steps=100),
+        seed=4,
+        folders=folders,
+        storage=str(storage),
+    )
+
+
+def digest(job):
+    train({"job": job})
+    return file_digest(Path(job.storage) / "weights.safetensors")
+
+
+@pytest.mark.parametrize("generator", names())
+def test_equal_jobs_give_equal_weights(folders, tmp_path, generator):
+    one, other = (job(folders, tmp_path / name, generator) for name in "ab")
+    assert digest(one) == digest(other)
+    assert losses_by_step(tmp_path / "a" / "events.jsonl") == losses_by_step(tmp_path / "b" / "events.jsonl")
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    config = card("context_encoder").Config.tiny()
+    torch.manual_seed(5)
+    one = build_recipe("context_encoder", config, 1)
+    after = torch.rand(1)
+    other, third = build_recipe("context_encoder", config, 1), build_recipe("context_encoder", config, 2)
+    weights = [next(r.networks["generator"].parameters()) for r in (one, other, third)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))  # the global generator was left alone
+
+
+_KILLED = """
+import os, signal, sys, pickle
+import jobs.training_loop as loop
+job = pickle.loads(sys.stdin.buffer.read())
+kill_at, seen, step = int(sys.argv[1]), 0, loop._Training._step
+def dying(self, *arguments):
+    global seen
+    seen += 1
+    if seen == kill_at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments)
+loop._Training._step = dying
+loop.train({"job": job})
+"""
+
+
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(folders, tmp_path):
+    import pickle
+
+    quiet = digest(job(folders, tmp_path / "quiet", steps=10))
+    killed = job(folders, tmp_path / "killed", steps=10)
+    for kill_at in (5, 2, 3):  # counted anew after each restart; a checkpoint every three steps
+        result = subprocess.run(
+            [sys.executable, "-c", _KILLED, str(kill_at)], input=pickle.dumps(killed), env={**os.environ}, check=False
+        )
+        assert result.returncode == -signal.SIGKILL
+        assert not (tmp_path / "killed" / "weights.safetensors").exists()
+    assert digest(killed) == quiet
+    assert losses_by_step(tmp_path / "killed" / "events.jsonl") == losses_by_step(tmp_path / "quiet" / "events.jsonl")
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_name(folders, tmp_path):
+    with pytest.raises(TrainingError, match=r"joint/\w+ is (nan|inf) at step"):
+        train({"job": job(folders, tmp_path, steps=30, learning_rate=1e30)})
+
+
+_RANK = """
+import os, pickle, sys
+import torch.distributed as dist
+from jobs.training_loop import train
+job = pickle.loads(sys.stdin.buffer.read())
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=int(os.environ["RANK"]), world_size=2)
+train({"job": job})
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_train_what_one_trains(folders, tmp_path):
+    """Without batch norm, whose statistics are per process, only rounding may differ."""
+    import pickle
+
+    from safetensors.torch import load_file
+
+    one, two = (job(folders, tmp_path / name, "deepfill_v2") for name in ("one", "two"))
+    digest(one)
+    ranks = []
+    for rank in range(2):
+        environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400", "LOCAL_WORLD_SIZE": "2"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", _RANK, str(tmp_path / "meet")], stdin=subprocess.PIPE, env=environment
+        )
+        process.stdin.write(pickle.dumps(two))
+        process.stdin.close()
+        ranks.append(process)
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    alone, together = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=2e-5, msg=name)

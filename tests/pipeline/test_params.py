@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import compose_and_dump
+from dvc.utils.serialize import load_yaml
+from ruamel.yaml import YAML
+
+from pipeline.params import ParamsError, read_params
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def composed(path, *overrides):
+    compose_and_dump(path, str(ROOT / "conf"), None, "config", "plugins", list(overrides))
+    return path
+
+
+def changed(tmp_path, change):
+    tree = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+    change(tree)
+    path = tmp_path / "params.yaml"
+    YAML(typ="safe", pure=True).dump(tree, path)
+    return path
+
+
+def test_the_committed_file_is_what_the_presets_compose(tmp_path):
+    assert composed(tmp_path / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["scale=paper"],
+        ["dataset=folder", "dataset.root=/pictures"],
+        ["dataset=places2", "dataset.root=/places", "scale=paper", "cluster=gpus"],
+        ["dataset=celeba_hq", "dataset.root=/celeba", "scale=paper"],
+    ],
+)
+def test_every_preset_is_valid(tmp_path, overrides):
+    params = read_params(composed(tmp_path / "params.yaml", *overrides))
+    if "scale=paper" in overrides:
+        from jobs.generators import card
+
+        assert params.generators["edge_connect"] == card("edge_connect").Config()
+
+
+def test_dvc_reads_every_value_as_we_do():
+    ours = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+    assert load_yaml(str(ROOT / "params.yaml")) == ours
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.update(sed=1), r"params.yaml: sed is not a key; did you mean seed\?"),
+        (lambda t: t["ingest"].update(sise=1), r"params.yaml: ingest.sise is not a key; did you mean size\?"),
+        (lambda t: t["train"]["samples"]["masks"].update(knd=1), r"train.samples.masks.knd is not a key; .* kind\?"),
+        (lambda t: t["generators"]["edge_connect"].update(learning_rat=1), r"edge_connect.learning_rat is not a key; "),
+        (lambda t: t["generators"].update(edge_conect={}), r"'edge_conect' is not a generator; did you mean edge_con"),
+        (lambda t: t["generators"].update({"../x": {}}), r"generators has the key '../x'; names are made of"),
+        (lambda t: t["dataset"].update(name="photoes"), r"dataset: .*'photoes' is not a data set; did you mean photos"),
+        (lambda t: t["ingest"].update(size="64"), r"params.yaml: ingest.size: .* valid integer, got '64'"),
+        (
+            lambda t: t["ingest"].update(rule="stretch"),
+            r"ingest.rule: .*'crop' or 'squash', got 'stretch'",
+        ),
+        (lambda t: t["generators"]["edge_connect"].update(batch_size=2.5), r"batch_size: .*integer"),
+        (lambda t: t["generators"]["deepfill_v2"].update(steps=True), r"generators.deepfill_v2.steps: .*integer"),
+        (lambda t: t["suite"]["masks"].update(max_strokes=0), r"suite.masks: .*max_strokes"),
+        (lambda t: t.pop("seed"), r"params.yaml: seed is missing; add it"),
+        (lambda t: t.update(generators={}), r"generators is empty"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_the_nearest(tmp_path, change, message):
+    with pytest.raises(ParamsError, match=message) as error:
+        read_params(changed(tmp_path, change))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!!python/object/apply:os.system ['touch canary']", "seed: 1\nseed: 2\n", "seed: [1", "[]", "a: !!binary |\n  x"],
+)
+def test_tags_duplicates_and_broken_yaml_are_refused(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
+        read_params()
+    assert not Path("canary").exists()
+
+
+def test_a_missing_file_says_where_to_stand(tmp_path):
+    with pytest.raises(ParamsError, match="run the command from the root"):
+        read_params(tmp_path / "params.yaml")
