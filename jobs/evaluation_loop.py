@@ -49,7 +49,7 @@ class Score:
     key: str
     bin: str
     hole_ratio: float
-    values: Mapping[str, float]
+    values: dict[str, float]
 
 
 def suite_id(images: Column, masks: Column) -> str:
@@ -67,30 +67,53 @@ def member_of_bin(what: str, bin_name: str) -> str:
     return f"{what}-{bin_name.replace('.', 'p')}.png"
 
 
-def evaluate_shard(job: EvaluationJob, shard: int) -> tuple[list[Score], list[Sample]]:
-    """Scores of every pair of one shard of the images, and the gallery's composites among them.
+@dataclass(frozen=True, kw_only=True)
+class ShardResult:
+    """What one shard of the images yields: figures of every pair, the gallery's pictures, and sums for FID by row."""
 
-    Raises ManifestError or ShardError when images and masks do not belong together.
+    shard: int
+    scores: list[Score]
+    gallery: list[Sample]
+    fid_sums: dict[str, metrics.FidSums]
+
+
+def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
+    """Fill every hole of every image of one shard and score the composites.
+
+    Raises ManifestError or ShardError when images and masks do not belong together, WeightsError for feature weights
+    that are not those that were named.
     """
     images, masks = Column(Path(job.images)), Column(Path(job.masks))
     check_alignment(images, masks)
-    rows = _rows(job)
+    inception = metrics.inception(job.config.inception)
+    lpips_network = metrics.lpips_network(job.config.alexnet)
     shown = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)
-    scores: list[Score] = []
-    gallery: list[Sample] = []
+    result = ShardResult(shard=shard, scores=[], gallery=[], fid_sums={})
+    rows = _rows(job)
     for record in images.records_of(shard):
         key = images.keys[record].as_py()
         image = decode_image(images.read(record))
         holes = np.stack([decode_map(masks.read(record, member_of_bin("mask", name))) // 255 for name, _, _ in BINS])
+        truths = np.broadcast_to(image, (len(holes), *image.shape))
         members: dict[str, bytes] = {}
         for row, fill_holes in rows.items():
-            filled = fill_holes(np.broadcast_to(image, (len(holes), *image.shape)), holes)
-            scores += _scores(row, key, image, filled["composite"], holes)
+            filled = fill_holes(truths, holes)
+            scores = _scores(row, key, truths, filled["composite"], holes)
+            if not isinstance(lpips_network, metrics.NotComputed):
+                for score, distance in zip(
+                    scores, metrics.lpips(truths, filled["composite"], lpips_network), strict=True
+                ):
+                    score.values["lpips_alex"] = float(distance)
+            if not isinstance(inception, metrics.NotComputed):
+                sums = metrics.fid_sums(truths, filled["composite"], inception)
+                before = result.fid_sums.get(row)
+                result.fid_sums[row] = {name: before[name] + sums[name] for name in sums} if before else sums
+            result.scores.extend(scores)
             if key in shown:
                 members |= _pictures(row, filled)
         if members:
-            gallery.append(Sample(key=key, members=members, about={}))
-    return scores, gallery
+            result.gallery.append(Sample(key=key, members=members, about={}))
+    return result
 
 
 def gallery_keys(keys: Sequence[str], count: int) -> frozenset[str]:
@@ -98,8 +121,12 @@ def gallery_keys(keys: Sequence[str], count: int) -> frozenset[str]:
     return frozenset(sorted(keys, key=lambda key: derive_seed("gallery", key))[:count])
 
 
-def summarise(scores: Sequence[Score], config: EvaluateConfig) -> dict[str, Any]:
-    """Means with 95 % intervals over images: row -> "overall" or bin -> metric -> mean, low, high."""
+def summarise(results: Sequence[ShardResult], config: EvaluateConfig) -> dict[str, Any]:
+    """Means with 95 % intervals over images: row -> "overall" or bin -> metric -> mean, low, high.
+
+    A metric that could not be computed has its reason instead. FID is one figure for all pairs of a row.
+    """
+    scores = [score for result in results for score in result.scores]
     summary: dict[str, Any] = {}
     for row in dict.fromkeys(score.row for score in scores):
         ours = sorted((score for score in scores if score.row == row), key=lambda score: (score.key, score.bin))
@@ -107,7 +134,15 @@ def summarise(scores: Sequence[Score], config: EvaluateConfig) -> dict[str, Any]
         summary[row] = {
             group: {"pairs": len(members), **_means(members, config)} for group, members in groups.items() if members
         }
+        summary[row]["overall"] |= _set_metrics([result.fid_sums.get(row) for result in results], config)
+        if config.alexnet is None:
+            summary[row]["overall"]["lpips_alex"] = str(metrics.lpips_network(None))
     return summary
+
+
+def _set_metrics(sums: Sequence[metrics.FidSums | None], config: EvaluateConfig) -> dict[str, Any]:
+    fid = metrics.fid_of_sums(sums) if all(sums) else metrics.inception(None)
+    return {"fid": asdict(metrics.Value(fid)) if isinstance(fid, float) else str(fid)}
 
 
 def _means(scores: Sequence[Score], config: EvaluateConfig) -> dict[str, dict[str, float | None]]:
@@ -141,16 +176,16 @@ def _fill_each(function: Callable, images: np.ndarray, holes: np.ndarray) -> dic
     return {"composite": np.stack([function(image, mask) for image, mask in zip(images, holes, strict=True)])}
 
 
-def _scores(row: str, key: str, image: np.ndarray, composites: np.ndarray, holes: np.ndarray) -> list[Score]:
+def _scores(row: str, key: str, truths: np.ndarray, composites: np.ndarray, holes: np.ndarray) -> list[Score]:
     return [
         Score(
             row=row,
             key=key,
             bin=bin_name,
             hole_ratio=hole_ratio(mask),
-            values=metrics.pairwise(image, filled, mask),
+            values=metrics.pairwise(truth, filled, mask),
         )
-        for (bin_name, _, _), filled, mask in zip(BINS, composites, holes, strict=True)
+        for (bin_name, _, _), truth, filled, mask in zip(BINS, truths, composites, holes, strict=True)
     ]
 
 

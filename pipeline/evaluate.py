@@ -42,28 +42,23 @@ def run(params: Params, row: str) -> None:
         config=params.evaluate,
     )
     shards = range(len(images.manifest.shards))
-    work = map_tasks(partial(_evaluate, job), shards, num_workers=params.cluster.num_workers)
-    done = sorted(track(work, f"evaluate {row}", len(shards), "shards"), key=lambda result: result[0])
-    scores = [score for _, ours, _ in done for score in ours]
+    work = map_tasks(partial(evaluate_shard, job), shards, num_workers=params.cluster.num_workers)
+    results = sorted(track(work, f"evaluate {row}", len(shards), "shards"), key=lambda result: result.shard)
     folder = results_folder(row)
     shutil.rmtree(folder, ignore_errors=True)
-    _write_scores(folder, scores)
-    _write_gallery(folder / GALLERY_NAME, images, [sample for *_, samples in done for sample in samples])
+    _write_scores(folder, [score for result in results for score in result.scores])
+    _write_gallery(folder / GALLERY_NAME, images, [sample for result in results for sample in result.gallery])
     summary = {
         "suite": suite_id(images, masks),
         "images": images.manifest.records,
-        "rows": summarise(scores, params.evaluate),
+        "rows": summarise(results, params.evaluate),
     }
     write_durably(folder / SUMMARY_NAME, _json(summary))
     overall = {
-        name: {metric: value["mean"] for metric, value in groups["overall"].items() if metric != "pairs"}
+        name: {metric: value["mean"] for metric, value in groups["overall"].items() if isinstance(value, dict)}
         for name, groups in summary["rows"].items()
     }
     write_durably(metrics_file(row), _json(overall))
-
-
-def _evaluate(job: EvaluationJob, shard: int) -> tuple[int, list[Score], list[Sample]]:
-    return shard, *evaluate_shard(job, shard)
 
 
 def _write_scores(folder: Path, scores: list[Score]) -> None:

@@ -59,7 +59,7 @@ def run(params: Params) -> None:
         num_images=images.manifest.records,
         num_masks=len(BINS),
         suite=suite,
-        budget=", ".join(f"{name} {receipt.steps:,}" for name, receipt in receipts.items()),
+        budget=", ".join(f"{name} {receipt.steps:,}" for name, receipt in receipts.items()) + " steps",
         rows=rows,
         tv_truth=any_row["overall"]["tv_true_percent"]["mean"],
         bins=[(name, any_row[name]["pairs"]) for name, _, _ in BINS],
