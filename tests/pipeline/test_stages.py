@@ -1,0 +1,171 @@
+"""From pictures to a report, in this process: the stages as DVC calls them, at the smallest size."""
+
+import dataclasses
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.durable import file_digest
+from datasets.ingest import IngestConfig
+from datasets.shards import Column
+from jobs.baselines import BASELINES
+from jobs.generators import card, names
+from jobs.metrics import composite_uint8
+from jobs.settings import EvaluateConfig, TrainConfig
+from jobs.tracking import load_model
+from jobs.trained import fill, load_trained
+from masks.hole_ratio import BINS
+from pipeline import evaluate, ingest, inpaint, precompute, report, train
+from pipeline.params import DatasetParams, read_params
+from pipeline.report import ReportError
+from tests.photographs import photograph
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory):
+    """Parameters of the smallest run; everything up to the report has been made in the working folder."""
+    folder = tmp_path_factory.mktemp("run")
+    for number in range(16):
+        path = folder / "pictures" / ("val" if number < 4 else "train") / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photograph(number, 64)).save(path)
+    read = read_params(ROOT / "params.yaml")
+    small = dataclasses.replace(
+        read,
+        dataset=DatasetParams(name="folder", root=str(folder / "pictures")),
+        ingest=IngestConfig(size=64, format="png", records_per_shard=3),
+        train=TrainConfig(checkpoint_steps=1, log_steps=1, sample_steps=1),
+        evaluate=EvaluateConfig(gallery_images=2, bootstrap_samples=50),
+        cluster=dataclasses.replace(read.cluster, num_workers=0, train_workers=0),
+        generators={name: card(name).Config.tiny() for name in names()},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        ingest.run(small)
+        precompute.run_edges(small)
+        precompute.run_masks(small)
+        for name in small.generators:
+            train.run(small, name)
+            evaluate.run(small, name)
+        evaluate.run(small, "baselines")
+        report.run(small)
+        yield small
+
+
+def test_the_suite_has_a_mask_in_every_bin_of_every_image(params):
+    scores = json.loads(Path("results/baselines/summary.json").read_text())
+    assert scores["rows"]["telea"]["overall"]["pairs"] == 4 * len(BINS)
+    for name, low, high in BINS:
+        group = scores["rows"]["telea"][name]
+        assert group["pairs"] == 4
+        assert 100 * low < 100 * group["l1_percent"]["mean"] / group["l1_hole_percent"]["mean"] <= 100 * high + 3
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_generator_leaves_weights_curves_figures_and_a_version(params, name):
+    recipe, receipt = load_trained(Path("models") / name)
+    assert receipt.steps == recipe.steps == sum(p.steps for p in recipe.phases)
+    assert receipt.images == Column(Path("shards/image/train")).manifest.digest
+    assert {path.parent.name for path in Path("curves", name).rglob("*.tsv")} == {
+        p.name for p in recipe.phases if p.steps
+    }
+    rows = json.loads(Path(f"metrics/{name}.json").read_text())
+    assert set(rows) == {name, f"{name}_untrained"}
+    assert not Path("runs", name).exists() or not list(Path("runs", name).iterdir())
+    client = mlflow.MlflowClient()
+    version = client.get_model_version_by_alias(f"inpaint-{name}", "candidate")
+    assert version.tags["weights_sha256"] == file_digest(Path("models", name, "weights.safetensors"))
+    assert version.tags["images_manifest"] == receipt.images
+    run = client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert {i.dataset.digest for i in run.inputs.dataset_inputs} >= {receipt.images[:36]}
+    phase = next(p.name for p in recipe.phases if p.steps)
+    key = next(k for k in run.data.metrics if k.startswith(f"{phase}/"))
+    steps = [metric.step for metric in client.get_metric_history(version.run_id, key)]
+    assert steps == sorted(set(steps))
+
+
+def test_a_registered_model_fills_as_the_trained_one_does(params, tmp_path):
+    name = next(iter(params.generators))
+    image, mask = photograph(77, 64), np.zeros((64, 64), np.uint8)
+    mask[10:40, 20:50] = 1
+    recipe, receipt = load_trained(Path("models") / name)
+    expected = fill(recipe, receipt.edges, image[None], mask[None])["composite"][0]
+    model = load_model(f"inpaint-{name}", "candidate")
+    assert np.array_equal(model(image[None], mask[None, ..., None])[0], expected)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    Image.fromarray(255 * mask).save(tmp_path / "mask.png")
+    inpaint.run(name, *(str(tmp_path / f) for f in ("image.png", "mask.png", "filled.png")), version="1")
+    filled = np.array(Image.open(tmp_path / "filled.png"))
+    assert np.array_equal(filled, expected)
+    assert np.array_equal(filled[mask == 0], image[mask == 0])
+
+
+def test_a_registered_model_holds_no_pickle(params):
+    assert list(Path().rglob("MLmodel"))
+    assert not {path.suffix for path in Path().rglob("*")} & {".pkl", ".pickle", ".pth", ".pt"}
+
+
+def test_figures_are_those_of_the_composites(params):
+    """One baseline's row, computed again from shards with plain code."""
+    images, masks = Column(Path("shards/image/val")), Column(Path("shards/mask/val"))
+    errors = []
+    for record in range(4):
+        from jobs.batches import decode_image, decode_map
+
+        image = decode_image(images.read(record))
+        for field in masks.fields:
+            hole = decode_map(masks.read(record, field)) > 127
+            filled = BASELINES["mean_colour"].fill(image, hole.astype(np.uint8))
+            filled = composite_uint8(filled, image, hole.astype(np.uint8))
+            errors.append(np.abs(filled[hole].astype(int) - image[hole]).mean() / 2.55)
+    found = json.loads(Path("metrics/baselines.json").read_text())["mean_colour"]["l1_hole_percent"]
+    assert found == pytest.approx(np.mean(errors), rel=1e-12)
+
+
+class _Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_the_report_stands_alone(params):
+    page = _Tags()
+    page.feed(Path("report/index.html").read_text())
+    tags = {tag for tag, _ in page.seen}
+    assert not tags & {"script", "iframe", "object"}
+    assert all(attrs["href"].startswith(("data:", "#")) for _, attrs in page.seen if attrs.get("href"))
+    sources = [attrs["src"] for _, attrs in page.seen if attrs.get("src")]
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_stages_repeat_to_the_byte(params):
+    name = "context_encoder"
+    made = ("report/index.html", f"models/{name}/receipt.json", f"models/{name}/weights.safetensors",
+            f"results/{name}/summary.json", f"results/{name}/per_image.parquet")  # fmt: skip
+    before = {path: file_digest(Path(path)) for path in made}
+    train.run(params, name)
+    evaluate.run(params, name)
+    report.run(params)
+    assert {path: file_digest(Path(path)) for path in made} == before
+
+
+def test_results_of_two_suites_share_no_table(params):
+    path = Path("results/baselines/summary.json")
+    text = path.read_text()
+    path.write_text(text.replace('"suite": "', '"suite": "0'))
+    with pytest.raises(ReportError, match="such numbers never share a table"):
+        report.run(params)
+    path.write_text(text)
