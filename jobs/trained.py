@@ -78,14 +78,15 @@ def load_trained(folder: Path, *, trained: bool = True) -> tuple[Recipe, Receipt
 def fill(recipe: Recipe, edges: EdgeConfig, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
     """Fill holes: images uint8 (N, H, W, 3), masks uint8 (N, H, W), 1 = hole.
 
-    Returns "composite", uint8 (N, H, W, 3), equal to the images where the mask is 0; and whatever else the recipe
-    shows, such as "edge", uint8 (N, H, W). Raises ValueError for a size or mask the paper cannot take.
+    Returns "composite", uint8 (N, H, W, 3), equal to the images where the mask is 0; and "edge", uint8 (N, H, W), of
+    a recipe that completes edges. Raises ValueError for a size or mask the paper cannot take.
     """
     batch = visible_batch(images, masks, [""] * len(images), columns=recipe.columns, edges=edges)
     outputs = inpaint(recipe, batch)
-    composites = composite_uint8(to_uint8(outputs.pop("output")), images, masks)
-    shown = {name: (tensor[:, 0].cpu().numpy() * 255).round().astype(np.uint8) for name, tensor in outputs.items()}
-    return {"composite": composites, **shown}
+    filled = {"composite": composite_uint8(to_uint8(outputs["output"]), images, masks)}
+    if "edge" in outputs:
+        filled["edge"] = (outputs["edge"][:, 0].cpu().numpy() * 255).round().astype(np.uint8)
+    return filled
 
 
 def load_registered(files: Mapping[str, Path]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
