@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,6 +18,7 @@ from jobs.baselines import BASELINES
 from jobs.batches import decode_image, decode_map
 from jobs.evaluation_loop import encode_png, member_of_bin, untrained
 from jobs.generators import card
+from jobs.launch import ROOT
 from jobs.metrics import Value, paired_difference
 from jobs.page import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Page, Row, render
 from jobs.trained import Receipt, read_receipt
@@ -182,7 +182,7 @@ def _facts(params: Params, receipts: Mapping[str, Receipt], images: Column, mask
              f"{r.world_size} processes; parameters: " + ", ".join(f"{k} {v:,}" for k, v in r.parameters.items()))
             for name, r in receipts.items()
         ),
-        ("Packages, lock file", file_digest(Path("requirements.lock"))),
+        ("Packages, lock file", file_digest(ROOT / "requirements.lock")),
         ("Licence of the images", images.manifest.licence),
     ]  # fmt: skip
 

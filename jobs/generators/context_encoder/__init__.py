@@ -1,0 +1,87 @@
+"""Context Encoders: Feature Learning by Inpainting. Pathak, Krähenbühl, Donahue, Darrell, Efros, CVPR 2016.
+
+Built: the paper's 128 x 128 inpainting network (encoder of the DCGAN kind, channel-wise fully-connected bottleneck,
+decoder), trained with a squared error and one adversary that sees neither mask nor context.
+  variant "random": arbitrary holes, the whole image is predicted. The default here, since it takes any mask.
+  variant "centre": the hole is the square that leaves S/4 + overlap pixels on each side; only the central half of each
+    side is predicted. Training then digs that hole whatever mask a batch carries; inpainting refuses a mask outside it.
+Not built: the AlexNet network of the feature-learning experiments, the noise input, the conditional discriminator, and
+the overlap weight of the random variant (all off in the authors' published commands).
+
+Needs: nothing beside image and mask. The size is fixed at construction: image_size = 4 * 2^n, at least 64.
+
+Differs from the paper:
+- Bottleneck of the 128 network: the paper's supplement has 4000 units, its main text presents the channel-wise
+  fully-connected layer for the AlexNet code. Default is the latter: the paper's own idea, and 12 times smaller.
+  `bottleneck="conv"` is the authors' released network.
+- Overlap of the centre variant: 4 pixels as in the authors' commands; the paper says 7.
+- The random variant's reconstruction covers the whole image, as in the code; `rec_region="hole"` is the paper's.
+- The generator minimises the non-saturating loss, as in the code; the paper writes the minimax form.
+Differs from the authors' code:
+- Convolutions have no bias. Theirs have one that is set to zero before every step.
+- The generator's adversarial term uses the discriminator after its step; theirs reuses activations from before it.
+- One mask per sample; theirs is one per batch. Masks and crops are the pipeline's.
+- Centre variant, inpainting with a mask smaller than the square: the whole square is filled, the only input this
+  network was trained on.
+
+Not verified against the paper's text: the placement of normalisation and activation after the channel-wise layer
+(inferred), the batch size behind "500 epochs" (64 and about 14,900 images are the authors' command and data), and the
+sizes other than 64, 128 and 256, which continue the authors' rule of one 64 -> 64 stage more per doubling, also for
+the discriminator. The fill colour looks permuted in the authors' code (117, 104, 123 in R, G, B) and is kept.
+
+On a GPU, convolutions and their gradients may differ from run to run unless deterministic algorithms are asked for;
+nothing else here is beyond that mode (read in PyTorch's documentation, not measured). Batch normalisation sees each
+worker's part of the batch, so weights depend on the number of workers; running statistics are those of one worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+PAPER: str = "Context Encoders: Feature Learning by Inpainting (Pathak et al.)"
+YEAR: int = 2016
+NEEDS: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Context Encoder's settings; defaults are the paper's or, where it is silent, the authors' code's.
+
+    Raises ValueError for a size that the network cannot have.
+    """
+
+    variant: Literal["random", "centre"] = "random"  # both in the paper; "random" takes any mask
+    image_size: int = 128  # side in pixels; both variants of the code
+    bottleneck: Literal["channelwise_fc", "conv"] = "channelwise_fc"  # Sec. 3 of the paper; "conv" in the code
+    bottleneck_units: int = 4000  # supplement, first architecture figure; only for bottleneck="conv"
+    width: int = 64  # channels of the first stage, generator and discriminator; code, nef = ngf = ndf
+    mask_channel: bool = False  # neither paper nor code show the mask to the network
+    fill_red: float = 117.0  # of 255, the colour put into the hole; code
+    fill_green: float = 104.0  # code
+    fill_blue: float = 123.0  # code
+
+    rec_region: Literal["image", "hole"] = "image"  # random variant; code. The paper masks the difference: "hole"
+    overlap: int = 4  # pixels between the border of the hole and of the prediction, centre variant; code (paper 7)
+    overlap_weight: float = 10.0  # paper and code
+    reconstruction_weight: float = 0.999  # paper and code
+    adversarial_weight: float = 0.001  # paper and code
+
+    learning_rate: float = 2e-3  # generator; code: ten times the discriminator's
+    d_learning_rate: float = 2e-4  # code
+    beta1: float = 0.5  # code
+    beta2: float = 0.999  # code
+    batch_size: int = 64  # code
+    steps: int = 116_500  # code: 500 epochs of about 14,900 images
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        if size < 64 or size & (size - 1):
+            raise ValueError(f"image_size must be 4 * 2^n and at least 64, got {size}")
+        if not 0 <= self.overlap < size // 4:
+            raise ValueError(f"overlap must be at least 0 and below image_size / 4 = {size // 4}, got {self.overlap}")
+
+    @classmethod
+    def tiny(cls) -> Config:
+        """For tests: 64 x 64, narrow, two steps."""
+        return cls(image_size=64, width=8, batch_size=4, steps=2)

@@ -1,0 +1,144 @@
+"""Context Encoder's networks: encoder, channel-wise fully-connected bottleneck, decoder, and one discriminator."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class ChannelwiseFullyConnected(nn.Module):
+    """Connect every place of a feature map with every other place of the same map, and no map with another.
+
+    Pathak et al., "Context Encoders", CVPR 2016, Sec. 3: m maps of n x n cost m * n^4 weights instead of m^2 * n^4.
+    forward(features): (N, C, n, n), any range. Returns (N, C, n, n): y_c = W_c a_c + b_c on flattened maps, where
+    weight[c, p, q] leads from place p to place q.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, size * size, size * size))
+        self.bias = nn.Parameter(torch.empty(channels, size * size))
+        nn.init.normal_(self.weight, std=0.02)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        places = features.flatten(2)  # (N, C, P)
+        return (torch.einsum("ncp,cpq->ncq", places, self.weight) + self.bias).view_as(features)
+
+
+class Generator(nn.Module):
+    """Fill the hole with one colour, squeeze the image into a 4 x 4 code and decode it.
+
+    Pathak et al., CVPR 2016, supplement's first figure; widths and layers of the authors' code.
+    forward(image, mask): image (N, 3, S, S) in [-1, 1]; mask (N, 1, S, S), 1 = hole. What stands under the hole is not
+        read. Returns (N, 3, P, P) in (-1, 1): P = S in the random variant, S / 2 (the centre) in the centre variant.
+    fill: the colour in the hole, in [-1, 1].
+    Raises ValueError for images of another size than image_size: the bottleneck fixes it.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        variant: Literal["random", "centre"],
+        width: int,
+        bottleneck: Literal["channelwise_fc", "conv"],
+        bottleneck_units: int,
+        mask_channel: bool,
+        fill: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.mask_channel = mask_channel
+        self.register_buffer("fill", torch.tensor(fill).view(1, 3, 1, 1), persistent=False)
+        widths = _stage_widths(image_size, width)
+        output_size = image_size if variant == "random" else image_size // 2
+        self.encoder = _downsampling(4 if mask_channel else 3, widths)
+        if bottleneck == "channelwise_fc":
+            self.bottleneck = nn.Sequential(
+                ChannelwiseFullyConnected(widths[-1], 4),
+                nn.BatchNorm2d(widths[-1]),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(widths[-1], widths[-1], 1, bias=False),
+                nn.BatchNorm2d(widths[-1]),
+                nn.ReLU(),
+            )
+        else:
+            self.bottleneck = nn.Sequential(
+                nn.Conv2d(widths[-1], bottleneck_units, 4, bias=False),  # 4 x 4 -> 1 x 1
+                nn.BatchNorm2d(bottleneck_units),
+                nn.LeakyReLU(0.2),
+                nn.ConvTranspose2d(bottleneck_units, widths[-1], 4, bias=False),
+                nn.BatchNorm2d(widths[-1]),
+                nn.ReLU(),
+            )
+        # As many stages as the output has doublings, the mirror image of the encoder's widths.
+        self.decoder = _upsampling(_stage_widths(output_size, width)[::-1])
+        self.apply(_initialise)
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        if image.shape[-2:] != (self.image_size, self.image_size):
+            size, given = self.image_size, tuple(image.shape[-2:])
+            raise ValueError(f"Context Encoder's bottleneck fixes the size: H and W must be {size}, got {given}")
+        filled = image * (1 - mask) + self.fill * mask
+        if self.mask_channel:
+            filled = torch.cat((filled, mask), dim=1)
+        return self.decoder(self.bottleneck(self.encoder(filled)))
+
+
+class Discriminator(nn.Module):
+    """Judge what the generator predicts, without mask and context.
+
+    Pathak et al., CVPR 2016, Sec. 3.2; layers of the authors' code. A discriminator that saw the context would see the
+    seam around the hole and win by it.
+    forward(image): (N, 3, size, size) in [-1, 1], the centre or the whole image. Returns logits (N, 1), one per image.
+    """
+
+    def __init__(self, *, size: int, width: int) -> None:
+        super().__init__()
+        widths = _stage_widths(size, width)
+        self.stages = _downsampling(3, widths)
+        self.score = nn.Conv2d(widths[-1], 1, 4, bias=False)  # 4 x 4 -> 1 x 1
+        self.apply(_initialise)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.score(self.stages(image)).flatten(1)
+
+
+def _stage_widths(size: int, width: int) -> list[int]:
+    """Channels after each halving from size down to 4: 64, 64, 128, 256, 512 at 128; one 64 more at twice the size."""
+    num_stages = int(math.log2(size // 4))
+    return [width] * (num_stages - 3) + [2 * width, 4 * width, 8 * width]
+
+
+def _downsampling(in_channels: int, widths: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for number, out_channels in enumerate(widths):
+        layers.append(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False))
+        if number > 0:
+            layers.append(nn.BatchNorm2d(out_channels))
+        layers.append(nn.LeakyReLU(0.2))
+        in_channels = out_channels
+    return nn.Sequential(*layers)
+
+
+def _upsampling(widths: list[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for in_channels, out_channels in pairwise(widths):
+        layers.append(nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(out_channels), nn.ReLU()]
+    layers += [nn.ConvTranspose2d(widths[-1], 3, 4, stride=2, padding=1, bias=False), nn.Tanh()]
+    return nn.Sequential(*layers)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Authors' code: N(0, 0.02) for convolutions, N(1, 0.02) for normalisation's scale, 0 for its shift."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, mean=1.0, std=0.02)
+        nn.init.zeros_(module.bias)

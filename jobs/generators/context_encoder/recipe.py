@@ -1,0 +1,114 @@
+"""Context Encoder, ready to train: one phase, discriminator then generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jobs.batches import Batch
+from jobs.generators.context_encoder import Config
+from jobs.generators.context_encoder.losses import (
+    judged_fake,
+    judged_real,
+    overlap_weights,
+    reconstruction,
+    reconstruction_in_hole,
+)
+from jobs.generators.context_encoder.networks import Discriminator, Generator
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update
+
+__all__ = ["Config", "build"]
+
+
+def build(config: Config) -> Recipe:
+    """Context Encoder with fresh weights, drawn from torch's global generator."""
+    is_centre = config.variant == "centre"
+    predicted_size = config.image_size // 2 if is_centre else config.image_size
+    generator = Generator(
+        image_size=config.image_size,
+        variant=config.variant,
+        width=config.width,
+        bottleneck=config.bottleneck,
+        bottleneck_units=config.bottleneck_units,
+        mask_channel=config.mask_channel,
+        fill=tuple(2 * value / 255 - 1 for value in (config.fill_red, config.fill_green, config.fill_blue)),
+    )
+    discriminator = Discriminator(size=predicted_size, width=config.width)
+    ring = overlap_weights(predicted_size, config.overlap, config.overlap_weight)
+
+    def hole(batch: Batch) -> Tensor:
+        return _central_hole(batch.mask, config.overlap) if is_centre else batch.mask
+
+    def target(batch: Batch) -> Tensor:
+        return _central_half(batch.image) if is_centre else batch.image
+
+    def forward(networks: Networks, batch: Batch) -> Outputs:
+        return {"prediction": networks["generator"](batch.image, hole(batch))}
+
+    def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        # Two passes, not one over both: batch normalisation must see real and generated images apart.
+        judge = networks["generator_d"]
+        return {
+            "d_real": judged_real(judge(target(batch))),
+            "d_fake": judged_fake(judge(outputs["prediction"].detach())),
+        }
+
+    def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        prediction = outputs["prediction"]
+        if is_centre:
+            error = reconstruction(prediction, target(batch), ring.to(prediction.device))
+        elif config.rec_region == "hole":
+            error = reconstruction_in_hole(prediction, target(batch), batch.mask)
+        else:
+            error = reconstruction(prediction, target(batch))
+        return {
+            "reconstruction": config.reconstruction_weight * error,
+            "adversarial": config.adversarial_weight * judged_real(networks["generator_d"](prediction)),
+        }
+
+    def inpaint(networks: Networks, batch: Batch) -> Outputs:
+        prediction = networks["generator"](batch.image, hole(batch))  # first: it checks the size
+        if not is_centre:
+            return {"output": prediction}
+        if (batch.mask > hole(batch)).any():
+            first = config.image_size // 4 + config.overlap
+            rule = f"rows and columns {first} to {config.image_size - first - 1}"
+            raise ValueError(f"variant centre fills {rule} only, but a mask reaches beyond them; use variant random")
+        return {"output": F.pad(prediction, (config.image_size // 4,) * 4)}
+
+    betas = (config.beta1, config.beta2)
+    return Recipe(
+        networks={"generator": generator, "generator_d": discriminator},
+        optimizers={
+            "generator": torch.optim.Adam(generator.parameters(), config.learning_rate, betas),
+            "generator_d": torch.optim.Adam(discriminator.parameters(), config.d_learning_rate, betas),
+        },
+        phases=(
+            Phase(
+                name="joint",
+                steps=config.steps,
+                forward=forward,
+                updates=(
+                    Update(networks=("generator_d",), terms=discriminator_terms),
+                    Update(networks=("generator",), terms=generator_terms),
+                ),
+            ),
+        ),
+        inpaint=inpaint,
+        batch_size=config.batch_size,
+    )
+
+
+def _central_half(image: Tensor) -> Tensor:
+    """The middle half of each side: (N, C, S, S) -> (N, C, S / 2, S / 2)."""
+    quarter = image.shape[-1] // 4
+    return image[..., quarter:-quarter, quarter:-quarter]
+
+
+def _central_hole(mask: Tensor, overlap: int) -> Tensor:
+    """The centre variant's hole in a mask's shape: the central half less `overlap` pixels on each side."""
+    hole = torch.zeros_like(mask)
+    border = mask.shape[-1] // 4 + overlap
+    hole[..., border:-border, border:-border] = 1.0
+    return hole

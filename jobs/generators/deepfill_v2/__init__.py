@@ -1,0 +1,81 @@
+"""Free-Form Image Inpainting with Gated Convolution (DeepFill v2). Yu, Lin, Yang, Shen, Lu, Huang, ICCV 2019.
+
+Built: the two-stage generator of gated convolutions with contextual attention in its second stage, and SN-PatchGAN.
+`guided=True` is the paper's user-guided mode: the network sees a sketch inside the hole, the discriminator too.
+
+Needs: nothing beside image and mask; guided also the column "edge". Any H x W: inpainting pads by reflection to a
+multiple of 8 and crops back; training needs H and W to be multiples of 8.
+
+Differs from the paper, with the authors' code:
+- Hinge terms of the discriminator are halved (the paper prints factor 1).
+- The second stage sees only the pasted image: no mask, no ones, no sketch.
+- LeakyReLU also after the discriminator's last convolution; `d_last_activation=False` leaves it out.
+- Known pixels count as much as hole pixels in l1, and l1 acts on raw outputs.
+Differs from the authors' code:
+- Strided convolutions pad symmetrically; TensorFlow pads (0, 1) and (1, 2) on even sizes. Loading their weights would
+  shift features by a pixel.
+- Nearest down-sampling in the attention takes every second pixel; theirs aligns corners. The two differ by a pixel.
+- One mask per sample and per step, drawn by the pipeline; theirs is one per batch, and the discriminator's step gets a
+  batch and a mask of its own. Here both updates of a step share one batch and one forward pass.
+- Spectral normalisation is torch's: the gradient does not flow through the power iteration.
+- Colours are RGB; theirs are BGR.
+- steps: the code runs until it is stopped (max_iters 1e8) and the paper names no number; the default is 1,000,000, as
+  in the predecessor's code.
+- guided: edges are the pipeline's edge column, while the paper thresholds HED at 0.6. `sketch_dropout` of the training
+  samples get an empty sketch, which is ours: without it a guided network cannot fill a hole for which nobody drew.
+- mask_pool: "nearest" loses strokes thinner than 8 pixels in the attention, which then copies hole features as known
+  ones; "max" keeps them and is recommended for free-form masks. Default is the authors'.
+
+Where a side is no multiple of 8 the hole is mirrored along with the image: its mirrored part is as unknown as itself.
+
+Not verified against the paper's text: Adam's betas (code says 0.5 and 0.999; the author once gave 0.9 for the second)
+and every statement on what the paper prints; taken from its abstract, the authors' code and their answers to users.
+
+On a GPU, convolutions and their gradients may differ from run to run unless deterministic algorithms are asked for;
+nothing else in training is beyond that mode (read in PyTorch's documentation, not measured).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+PAPER: str = "Free-Form Image Inpainting with Gated Convolution (Yu et al.)"
+YEAR: int = 2019
+NEEDS: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """DeepFill v2's settings; defaults are those of the authors' code where the paper is silent or differs.
+
+    Raises ValueError for a width that cannot be halved or a share outside [0, 1].
+    """
+
+    width: int = 24  # channels of the first layer after gating; code: 48 before it. Even
+    d_width: int = 64  # channels of the discriminator's first layer; code
+    guided: bool = False  # show a sketch inside the hole; paper, user-guided inpainting
+    sketch_dropout: float = 0.5  # guided only: share of samples trained without a sketch; ours
+    mask_pool: Literal["nearest", "max"] = "nearest"  # how the attention shrinks the mask; code
+    d_last_activation: bool = True  # LeakyReLU on the scores; code
+
+    l1_weight: float = 1.0  # paper and code, each stage
+    adversarial_weight: float = 1.0  # paper and code; users report better coarse results with 0.1
+
+    learning_rate: float = 1e-4  # code
+    d_learning_rate: float = 1e-4  # code
+    beta1: float = 0.5  # code
+    beta2: float = 0.999  # code
+    batch_size: int = 16  # code
+    steps: int = 1_000_000  # the predecessor's code; this one has no end
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2:
+            raise ValueError(f"width must be even and at least 2, since a layer has half of it; got {self.width}")
+        if not 0 <= self.sketch_dropout <= 1:
+            raise ValueError(f"sketch_dropout must lie in [0, 1], got {self.sketch_dropout}")
+
+    @classmethod
+    def tiny(cls) -> Config:
+        """For tests: narrow, two steps; any size whose sides are multiples of 8."""
+        return cls(width=4, d_width=4, batch_size=2, steps=2)

@@ -1,0 +1,91 @@
+"""DeepFill v2, ready to train: one phase, discriminator then generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jobs.batches import Batch
+from jobs.generators.deepfill_v2 import Config
+from jobs.generators.deepfill_v2.losses import adversarial, hinge_fake, hinge_real, l1
+from jobs.generators.deepfill_v2.networks import Discriminator, Generator
+from jobs.layers.padding import crop, pad_to_multiple
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, composite
+
+__all__ = ["Config", "build"]
+
+
+def build(config: Config) -> Recipe:
+    """DeepFill v2 with fresh weights, drawn from torch's global generator."""
+    generator = Generator(width=config.width, guided=config.guided, mask_pool=config.mask_pool)
+    discriminator = Discriminator(width=config.d_width, guided=config.guided, last_activation=config.d_last_activation)
+
+    def forward(networks: Networks, batch: Batch) -> Outputs:
+        hints: Outputs = {}
+        if config.guided:
+            kept = torch.rand(len(batch.mask), 1, 1, 1, device=batch.mask.device) >= config.sketch_dropout
+            hints["sketch"] = _sketch(batch) * kept
+        coarse, refined = networks["generator"](batch.image, batch.mask, **hints)
+        return {"coarse": coarse, "refined": refined, **hints}
+
+    def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        completed = composite(outputs["refined"].detach(), batch.image, batch.mask)
+        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+        scores = networks["generator_d"](
+            torch.cat((batch.image, completed)),
+            torch.cat((batch.mask, batch.mask)),
+            **{name: torch.cat((hint, hint)) for name, hint in _hints(outputs).items()},
+        )
+        real, fake = scores.chunk(2)
+        return {"d_real": hinge_real(real), "d_fake": hinge_fake(fake)}
+
+    def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        completed = composite(outputs["refined"], batch.image, batch.mask)
+        scores = networks["generator_d"](completed, batch.mask, **_hints(outputs))
+        return {
+            "coarse_l1": config.l1_weight * l1(outputs["coarse"], batch.image),
+            "refined_l1": config.l1_weight * l1(outputs["refined"], batch.image),
+            "adversarial": config.adversarial_weight * adversarial(scores),
+        }
+
+    def inpaint(networks: Networks, batch: Batch) -> Outputs:
+        size = batch.image.shape[-2:]
+        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
+        image, mask = pad_to_multiple(batch.image, 8), pad_to_multiple(batch.mask, 8)
+        hints = {"sketch": pad_to_multiple(_sketch(batch), 8)} if config.guided else {}
+        coarse, refined = networks["generator"](image, mask, **hints)
+        return {"output": crop(refined, *size), "coarse": crop(coarse, *size)}
+
+    betas = (config.beta1, config.beta2)
+    return Recipe(
+        networks={"generator": generator, "generator_d": discriminator},
+        optimizers={
+            "generator": torch.optim.Adam(generator.parameters(), config.learning_rate, betas),
+            "generator_d": torch.optim.Adam(discriminator.parameters(), config.d_learning_rate, betas),
+        },
+        phases=(
+            Phase(
+                name="joint",
+                steps=config.steps,
+                forward=forward,
+                updates=(
+                    Update(networks=("generator_d",), terms=discriminator_terms),
+                    Update(networks=("generator",), terms=generator_terms),
+                ),
+            ),
+        ),
+        inpaint=inpaint,
+        batch_size=config.batch_size,
+        columns=("edge",) if config.guided else (),
+    )
+
+
+def _sketch(batch: Batch) -> Tensor:
+    """The edges inside the hole, (N, 1, H, W): what a user would draw there."""
+    if batch.edge is None:
+        raise ValueError('guided DeepFill v2 needs batch.edge; read the column "edge" or pass zeros')
+    return batch.edge * batch.mask
+
+
+def _hints(outputs: Outputs) -> Outputs:
+    return {"sketch": outputs["sketch"]} if "sketch" in outputs else {}

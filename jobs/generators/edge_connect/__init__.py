@@ -1,0 +1,116 @@
+"""EdgeConnect: first complete the edges in the hole, then paint between them.
+
+Nazeri, Ng, Joseph, Qureshi, Ebrahimi, "EdgeConnect: Generative Image Inpainting with Adversarial Edge Learning",
+arXiv 1901.00212, 2019; workshop version "EdgeConnect: Structure Guided Image Inpainting using Edge Prediction", ICCV
+Workshops 2019. What is called "the code" here is what the authors released beside it.
+
+What is built: both generators (edges from grey image, visible edges and mask; image from visible image and edges), both
+70x70 patch discriminators, and the four stages as phases: `edges`, `image` (with the true edges), `inpaint` (with the
+completed edges, edge generator fixed), and `joint` (both generators together; optional, 0 steps by default).
+Parameters: edges 10,761,089, image 10,774,595, edges_d 2,762,752, image_d 2,763,776.
+Sides that are no multiples of 4 are padded and cropped back; the shortest side is 9 pixels.
+
+Where paper and code differ, this follows the code, which made the published images:
+- Strided convolutions are 4x4; the paper's receptive field of 205 would need 3x3 (they reach 208).
+- The image discriminator sees the image alone; the paper (unverified) also shows it the edges.
+- L1 is a mean over all pixels divided by the share of the hole: it also counts visible pixels.
+- Style is compared in relu2_2, relu3_4, relu4_4 and relu5_2, on the hole; the paper names the perceptual loss's layers
+  and (unverified) the visible part.
+- `inpaint` is the final stage; the paper's, `joint` without the edge discriminator at 1e-6, gained little by the
+  authors' own account. `joint` here keeps the edge discriminator, as the code does, at the paper's rate (unverified).
+- VGG-19 sees images in [0, 1] without ImageNet's mean and deviation, as in the code: the loss weights belong to that
+  scale.
+
+Where this follows neither, and why:
+- The code, when testing, shows the image generator raw edge probabilities everywhere. Here it always sees what it was
+  trained on, and what the paper defines: predicted edges in the hole, Canny's outside.
+- The code stops on today's PyTorch (a discriminator stepped before the generator's backward pass, and the joint stage
+  went through the edge generator's graph twice). Here the generator steps first, against the discriminator before its
+  step, which is the gradient that older versions took; `joint` minimises both generators' losses in one step.
+- The code lets the power iterations of the fixed edge generator run on in the third stage. Here it is in eval mode.
+- Real and fake edges go through the discriminator as one batch: one power iteration instead of two, and features that
+  are compared under exactly equal weights.
+- Spectral norm starts from 15 power iterations (PyTorch's parametrization) instead of one.
+- A network keeps its Adam moments from phase to phase; the code's stages are separate runs (fresh moments: inferred).
+- The paper lowers each stage's rate to 1e-5 when the loss stops falling, without a number of steps (unverified); the
+  code has no schedule, and neither has this.
+- Mirrored padding mirrors the mask as well, so that no hidden pixel returns as a visible one.
+- "Share of the hole" is that of the batch at hand, so of a worker's part where several train; an empty one counts as
+  one pixel, which the code divides by zero.
+- Random and masked edges in training (sigma 0, Canny on the visible part) are not offered: an edge column is computed
+  once, from the whole image. Edges within about 4 sigma of the rim thus know a little of the hole in training, not in
+  evaluation; the code is the same.
+- Masks, crops and flips are the pipeline's; the code draws blocks of a quarter of the image or irregular holes.
+
+Section numbers below are recalled (unverified), as is everything marked so.
+
+Needs: the column `edge` (Canny, sigma 2) and VGG-19 features, unless perceptual and style weights are both 0.
+On a GPU the gradient of reflection padding is summed in no fixed order unless deterministic algorithms are asked for;
+PyTorch 2.15 has a deterministic kernel then, though its documentation still says it refuses (not run on a GPU here).
+Nothing else here sums in varying order, beyond cuDNN's convolutions without its deterministic mode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+PAPER = "EdgeConnect: Generative Image Inpainting with Adversarial Edge Learning"
+YEAR = 2019
+NEEDS = ("edge", "vgg19")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """EdgeConnect's hyperparameters. Defaults: the paper's, or the authors' code's where the paper is silent.
+
+    width: channels of the first layer of all four networks. residual_blocks: in each generator.
+    *_steps: of each phase; 0 leaves it out.
+    learning_rate: the generators'; the discriminators' is this times d2g.
+    gan: binary cross-entropy, least squares or hinge.
+    features: weights of VGG-19: "imagenet", "random" or a file.
+    features_seed: draws the "random" ones.
+    """
+
+    width: int = 64  # Sec. 3 and code
+    residual_blocks: int = 8  # Sec. 3 and code
+
+    # Two epochs of Places2's 1.8 million images; the README asks for one or two, the code stops at 2,000,000 steps.
+    edges_steps: int = 450_000
+    image_steps: int = 450_000
+    inpaint_steps: int = 450_000
+    joint_steps: int = 0  # the authors to users: no significant gain, much slower
+
+    batch_size: int = 8  # Sec. 4 and code
+    learning_rate: float = 1e-4  # Sec. 4 and code
+    joint_learning_rate: float = 1e-6  # Sec. 4 (unverified)
+    d2g: float = 0.1  # code
+    beta1: float = 0.0  # code
+    beta2: float = 0.9  # code
+    gan: Literal["nsgan", "lsgan", "hinge"] = "nsgan"  # code's default
+
+    edges_adversarial_weight: float = 1.0  # code
+    feature_matching_weight: float = 10.0  # code
+    l1_weight: float = 1.0  # paper and the code's example configuration
+    adversarial_weight: float = 0.1  # the same
+    perceptual_weight: float = 0.1  # the same
+    style_weight: float = 250.0  # the same
+
+    features: str = "imagenet"
+    features_seed: int = 0
+
+    @classmethod
+    def tiny(cls) -> Config:
+        """Every network and phase, but no VGG-19, at a fraction of a second per step on a CPU: for tests."""
+        return cls(
+            width=4,
+            residual_blocks=1,
+            edges_steps=1,
+            image_steps=1,
+            inpaint_steps=1,
+            joint_steps=1,
+            batch_size=2,
+            perceptual_weight=0.0,
+            style_weight=0.0,
+            features="random",
+        )

@@ -1,0 +1,196 @@
+"""EdgeConnect's stages as phases. Nazeri et al. 2019, Sec. 3; see the card for what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from jobs.batches import Batch
+from jobs.generators.edge_connect import Config
+from jobs.generators.edge_connect.losses import (
+    PERCEPTUAL_LAYERS,
+    STYLE_LAYERS,
+    discriminator_loss,
+    generator_loss,
+    l1_by_hole,
+    perceptual_and_style,
+)
+from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, ImageGenerator, complete_edges
+from jobs.layers.padding import crop, pad_to_multiple
+from jobs.layers.vgg import VGG19
+from jobs.losses import feature_matching
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update
+
+GREY = (0.2125, 0.7154, 0.0721)  # as scikit-image, whose Canny made the edges
+SMALLEST_SIDE = 9  # becomes 12 by padding, so 3 between the residual blocks, which mirror 2
+
+
+def build(config: Config) -> Recipe:
+    """EdgeConnect, ready to train; weights are drawn from PyTorch's global generator."""
+    networks = {
+        "edges": EdgeGenerator(config.width, config.residual_blocks),
+        "edges_d": Discriminator(2, config.width),
+        "image": ImageGenerator(config.width, config.residual_blocks),
+        "image_d": Discriminator(3, config.width),
+    }
+    rates, betas = _learning_rates(config.learning_rate, config), (config.beta1, config.beta2)
+    return Recipe(
+        networks=networks,
+        optimizers={name: Adam(net.parameters(), lr=rates[name], betas=betas) for name, net in networks.items()},
+        phases=_phases(config),
+        inpaint=_inpaint,
+        batch_size=config.batch_size,
+        columns=("edge",),
+    )
+
+
+def _phases(config: Config) -> tuple[Phase, ...]:
+    edges, image = _edges_terms(config), _image_terms(config)
+    edges_d = Update(networks=("edges_d",), terms=_edges_d_terms(config))
+    image_d = Update(networks=("image_d",), terms=_image_d_terms(config))
+    step_edges = Update(networks=("edges",), terms=edges)
+    step_image = Update(networks=("image",), terms=image)
+    # The code backpropagates the image loss and the edge loss one after the other: the sum of their gradients.
+    step_both = Update(
+        networks=("edges", "image"),
+        terms=lambda networks, batch, outputs: edges(networks, batch, outputs) | image(networks, batch, outputs),
+    )
+    # Generators first: their losses are taken against the discriminator before its step.
+    return (
+        Phase(name="edges", steps=config.edges_steps, updates=(step_edges, edges_d), forward=_predict_edges),
+        Phase(name="image", steps=config.image_steps, updates=(step_image, image_d), forward=_paint_true_edges),
+        Phase(name="inpaint", steps=config.inpaint_steps, updates=(step_image, image_d), forward=_paint_fixed_edges),
+        Phase(
+            name="joint",
+            steps=config.joint_steps,
+            updates=(step_both, edges_d, image_d),
+            forward=_paint_predicted_edges,
+            learning_rates=_learning_rates(config.joint_learning_rate, config),
+        ),
+    )
+
+
+def _learning_rates(generators: float, config: Config) -> dict[str, float]:
+    discriminators = generators * config.d2g
+    return {"edges": generators, "edges_d": discriminators, "image": generators, "image_d": discriminators}
+
+
+# What a phase's updates share: "edge", C_pred, (N, 1, H, W), and "output", I_pred, (N, 3, H, W), both in [0, 1].
+
+
+def _predict_edges(networks: Networks, batch: Batch) -> Outputs:
+    return {"edge": networks["edges"](_grey(_unit(batch.image)), _edge(batch), batch.mask)}
+
+
+def _paint(networks: Networks, batch: Batch, edge: Tensor) -> Tensor:
+    return networks["image"](_unit(batch.image), edge, batch.mask)
+
+
+def _paint_true_edges(networks: Networks, batch: Batch) -> Outputs:
+    return {"output": _paint(networks, batch, _edge(batch))}
+
+
+def _paint_predicted_edges(networks: Networks, batch: Batch) -> Outputs:
+    outputs = _predict_edges(networks, batch)
+    completed = complete_edges(outputs["edge"], _edge(batch), batch.mask)
+    return outputs | {"output": _paint(networks, batch, completed)}
+
+
+def _paint_fixed_edges(networks: Networks, batch: Batch) -> Outputs:
+    with torch.no_grad():
+        predicted = _predict_edges(networks, batch)["edge"]
+    return {"output": _paint(networks, batch, complete_edges(predicted, _edge(batch), batch.mask))}
+
+
+Losses = Callable[[Networks, Batch, Outputs], Terms]
+
+
+def _judge_edges(networks: Networks, batch: Batch, edge: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """D1's features of predicted and of true edges, each beside the whole grey image; as one batch of 2 N."""
+    grey = _grey(_unit(batch.image))
+    features = networks["edges_d"](torch.cat([torch.cat([grey, edge], dim=1), torch.cat([grey, _edge(batch)], dim=1)]))
+    fake, real = zip(*(feature.chunk(2) for feature in features), strict=True)
+    return list(fake), list(real)
+
+
+def _edges_terms(config: Config) -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        fake, real = _judge_edges(networks, batch, outputs["edge"])
+        return {
+            "edges_adversarial": config.edges_adversarial_weight * generator_loss(config.gan, fake[-1]),
+            "edges_feature_matching": config.feature_matching_weight * feature_matching(fake, real),
+        }
+
+    return terms
+
+
+def _edges_d_terms(config: Config) -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        fake, real = _judge_edges(networks, batch, outputs["edge"].detach())
+        return {"edges_d_adversarial": discriminator_loss(config.gan, real[-1], fake[-1])}
+
+    return terms
+
+
+def _image_terms(config: Config) -> Losses:
+    uses_vgg = bool(config.perceptual_weight or config.style_weight)
+    vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, config.features, config.features_seed) if uses_vgg else None
+
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        image, predicted = _unit(batch.image), outputs["output"]
+        scores = networks["image_d"](predicted)[-1]
+        found = {
+            "image_l1": config.l1_weight * l1_by_hole(predicted, image, batch.mask),
+            "image_adversarial": config.adversarial_weight * generator_loss(config.gan, scores),
+        }
+        if vgg is not None:
+            perceptual, style = perceptual_and_style(vgg, predicted, image, batch.mask)
+            found["image_perceptual"] = config.perceptual_weight * perceptual
+            found["image_style"] = config.style_weight * style
+        return found
+
+    return terms
+
+
+def _image_d_terms(config: Config) -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        both = torch.cat([_unit(batch.image), outputs["output"].detach()])
+        real, fake = networks["image_d"](both)[-1].chunk(2)
+        return {"image_d_adversarial": discriminator_loss(config.gan, real, fake)}
+
+    return terms
+
+
+def _inpaint(networks: Networks, batch: Batch) -> Outputs:
+    height, width = batch.image.shape[-2:]
+    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(f"EdgeConnect needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
+    # The mask is mirrored with the rest: as known, its mirrored pixels would be the hidden ones.
+    padded = Batch(
+        image=pad_to_multiple(batch.image, 4),
+        mask=pad_to_multiple(batch.mask, 4),
+        edge=pad_to_multiple(_edge(batch) * (1 - batch.mask), 4),
+    )
+    predicted = _predict_edges(networks, padded)["edge"]
+    completed = complete_edges(predicted, padded.edge, padded.mask)
+    output = 2 * _paint(networks, padded, completed) - 1
+    return {"output": crop(output, height, width), "edge": crop(completed, height, width)}
+
+
+def _edge(batch: Batch) -> Tensor:
+    if batch.edge is None:
+        raise ValueError("EdgeConnect needs edge maps; give the batch the column 'edge'")
+    return batch.edge
+
+
+def _unit(image: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1], the range that losses and loss weights belong to."""
+    return (image + 1) / 2
+
+
+def _grey(image: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, 1, H, W), both in [0, 1]."""
+    return (image * image.new_tensor(GREY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
