@@ -7,6 +7,7 @@ import warnings
 import zlib
 from typing import Literal
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -157,3 +158,17 @@ def _encoded(image: np.ndarray, format_name: str, **options: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format_name, **options)
     return buffer.getvalue()
+
+
+# What this module encoded comes back by OpenCV: several times faster, and its bytes need no caution, since readers
+# compare them with their digest first.
+
+
+def decode_image(content: bytes) -> np.ndarray:
+    """A stored image to uint8 (H, W, 3) RGB."""
+    return cv2.cvtColor(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def decode_map(content: bytes) -> np.ndarray:
+    """A stored label map, edge map or mask to uint8 (H, W); edges and masks are stored as 0 and 255."""
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)

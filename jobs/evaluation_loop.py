@@ -10,18 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from datasets.decode import decode_image, decode_map, encode_grey_png, encode_png
 from datasets.durable import file_digest
 from datasets.plan import derive_seed
 from datasets.shards import Column, Sample, check_alignment
 from jobs import metrics
 from jobs.baselines import BASELINES
-from jobs.batches import decode_image, decode_map
 from jobs.settings import EvaluateConfig
 from jobs.trained import fill, load_trained
-from masks.hole_ratio import BINS, hole_ratio
+from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 
 Fill = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
@@ -60,11 +59,6 @@ def suite_id(images: Column, masks: Column) -> str:
         "metrics": file_digest(Path(metrics.__file__)),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def member_of_bin(what: str, bin_name: str) -> str:
-    """The member of a record that belongs to a bin: "mask", "0.1-0.2" -> "mask-0p1-0p2.png" (a dot would end a key)."""
-    return f"{what}-{bin_name.replace('.', 'p')}.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,13 +186,7 @@ def _scores(row: str, key: str, truths: np.ndarray, composites: np.ndarray, hole
 def _pictures(row: str, filled: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     """Members of a gallery record, `<row>-<what>-<bin>.png`: what is "composite", or "edge" where there are edges."""
     return {
-        member_of_bin(f"{row}-{what}", bin_name): encode_png(picture)
+        member_of_bin(f"{row}-{what}", bin_name): (encode_grey_png if what == "edge" else encode_png)(picture)
         for what, pictures in filled.items()
         for (bin_name, _, _), picture in zip(BINS, pictures, strict=True)
     }
-
-
-def encode_png(image: np.ndarray) -> bytes:
-    """uint8 (H, W, 3) RGB or (H, W) to PNG."""
-    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    return cv2.imencode(".png", pixels)[1].tobytes()

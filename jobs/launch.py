@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent
 # The code is shipped to workers, without what git ignores, .git and .venv, which Ray leaves out by itself.
 _EXCLUDED = [".dvc", "benchmarks", "tests"]
+_TOKEN = Path.home() / ".ray" / "auth_token"
 _ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps a one-machine Ray on loopback, on Linux too
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing calls home
@@ -61,12 +62,12 @@ def map_tasks(task: Callable[[Item], Result], items: Sequence[Item], *, num_work
         yield from map(task, items)
         return
     with _ray(num_workers) as ray:
-        remote = ray.remote(num_cpus=1, max_retries=3)(task)
+        remote = ray.remote(num_cpus=1, max_retries=3)(_apply)
         waiting = list(reversed(items))
         running = []
         while waiting or running:
             while waiting and len(running) < num_workers:
-                running.append(remote.remote(waiting.pop()))
+                running.append(remote.remote(task, waiting.pop()))
             done, running = ray.wait(running, num_returns=1)
             try:
                 result = ray.get(done[0])
@@ -109,6 +110,10 @@ def train_workers(work: Callable[[dict], None], arguments: dict, config: Cluster
             raise WorkerError(f"training {name} failed: {_first_cause(error)}") from error
 
 
+def _apply(task: Callable[[Item], Result], item: Item) -> Result:
+    return task(item)
+
+
 def _first_cause(error: BaseException) -> str:
     """The message of the worker that failed first, with its rank where Ray says so."""
     failures = getattr(error, "worker_failures", None)
@@ -122,6 +127,7 @@ def _first_cause(error: BaseException) -> str:
 def _ray(num_cpus: int) -> Iterator:
     """The ray module, connected; what this call started is stopped at the end."""
     os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it explains itself at every start
     import ray
 
     local = "RAY_ADDRESS" not in os.environ
@@ -136,10 +142,12 @@ def _ray(num_cpus: int) -> Iterator:
                 "excludes": _EXCLUDED,
                 "env_vars": {"NO_ALBUMENTATIONS_UPDATE": "1"},
             },
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             log_to_driver=False,
             **({"_node_ip_address": "127.0.0.1"} if local else {}),
         )
+    if _TOKEN.is_file():
+        _TOKEN.chmod(0o600)  # Ray leaves it readable for everybody
     try:
         yield ray
     finally:

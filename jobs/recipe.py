@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from datasets.plan import derive_seed
 from jobs.batches import Batch
+from jobs.generators import load
 
 Networks = Mapping[str, nn.Module]
 Outputs = dict[str, Tensor]
@@ -89,3 +92,18 @@ def composite(output: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     output, image: (N, 3, H, W); mask: (N, 1, H, W), 1 = hole.
     """
     return mask * output + (1 - mask) * image
+
+
+def build_recipe(generator: str, config: Any, seed: int) -> Recipe:
+    """The recipe with its initial weights, which depend on the seed and the generator's name alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights", generator))
+        return load(generator).build(config)
+
+
+def inpaint(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
+    """The recipe's `inpaint` as it is used everywhere: networks in eval mode, where they stay, and no gradients."""
+    for network in recipe.networks.values():
+        network.eval()
+    with torch.no_grad():
+        return recipe.inpaint(recipe.networks, batch)

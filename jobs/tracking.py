@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # it would block four minutes on a dead server
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 import mlflow
 import numpy as np
@@ -33,6 +35,8 @@ from mlflow.types import Schema, TensorSpec
 from jobs.events import Event, read_events
 
 log = logging.getLogger(__name__)
+logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table it makes
+logging.getLogger("alembic").setLevel(logging.ERROR)
 
 EXPERIMENT = "inpaint-foundry"
 ROOT = Path(__file__).resolve().parent.parent
@@ -193,7 +197,8 @@ def register_model(
     )
     client = _client()
     mlflow.set_tracking_uri(tracking_uri())
-    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
+    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the input example, which a signature makes needless
         packages = [_copy_package(ROOT / package, Path(folder)) for package in code]
         mlflow.pyfunc.log_model(
             name="model",
@@ -234,7 +239,8 @@ class RegisteredModel(mlflow.pyfunc.PythonModel):
         """Called by MLflow with the model's files."""
         self._fill = self._load({name: Path(path) for name, path in context.artifacts.items()})
 
-    def predict(self, context: Any, model_input: Any, params: dict | None = None) -> np.ndarray:
+    # Without type hints, from which MLflow would make a second signature.
+    def predict(self, context, model_input, params=None):
         """model_input: {"image": uint8 (N, H, W, 3), "mask": uint8 (N, H, W, 1), 1 = hole} -> uint8 (N, H, W, 3)."""
         return self._fill(model_input["image"], model_input["mask"])
 

@@ -1,65 +1,19 @@
-"""A trained generator on disk: its weights, and the receipt that says what they are and what made them."""
+"""A trained generator, loaded from its weights and receipt, and the holes it fills."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from datasets.durable import write_durably
 from datasets.edges import EdgeConfig
 from jobs.batches import visible_batch
-from jobs.checkpoints import CheckpointError, load_weights
+from jobs.checkpoints import load_weights
 from jobs.generators import card
 from jobs.metrics import composite_uint8, to_uint8
-from jobs.recipe import Recipe
-from jobs.training_loop import build_recipe, inpaint
-
-WEIGHTS_NAME, RECEIPT_NAME = "weights.safetensors", "receipt.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """What the weights beside it are. Nothing in it depends on when or where they were trained.
-
-    config: the paper's `Config`, every value. images: digest of the manifest of the images trained on; columns: the
-    same of the other columns. world_size matters by rounding only. samples_seen counts records, with repetition.
-    """
-
-    generator: str
-    config: Mapping[str, Any]
-    edges: EdgeConfig
-    seed: int
-    steps: int
-    samples_seen: int
-    world_size: int
-    images: str
-    columns: Mapping[str, str]
-    train: Mapping[str, Any]
-    weights_sha256: str
-    parameters: Mapping[str, int]
-
-
-def write_receipt(folder: Path, receipt: Receipt) -> None:
-    """Write the receipt; call after the weights."""
-    content = json.dumps(asdict(receipt), indent=2, sort_keys=True) + "\n"
-    write_durably(folder / RECEIPT_NAME, content.encode())
-
-
-def read_receipt(folder: Path) -> Receipt:
-    """The receipt of a folder. Raises CheckpointError when it is missing or unreadable."""
-    path = folder / RECEIPT_NAME
-    try:
-        found = json.loads(path.read_text())
-        return Receipt(**{**found, "edges": EdgeConfig(**found["edges"])})
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; run: dvc repro") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a receipt ({error}); run: dvc repro") from error
+from jobs.receipt import WEIGHTS_NAME, Receipt, read_receipt
+from jobs.recipe import Recipe, build_recipe, inpaint
 
 
 def load_trained(folder: Path, *, trained: bool = True) -> tuple[Recipe, Receipt]:

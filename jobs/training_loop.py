@@ -19,11 +19,11 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 
 from datasets.plan import derive_seed
-from jobs.batches import Batch, TrainingSamples
+from jobs.batches import Batch
 from jobs.checkpoints import load_newest_checkpoint, save_checkpoint, save_weights
 from jobs.events import EventLog
-from jobs.generators import load
-from jobs.recipe import Networks, Phase, Recipe, Update, composite
+from jobs.recipe import Networks, Phase, Update, build_recipe, composite, inpaint
+from jobs.samples import TrainingSamples
 from jobs.settings import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -49,13 +49,6 @@ class TrainJob:
     storage: str
     threads: int = 1
     loader_workers: int = 0
-
-
-def build_recipe(generator: str, config: Any, seed: int) -> Recipe:
-    """The recipe with its initial weights, which depend on the seed and the generator's name alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights", generator))
-        return load(generator).build(config)
 
 
 def train(arguments: dict[str, TrainJob]) -> None:
@@ -215,14 +208,6 @@ class _Training:
     def _train_mode(self, phase: Phase) -> None:
         for name, network in self.bare.items():
             network.train(name in phase.trained)
-
-
-def inpaint(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
-    """The recipe's `inpaint` as it is used everywhere: networks in eval mode, where they stay, and no gradients."""
-    for network in recipe.networks.values():
-        network.eval()
-    with torch.no_grad():
-        return recipe.inpaint(recipe.networks, batch)
 
 
 class _Clock:

@@ -42,3 +42,8 @@ def bin_name(ratio: float) -> str:
     if not 0 <= ratio <= 1:
         raise ValueError(f"ratio must lie in [0, 1], got {ratio}; pass the result of hole_ratio(mask)")
     return next((name for name, low, high in BINS if low < ratio <= high), OTHER)
+
+
+def member_of_bin(what: str, name: str) -> str:
+    """The member of a record that belongs to a bin: ("mask", "0.1-0.2") -> "mask-0p1-0p2.png", as a dot ends a key."""
+    return f"{what}-{name.replace('.', 'p')}.png"

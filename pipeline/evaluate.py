@@ -15,12 +15,18 @@ from datasets.manifest import Manifest, write_manifest
 from datasets.shards import Column, Sample, write_records, write_shard
 from jobs.evaluation_loop import EvaluationJob, Score, evaluate_shard, suite_id, summarise
 from jobs.launch import map_tasks
-from pipeline.layout import column_folder, metrics_file, model_folder, results_folder
+from pipeline.layout import (
+    BASELINES_ROW,
+    GALLERY_NAME,
+    SCORES_NAME,
+    SUMMARY_NAME,
+    column_folder,
+    metrics_file,
+    model_folder,
+    results_folder,
+)
 from pipeline.params import Params, ParamsError
 from pipeline.progress import track
-
-BASELINES_ROW = "baselines"
-SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
 
 
 def run(params: Params, row: str) -> None:

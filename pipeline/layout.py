@@ -30,4 +30,6 @@ def metrics_file(row: str) -> Path:
     return Path("metrics") / f"{row}.json"
 
 
+BASELINES_ROW = "baselines"
+SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
 REPORT = Path("report") / "index.html"

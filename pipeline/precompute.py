@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from datasets.decode import encode_grey_png
+from datasets.decode import decode_image, encode_grey_png
 from datasets.edges import EdgeConfig, canny_edges
 from datasets.manifest import Manifest, Shard, write_manifest
 from datasets.plan import derive_seed
 from datasets.shards import Column, Field, Sample, write_records, write_shard
-from jobs.batches import decode_image
-from jobs.evaluation_loop import member_of_bin
 from jobs.launch import map_tasks
-from masks.hole_ratio import BINS
+from masks.hole_ratio import BINS, member_of_bin
 from masks.sampler import MaskConfig, draw_mask_in_bin
 from pipeline.layout import column_folder
 from pipeline.params import Params, ParamsError

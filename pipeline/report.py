@@ -7,24 +7,32 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow.parquet as pq
 
+from datasets.decode import decode_image, decode_map, encode_grey_png, encode_png
 from datasets.durable import file_digest, write_durably
 from datasets.shards import Column
 from jobs import tracking
 from jobs.baselines import BASELINES
-from jobs.batches import decode_image, decode_map
-from jobs.evaluation_loop import encode_png, member_of_bin, untrained
+from jobs.evaluation_loop import untrained
 from jobs.generators import card
 from jobs.launch import ROOT
 from jobs.metrics import Value, paired_difference
 from jobs.page import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Page, Row, render
-from jobs.trained import Receipt, read_receipt
-from masks.hole_ratio import BINS
-from pipeline.evaluate import BASELINES_ROW, GALLERY_NAME, SCORES_NAME, SUMMARY_NAME
-from pipeline.layout import REPORT, column_folder, curves_folder, model_folder, results_folder
+from jobs.receipt import Receipt, read_receipt
+from masks.hole_ratio import BINS, member_of_bin
+from pipeline.layout import (
+    BASELINES_ROW,
+    GALLERY_NAME,
+    REPORT,
+    SCORES_NAME,
+    SUMMARY_NAME,
+    column_folder,
+    curves_folder,
+    model_folder,
+    results_folder,
+)
 from pipeline.params import Params
 
 _QUANTILES = (0.1, 0.5, 0.9)
@@ -161,7 +169,7 @@ def _cells(
         record = gallery.keys.index(key).as_py()
         edges = member_of_bin(f"{name}-edge", bin_name)
         if edges in gallery.fields:
-            yield f"edges of {name}", encode_png(cv2.bitwise_not(decode_map(gallery.read(record, edges))))
+            yield f"edges of {name}", encode_grey_png(255 - decode_map(gallery.read(record, edges)))
         yield name, gallery.read(record, member_of_bin(f"{name}-composite", bin_name))
     for name in BASELINES:
         gallery = galleries[BASELINES_ROW]

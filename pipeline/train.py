@@ -18,8 +18,9 @@ from datasets.shards import Column
 from jobs import tracking
 from jobs.events import Event, losses_by_step
 from jobs.launch import ROOT, train_workers
-from jobs.trained import WEIGHTS_NAME, Receipt, write_receipt
-from jobs.training_loop import TrainJob, build_recipe, train
+from jobs.receipt import WEIGHTS_NAME, Receipt, write_receipt
+from jobs.recipe import build_recipe
+from jobs.training_loop import TrainJob, train
 from pipeline.layout import column_folder, curves_folder, model_folder
 from pipeline.params import Params, ParamsError
 from pipeline.progress import Bar

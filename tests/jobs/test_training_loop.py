@@ -11,8 +11,9 @@ import torch
 from datasets.durable import file_digest
 from jobs.events import losses_by_step
 from jobs.generators import card, names
+from jobs.recipe import build_recipe
 from jobs.settings import TrainConfig
-from jobs.training_loop import TrainingError, TrainJob, build_recipe, train
+from jobs.training_loop import TrainingError, TrainJob, train
 from tests.photographs import write_split
 
 

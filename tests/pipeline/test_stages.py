@@ -119,7 +119,7 @@ def test_figures_are_those_of_the_composites(params):
     images, masks = Column(Path("shards/image/val")), Column(Path("shards/mask/val"))
     errors = []
     for record in range(4):
-        from jobs.batches import decode_image, decode_map
+        from datasets.decode import decode_image, decode_map
 
         image = decode_image(images.read(record))
         for field in masks.fields:
