@@ -128,15 +128,12 @@ def summarise(results: Sequence[ShardResult], config: EvaluateConfig) -> dict[st
         summary[row] = {
             group: {"pairs": len(members), **_means(members, config)} for group, members in groups.items() if members
         }
-        summary[row]["overall"] |= _set_metrics([result.fid_sums.get(row) for result in results], config)
-        if config.alexnet is None:
-            summary[row]["overall"]["lpips_alex"] = str(metrics.lpips_network(None))
+        overall = summary[row]["overall"]
+        overall.setdefault("lpips_alex", str(metrics.lpips_network(None)))
+        sums = [result.fid_sums.get(row) for result in results]
+        fid = metrics.fid_of_sums(sums) if all(sums) else metrics.inception(None)
+        overall["fid"] = asdict(metrics.Value(fid)) if isinstance(fid, float) else str(fid)
     return summary
-
-
-def _set_metrics(sums: Sequence[metrics.FidSums | None], config: EvaluateConfig) -> dict[str, Any]:
-    fid = metrics.fid_of_sums(sums) if all(sums) else metrics.inception(None)
-    return {"fid": asdict(metrics.Value(fid)) if isinstance(fid, float) else str(fid)}
 
 
 def _means(scores: Sequence[Score], config: EvaluateConfig) -> dict[str, dict[str, float | None]]:

@@ -333,9 +333,9 @@ def lpips_network(weights: Weights | None, trunk: Literal["alex", "vgg"] = "alex
 
 
 def _load_state(weights: Weights | None, needs: str) -> dict[str, Any] | NotComputed:
-    """The file's tensors by name, running no code in it; NotComputed and one warning if there is no file."""
+    """The file's tensors by name, running no code in it; NotComputed if none is named, or, with a warning, if it is
+    not there."""
     if weights is None:
-        logger.warning("no file of %s is given; the metric is not computed", needs)
         return NotComputed(needs)
     try:
         content = Path(weights.path).read_bytes()
