@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 # The code is shipped to workers, without what git ignores, .git and .venv, which Ray leaves out by itself.
-_EXCLUDED = [".dvc", "benchmarks", "tests"]
+_EXCLUDED = [".dvc", "benchmarks"]
 _TOKEN = Path.home() / ".ray" / "auth_token"
 _ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps a one-machine Ray on loopback, on Linux too
@@ -115,12 +115,17 @@ def _apply(task: Callable[[Item], Result], item: Item) -> Result:
 
 
 def _first_cause(error: BaseException) -> str:
-    """The message of the worker that failed first, with its rank where Ray says so."""
+    """One line: what the worker that failed first said, with its rank where Ray knows it."""
     failures = getattr(error, "worker_failures", None)
     if failures:
         rank, cause = sorted(failures.items())[0]
-        return f"rank {rank}: {type(cause).__name__}: {cause}"
-    return str(error)
+        return f"rank {rank}: {_last_line(cause)}"
+    return _last_line(error)
+
+
+def _last_line(error: BaseException) -> str:
+    """A remote error's text is its whole traceback, whose last line says what is wrong."""
+    return str(error).strip().splitlines()[-1].strip()
 
 
 @contextmanager

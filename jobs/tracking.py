@@ -232,6 +232,8 @@ def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np
 class RegisteredModel(mlflow.pyfunc.PythonModel):
     """A registered generator: `load` gives the function from its files that `predict` applies."""
 
+    _skip_type_hint_validation = True  # the model has a signature; MLflow would ask for a second one in type hints
+
     def __init__(self, load: Callable[[Mapping[str, Path]], Callable[[np.ndarray, np.ndarray], np.ndarray]]) -> None:
         self._load = load
 
@@ -239,7 +241,6 @@ class RegisteredModel(mlflow.pyfunc.PythonModel):
         """Called by MLflow with the model's files."""
         self._fill = self._load({name: Path(path) for name, path in context.artifacts.items()})
 
-    # Without type hints, from which MLflow would make a second signature.
     def predict(self, context, model_input, params=None):
         """model_input: {"image": uint8 (N, H, W, 3), "mask": uint8 (N, H, W, 1), 1 = hole} -> uint8 (N, H, W, 3)."""
         return self._fill(model_input["image"], model_input["mask"])
