@@ -26,11 +26,11 @@ def open_run(**changes):
 
 
 def steps(run_id, key):
-    return [metric.step for metric in mlflow.MlflowClient().get_metric_history(run_id, key)]
+    return [metric.step for metric in mlflow.MlflowClient(tracking.tracking_uri()).get_metric_history(run_id, key)]
 
 
 def test_a_run_has_parameters_datasets_and_files(store):
-    run = mlflow.MlflowClient().get_run(open_run())
+    run = mlflow.MlflowClient(tracking.tracking_uri()).get_run(open_run())
     assert run.data.params == {"seed": "1", "train.precision": "no", "train.masks.kind": "free_form"}
     entry = run.inputs.dataset_inputs[0]
     assert (entry.dataset.name, entry.dataset.digest) == ("photos-train", "a" * 36)
@@ -56,9 +56,9 @@ def test_a_restart_takes_up_the_run_it_left(store):
     run_id = open_run()
     tracking.close_run(run_id, failed=True)
     assert open_run(resume=run_id) == run_id
-    assert mlflow.MlflowClient().get_run(run_id).info.status == "RUNNING"
+    assert mlflow.MlflowClient(tracking.tracking_uri()).get_run(run_id).info.status == "RUNNING"
     tracking.close_run(run_id)
-    assert mlflow.MlflowClient().get_run(run_id).info.status == "FINISHED"
+    assert mlflow.MlflowClient(tracking.tracking_uri()).get_run(run_id).info.status == "FINISHED"
 
 
 def test_a_dead_server_stops_nobody_and_what_waits_is_said(tmp_path, monkeypatch, caplog):

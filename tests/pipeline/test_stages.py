@@ -13,6 +13,7 @@ from PIL import Image
 from datasets.durable import file_digest
 from datasets.ingest import IngestConfig
 from datasets.shards import Column
+from jobs import tracking
 from jobs.baselines import BASELINES
 from jobs.generators import card, names
 from jobs.metrics import composite_uint8
@@ -80,7 +81,7 @@ def test_every_generator_leaves_weights_curves_figures_and_a_version(params, nam
     rows = json.loads(Path(f"metrics/{name}.json").read_text())
     assert set(rows) == {name, f"{name}_untrained"}
     assert not Path("runs", name).exists() or not list(Path("runs", name).iterdir())
-    client = mlflow.MlflowClient()
+    client = mlflow.MlflowClient(tracking.tracking_uri())
     version = client.get_model_version_by_alias(f"inpaint-{name}", "candidate")
     assert version.tags["weights_sha256"] == file_digest(Path("models", name, "weights.safetensors"))
     assert version.tags["images_manifest"] == receipt.images
