@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
 # The code is shipped to workers, without what git ignores, .git and .venv, which Ray leaves out by itself.
-_EXCLUDED = [".dvc", "benchmarks"]
+_EXCLUDED = [".dvc"]
 _TOKEN = Path.home() / ".ray" / "auth_token"
 _ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps a one-machine Ray on loopback, on Linux too

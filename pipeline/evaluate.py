@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from datasets.durable import write_durably
 from datasets.manifest import Manifest, write_manifest
 from datasets.shards import Column, Sample, write_records, write_shard
-from jobs.evaluation_loop import EvaluationJob, Score, evaluate_shard, suite_id, summarise
+from jobs.evaluation_loop import EvaluationJob, Score, evaluate_shard, suite_id, summarise, untrained
 from jobs.launch import map_tasks
 from pipeline.layout import (
     BASELINES_ROW,
@@ -60,8 +60,9 @@ def run(params: Params, row: str) -> None:
         "rows": summarise(results, params.evaluate),
     }
     write_durably(folder / SUMMARY_NAME, _json(summary))
+    names = {row: "trained", untrained(row): "untrained"}  # one column for all generators in `dvc metrics show`
     overall = {
-        name: {metric: value["mean"] for metric, value in groups["overall"].items() if isinstance(value, dict)}
+        names.get(name, name): {metric: v["mean"] for metric, v in groups["overall"].items() if isinstance(v, dict)}
         for name, groups in summary["rows"].items()
     }
     write_durably(metrics_file(row), _json(overall))

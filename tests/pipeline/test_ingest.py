@@ -1,7 +1,10 @@
 import dataclasses
+import hashlib
+import io
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,56 @@ def test_bad_pictures_are_listed_and_the_others_are_as_if_they_were_not_there(pa
     manifest = read_manifest(Path("shards/image/train"))
     assert {reject.name.rpartition("/")[2] for reject in manifest.rejected} == set(bad)
     assert {row["key"]: row["sha256"] for row in Column(Path("shards/image/train")).table.to_pylist()} == clean
+
+
+def _tar(path, files):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def _jpeg(number):
+    buffer = io.BytesIO()
+    Image.fromarray(photograph(number, 48)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_places2_as_downloaded_becomes_shards_with_its_classes(params, tmp_path):
+    root = tmp_path / "places365"
+    classes = ("/a/airfield", "/f/field/wild")
+    train = {f"data_256{c}/{n:08d}.jpg": _jpeg(10 * k + n) for k, c in enumerate(classes) for n in (1, 2, 3)}
+    val = {f"val_256/Places365_val_{n:08d}.jpg": _jpeg(50 + n) for n in (1, 2)}
+    _tar(root / "train_256_places365standard.tar", train)
+    _tar(root / "val_256.tar", val)
+    (root / "categories_places365.txt").write_text("/a/airfield 0\n/f/field/wild 1\n")
+    (root / "places365_val.txt").write_text("Places365_val_00000001.jpg 1\nPlaces365_val_00000002.jpg 0\n")
+    ingest.run(dataclasses.replace(params, dataset=DatasetParams(name="places2", root=str(root))))
+    rows = {s: Column(Path("shards/image", s)).table.to_pylist() for s in ("train", "val")}
+    assert {(r["key"].rpartition("/")[2], r["label"]) for r in rows["train"]} == {
+        (f"{n:08d}", label) for n in (1, 2, 3) for label in ("airfield", "field/wild")
+    }
+    assert sorted(r["label"] for r in rows["val"]) == ["airfield", "field/wild"]
+    assert len({r["key"] for r in rows["train"]}) == 6  # the same base name in two classes is two records
+    assert {r["source_sha256"] for r in rows["train"]} == {hashlib.sha256(c).digest() for c in train.values()}
+
+
+def test_celeba_hq_as_downloaded_is_split_by_the_names_of_its_originals(params, tmp_path):
+    root = tmp_path / "CelebAMask-HQ"
+    (root / "CelebA-HQ-img").mkdir(parents=True)
+    originals = ("000001.jpg", "162771.jpg", "182638.jpg", "000007.jpg")
+    mapping = ["idx orig_idx orig_file"]
+    for index, original in enumerate(originals):
+        (root / "CelebA-HQ-img" / f"{index}.jpg").write_bytes(_jpeg(index))
+        mapping.append(f"{index} {int(original[:6]) - 1} {original}")
+    (root / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(mapping) + "\n")
+    partition = {"000001.jpg": 0, "162771.jpg": 1, "182638.jpg": 2, "000007.jpg": 0}
+    (root / "list_eval_partition.txt").write_text("".join(f"{name} {part}\n" for name, part in partition.items()))
+    ingest.run(dataclasses.replace(params, dataset=DatasetParams(name="celeba_hq", root=str(root))))
+    counts = {path.name: Column(path).manifest.records for path in Path("shards/image").iterdir()}
+    assert counts == {"train": 2, "val": 1, "test": 1}
 
 
 def test_too_many_bad_pictures_stop_the_stage_before_any_manifest(params, pictures):
