@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 
 from datasets.durable import remove_partial_files
 from datasets.ingest import IngestConfig, IngestTask, ingest_shard, shuffled
@@ -25,16 +24,15 @@ class IngestError(ValueError):
 def run(params: Params) -> None:
     """Write shards/image/<split> for every split of the data set.
 
-    Raises IngestError when too many sources are unusable or a split is left empty; a finished split stays.
+    Raises IngestError when too many sources are unusable or a split is left empty.
     """
     source = open_source(params.dataset)
     images = source.images()
     splits = list(dict.fromkeys(image.split for image in images))
     tasks = [task for split in splits for task in _tasks(split, images, params.ingest)]
+    shutil.rmtree(column_folder("image", ""), ignore_errors=True)
     for split in splits:
-        folder = column_folder("image", split)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        column_folder("image", split).mkdir(parents=True)
     done: dict[str, list] = {split: [] for split in splits}
     work = map_tasks(_ingest, tasks, num_workers=params.cluster.num_workers)
     for split, result in track(work, "ingest", len(tasks), "shards"):
@@ -80,7 +78,7 @@ def _check_rejected(rejected: list[Rejected], total: int, limit: float) -> None:
 
 def _finish(source: Source, split: str, results: list, params: Params) -> None:
     """Records, then the manifest, whose presence says that the split is complete."""
-    folder = Path(column_folder("image", split))
+    folder = column_folder("image", split)
     shards = tuple(shard for _, shard, _, _ in results if shard)
     if not shards:
         raise IngestError(f"no image of split {split} is usable, so there is nothing to write to {folder}")

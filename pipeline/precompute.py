@@ -83,9 +83,9 @@ def _write_column(
     """Write one column of some splits, a shard a task, each split's manifest last."""
     images = {split: Column(column_folder("image", split), remedy="dvc repro ingest") for split in splits}
     tasks = []
+    shutil.rmtree(column_folder(column, ""), ignore_errors=True)
     for split in splits:
         folder = column_folder(column, split)
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         tasks += [
             ColumnTask(
