@@ -42,6 +42,10 @@ EXPERIMENT = "inpaint-foundry"
 ROOT = Path(__file__).resolve().parent.parent
 
 
+class ModelError(ValueError):
+    """There is no such registered model, or it cannot be loaded."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackedDataset:
     """What a run read: a split's name, the digest of its manifest, where it lies, and how many records it has."""
@@ -221,11 +225,14 @@ def register_model(
 def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """A registered generator as a function (image uint8 (N, H, W, 3), mask uint8 (N, H, W, 1)) -> image.
 
-    version: a number or an alias such as "candidate". Raises MlflowException when there is none.
+    version: a number or an alias such as "candidate". Raises ModelError when there is none.
     """
     mlflow.set_tracking_uri(tracking_uri())
     separator = "/" if version.isdigit() else "@"
-    model = mlflow.pyfunc.load_model(f"models:/{name}{separator}{version}")
+    try:
+        model = mlflow.pyfunc.load_model(f"models:/{name}{separator}{version}")
+    except MlflowException as error:
+        raise ModelError(f"{name} {version} cannot be loaded from {tracking_uri()}: {error.message}") from error
     return lambda image, mask: model.predict({"image": image, "mask": mask})
 
 

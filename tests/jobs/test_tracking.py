@@ -71,3 +71,10 @@ def test_a_dead_server_stops_nobody_and_what_waits_is_said(tmp_path, monkeypatch
     assert [event.step for event in seen] == [1]
     assert "does not answer" in caplog.text
     assert "1 events of run" in caplog.text
+
+
+def test_a_model_that_is_not_registered_is_named(store):
+    with pytest.raises(
+        tracking.ModelError, match=r"inpaint-nothing candidate cannot be loaded from sqlite:.*not found"
+    ):
+        tracking.load_model("inpaint-nothing", "candidate")
