@@ -74,7 +74,5 @@ def test_a_dead_server_stops_nobody_and_what_waits_is_said(tmp_path, monkeypatch
 
 
 def test_a_model_that_is_not_registered_is_named(store):
-    with pytest.raises(
-        tracking.ModelError, match=r"inpaint-nothing candidate cannot be loaded .*not found"
-    ):
+    with pytest.raises(tracking.ModelError, match=r"inpaint-nothing candidate cannot be loaded .*not found"):
         tracking.load_model("inpaint-nothing", "candidate")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from datasets.durable import file_digest
 from datasets.ingest import IngestConfig
 from datasets.manifest import read_manifest
 from datasets.shards import Column
@@ -50,6 +51,19 @@ def test_splits_counts_and_keys_are_those_of_the_folder(params):
     assert sorted(val.keys.to_pylist()) == [f"val/{n:03d}" for n in range(0, 40, 5)]
     assert max(train.shard_sizes) <= 7
     assert {(row["width"], row["height"]) for row in train.table.to_pylist()} == {(32, 32)}
+
+
+@pytest.mark.slow
+def test_any_number_of_workers_writes_the_same_bytes(params):
+    digests = set()
+    for num_workers in (0, 1, 2):
+        cluster = dataclasses.replace(params.cluster, num_workers=num_workers)
+        ingest.run(dataclasses.replace(params, cluster=cluster))
+        precompute.run_edges(dataclasses.replace(params, cluster=cluster))
+        precompute.run_masks(dataclasses.replace(params, cluster=cluster))
+        files = sorted(path for path in Path("shards").rglob("*") if path.is_file())
+        digests.add(tuple((str(path), file_digest(path)) for path in files))
+    assert len(digests) == 1
 
 
 def test_removing_one_image_changes_no_other_record_split_or_mask(params, pictures):
