@@ -25,6 +25,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
         import resource, signal, sys
         from pathlib import Path
         from datasets.durable import write_durably
+        sys.dont_write_bytecode = True  # Python would cache modules cut at the limit
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         write_durably(Path(sys.argv[1]), bytes(100_000))

@@ -110,6 +110,7 @@ _SAVER = textwrap.dedent(
     from pathlib import Path
     from tests.jobs.test_checkpoints import networks_and_optimizers, step
     from jobs.checkpoints import save_checkpoint
+    sys.dont_write_bytecode = True  # Python would cache modules cut at the limit
     folder, fault, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     networks, optimizers = networks_and_optimizers()
     step(networks, optimizers, 0)

@@ -191,6 +191,7 @@ def test_a_full_disk_is_one_line_and_the_rerun_is_whole(params):
     digest = read_manifest(Path("shards/image/train")).digest
     code = (
         "import resource, signal, sys, pickle\n"
+        "sys.dont_write_bytecode = True\n"  # Python would cache modules cut at the limit
         "from pipeline import ingest\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
