@@ -11,6 +11,9 @@ from torch import Tensor
 
 from datasets.edges import EdgeConfig, canny_edges
 
+IGNORE = 255
+"""The semantic label of a pixel that has none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -20,13 +23,28 @@ class Batch:
     mask: float32 (N, 1, H, W), exactly 0 or 1, 1 = hole. One mask per sample.
     edge: float32 (N, 1, H, W), 0 or 1, edges of the whole image in training, of the visible part in evaluation;
         None unless the recipe lists the column "edge".
+    semantics: int64 (N, H, W), class labels of the whole image, `IGNORE` where unknown; None in evaluation, and unless
+        the recipe lists the column "semantics".
+    seed: int64 (N,), a number of each sample's own, for what a recipe draws at random; None in evaluation.
     key: the records' keys, N of them.
     """
 
     image: Tensor
     mask: Tensor
     edge: Tensor | None = None
+    semantics: Tensor | None = None
+    seed: Tensor | None = None
     key: tuple[str, ...] = ()
+
+    def uniform(self, purpose: int) -> Tensor:
+        """A random number in [0, 1) per sample, float32 (N,): a function of the sample's seed and the purpose alone.
+
+        Unlike torch.rand it does not depend on the device nor on how the global batch is split over processes. Draw
+        numbers for different ends with different purposes. Raises ValueError for a batch without seeds.
+        """
+        if self.seed is None:
+            raise ValueError("this batch has no seeds; only training draws random numbers")
+        return (_mixed(self.seed + _mixed(torch.full_like(self.seed, purpose + 1))) >> 40 & 0xFFFFFF) / float(1 << 24)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on the device."""
@@ -39,23 +57,37 @@ class Batch:
         return replace(self, **{n: t.pin_memory() for n, t in tensors.items() if torch.is_tensor(t)})
 
 
+def _mixed(value: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele et al., 2014): every bit of the result depends on all of an int64. It may wrap."""
+    for factor, shift in ((-0x40A7B892E31B1A47, 30), (-0x6B2FB644ECCEEE15, 27)):  # two's complement of the paper's
+        value = (value ^ (value >> shift & (1 << 64 - shift) - 1)) * factor
+    return value ^ (value >> 31 & (1 << 33) - 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One record with its hole, as on disk: image uint8 (H, W, 3), mask uint8 (H, W), maps uint8 (H, W), by column."""
+    """One record with its hole, as on disk: image uint8 (H, W, 3), mask uint8 (H, W), maps uint8 (H, W), by column.
+
+    seed: the sample's own random number, 63 bits; None in evaluation.
+    """
 
     key: str
     image: np.ndarray
     mask: np.ndarray
     maps: Mapping[str, np.ndarray] = field(default_factory=dict)
+    seed: int | None = None
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Bytes to tensors: [0, 255] to [-1, 1], channels first, a batch of all samples."""
     images = np.ascontiguousarray(np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2))
-    maps = {
-        name: torch.from_numpy(np.stack([sample.maps[name] for sample in samples])[:, None]).float()
-        for name in samples[0].maps
-    }
+    maps = {name: torch.from_numpy(np.stack([sample.maps[name] for sample in samples])) for name in samples[0].maps}
+    if "edge" in maps:
+        maps["edge"] = maps["edge"][:, None].float() / 255
+    if "semantics" in maps:
+        maps["semantics"] = maps["semantics"].long()
+    if samples[0].seed is not None:
+        maps["seed"] = torch.tensor([sample.seed for sample in samples])
     return Batch(
         image=torch.from_numpy(images).float() / 127.5 - 1,
         mask=torch.from_numpy(np.stack([sample.mask for sample in samples])[:, None]).float(),
@@ -70,10 +102,8 @@ def visible_batch(
     """A batch to inpaint, made of what can be seen: hidden pixels are blanked before anything is derived from them.
 
     images: uint8 (N, H, W, 3); masks: uint8 (N, H, W), 1 = hole; columns: what the recipe needs.
-    Raises ValueError for a column that cannot be derived from a damaged image.
+    Semantic labels are no input of any paper, only a target, and are left out.
     """
-    if unknown := set(columns) - {"edge"}:
-        raise ValueError(f"column {min(unknown)} cannot be made from an image with holes")
     visible = images * (1 - masks[..., None])
     return collate(
         [
@@ -81,7 +111,7 @@ def visible_batch(
                 key=key,
                 image=image,
                 mask=mask,
-                maps={"edge": canny_edges(image, edges, valid=mask == 0)} if "edge" in columns else {},
+                maps={"edge": 255 * canny_edges(image, edges, valid=mask == 0)} if "edge" in columns else {},
             )
             for key, image, mask in zip(keys, visible, masks, strict=True)
         ]

@@ -8,31 +8,50 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jobs.batches import IGNORE
+from jobs.collectives import ratio
 
-def bce_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """-log D(real) - log(1 - D(fake)), each a mean over all scores, summed and not halved. Detach the fakes.
 
-    Goodfellow et al., "Generative Adversarial Nets", 2014, Eq. 1. real, fake: logits, any shape.
+def bce_real(logits: Tensor) -> Tensor:
+    """-log D, the mean over all scores: binary cross-entropy with label 1. logits: any shape.
+
+    The discriminator's term on real images, and the generator's on its own: the non-saturating form. Goodfellow et al.,
+    "Generative Adversarial Nets", 2014, Eq. 1 and end of Sec. 3.
     """
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
+    return F.softplus(-logits).mean()
 
 
-def bce_generator(fake: Tensor) -> Tensor:
-    """-log D(fake), the non-saturating form (Goodfellow et al. 2014, end of Sec. 3). fake: logits, any shape."""
-    return F.softplus(-fake).mean()
+def bce_fake(logits: Tensor) -> Tensor:
+    """-log(1 - D), the mean over all scores: binary cross-entropy with label 0. logits: any shape. Detach the fakes."""
+    return F.softplus(logits).mean()
 
 
-def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """max(0, 1 - real) + max(0, 1 + fake), each a mean over all scores, summed and not halved. Detach the fakes.
+def hinge_real(scores: Tensor) -> Tensor:
+    """max(0, 1 - D), the mean over all scores: the discriminator's term on real images. scores: any shape.
 
-    Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, Eq. 16. real, fake: any shape.
+    Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, Eq. 16.
     """
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    return F.relu(1 - scores).mean()
 
 
-def hinge_generator(fake: Tensor) -> Tensor:
-    """-mean(fake) (Miyato et al. 2018, Eq. 17). fake: scores, any shape."""
-    return -fake.mean()
+def hinge_fake(scores: Tensor) -> Tensor:
+    """max(0, 1 + D), the mean over all scores: the discriminator's term on fakes. scores: any shape. Detach them."""
+    return F.relu(1 + scores).mean()
+
+
+def hinge_generator(scores: Tensor) -> Tensor:
+    """-mean(D), the generator's term beside the hinge (Miyato et al. 2018, Eq. 17). scores: any shape."""
+    return -scores.mean()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over the labelled pixels of the global batch; 0 where there is none.
+
+    logits: (N, K, H, W); labels: int64 (N, H, W) in [0, K), `IGNORE` where unknown.
+    """
+    known = labels != IGNORE
+    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
+    return ratio(total, known.sum().to(total.dtype), at_least=1)
 
 
 def perceptual(features: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:

@@ -39,15 +39,14 @@ class TrainingSamples(Dataset):
         epoch, record = self.plan.locate(position)
         key = self.images.keys[record].as_py()
         maps = {
-            name: decode_map(column.read(record)) // 255
-            for name, column in self.columns.items()
-            if column is not self.images
+            name: decode_map(column.read(record)) for name, column in self.columns.items() if column is not self.images
         }
         arrays = {"image": decode_image(self.images.read(record)), **maps}
         arrays = self._augment(derive_seed(self.seed, "augment", epoch, key), arrays)
         image = arrays.pop("image")
         mask = draw_mask(self.config.masks, *image.shape[:2], derive_seed(self.seed, "mask", epoch, key))
-        return Sample(key=key, image=image, mask=mask, maps=arrays)
+        draws = derive_seed(self.seed, "draws", epoch, key) >> 1  # a tensor's int64 has a sign
+        return Sample(key=key, image=image, mask=mask, maps=arrays, seed=draws)
 
     def loader(
         self, *, steps: range, batch_size: int, rank: int, world_size: int, num_workers: int, pin_memory: bool = False

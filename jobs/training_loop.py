@@ -108,21 +108,17 @@ class _Training:
         for phase in self.recipe.phases:
             last = first + phase.steps
             if step < last:
-                self._run_phase(phase, range(max(first, step), last), starts=step <= first)
+                self._run_phase(phase, range(max(first, step), last), first)
             first = last
         if self.rank == 0:
             save_weights(self.storage / "weights.safetensors", self.bare)
             self.events.close()
         self.accelerator.wait_for_everyone()
 
-    def _run_phase(self, phase: Phase, steps: range, *, starts: bool) -> None:
-        """Train the steps of one phase; `starts` unless it goes on from a checkpoint."""
-        if starts:
-            for name, rate in phase.learning_rates.items():
-                for group in self.recipe.optimizers[name].param_groups:
-                    group["lr"] = rate
-        self._require_grad(phase.trained)
-        self._train_mode(phase)
+    def _run_phase(self, phase: Phase, steps: range, first: int) -> None:
+        """Train the steps of one phase, all or what a checkpoint left of them; its first step is number `first`."""
+        phase.require_grad(self.bare, phase.trained)
+        phase.set_modes(self.bare)
         trained = {name: self.accelerator.prepare(self.bare[name]) for name in phase.trained}
         loader = self.samples.loader(
             steps=steps,
@@ -138,7 +134,8 @@ class _Training:
             with clock.waiting():
                 batch = next(batches).to(self.device)
             torch.manual_seed(derive_seed(self.job.seed, "step", step, self.rank))
-            terms = self._step(phase, {**self.bare, **trained}, batch)
+            phase.set_learning_rates(self.recipe.optimizers, step - first)
+            terms = self._step(phase, phase.due(step - first), {**self.bare, **trained}, batch)
             done = step + 1
             if done % self.job.train.log_steps == 0 or done == steps.stop:
                 self._log(phase, done, terms, clock)
@@ -148,14 +145,14 @@ class _Training:
                 self.events.flush()
                 save_checkpoint(self.storage / "checkpoints", done, self.bare, self.recipe.optimizers)
 
-    def _step(self, phase: Phase, networks: Networks, batch: Batch) -> dict[str, Tensor]:
-        """All updates of one step; returns their terms, detached, by name."""
+    def _step(self, phase: Phase, updates: tuple[Update, ...], networks: Networks, batch: Batch) -> dict[str, Tensor]:
+        """The updates of one step; returns their terms, detached, by name."""
         logged: dict[str, Tensor] = {}
-        self._require_grad(phase.trained)
+        phase.require_grad(self.bare, {name for update in updates for name in update.networks})
         with self.accelerator.autocast():
             outputs = phase.forward(networks, batch)
-        for update in phase.updates:
-            self._require_grad(update.networks)
+        for update in updates:
+            phase.require_grad(self.bare, update.networks)
             # What this update does not train is called without its distributed wrapper, which would wait for gradients.
             seen = {n: networks[n] if n in update.networks else self.bare[n] for n in self.bare}
             with self.accelerator.autocast():
@@ -170,10 +167,6 @@ class _Training:
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-
-    def _require_grad(self, names: tuple[str, ...]) -> None:
-        for name, network in self.bare.items():
-            network.requires_grad_(name in names)
 
     def _log(self, phase: Phase, step: int, terms: Mapping[str, Tensor], clock: _Clock) -> None:
         """Log every term's mean over the ranks as `<phase>/<term>`; stop when one is not finite."""
@@ -192,22 +185,13 @@ class _Training:
         """Save what the generator makes of a few of this step's samples: input, output in place, truth."""
         if self.rank:
             return
-        few = Batch(
-            image=batch.image[:8],
-            mask=batch.mask[:8],
-            edge=None if batch.edge is None else batch.edge[:8],
-            key=batch.key[:8],
-        )
+        few = Batch(image=batch.image[:8], mask=batch.mask[:8], edge=None if batch.edge is None else batch.edge[:8])
         filled = inpaint(self.recipe, few)["output"]
         grid = torch.cat(
             [few.image * (1 - few.mask), composite(filled, few.image, few.mask), few.image], dim=2
         )  # (N, 3, 3H, W): one column per sample
         self.events.image(step, torch.cat(tuple(grid), dim=2))
-        self._train_mode(phase)
-
-    def _train_mode(self, phase: Phase) -> None:
-        for name, network in self.bare.items():
-            network.train(name in phase.trained)
+        phase.set_modes(self.bare)
 
 
 class _Clock:

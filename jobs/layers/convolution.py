@@ -1,4 +1,4 @@
-"""Convolutions that gate what they let through."""
+"""Blocks of convolutions that several papers share."""
 
 from __future__ import annotations
 
@@ -37,3 +37,39 @@ class GatedConv2d(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         feature, gate = self.conv(features).chunk(2, dim=1)
         return self.activation(feature) * gate.sigmoid()
+
+
+class ConvNormReLU(nn.Sequential):
+    """Convolution with bias, affine instance norm, ReLU.
+
+    forward(features): (N, in_channels, H, W), any range, H and W even if stride is 2. Returns
+    (N, out_channels, H / stride, W / stride). Padding is zeros, "same"; an even kernel (4 with stride 2) has padding 1.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1, dilation: int = 1
+    ) -> None:
+        padding = dilation * ((kernel_size - 1) // 2)
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation),
+            nn.InstanceNorm2d(out_channels, affine=True),
+            nn.ReLU(),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(ConvNormReLU(x))), 3x3, the first convolution dilated; no ReLU after the sum.
+
+    forward(features): (N, channels, H, W), any range. Returns the same shape.
+    """
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            ConvNormReLU(channels, channels, dilation=dilation),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.InstanceNorm2d(channels, affine=True),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.block(features)

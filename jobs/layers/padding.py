@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def pad_to_multiple(tensor: Tensor, multiple: int, mode: Literal["reflect", "constant"] = "reflect") -> Tensor:
-    """The tensor with rows added below and columns added on the right until both sides are multiples.
+def pad_to_multiple(tensor: Tensor, multiple: int) -> Tensor:
+    """The tensor with rows added below and columns added on the right, mirrored, until both sides are multiples.
 
-    tensor: (N, C, H, W), any range. `reflect` is for images: content goes on without a seam; where a side is too short
-    to be mirrored (padding >= side), the border is repeated instead. `constant` is for masks and edges: 0, known and
-    without an edge, so that no hole is invented. Already fitting tensors are returned as they are.
+    tensor: (N, C, H, W), any range. Images, masks and edges alike: a mask that was not mirrored with its image would
+    call the mirrored hole known. Where a side is too short to be mirrored (padding >= side), the border is repeated
+    instead. Already fitting tensors are returned as they are.
     Raises ValueError if the tensor has not four dimensions or if multiple is less than 1.
     """
     if tensor.ndim != 4:
@@ -24,11 +22,8 @@ def pad_to_multiple(tensor: Tensor, multiple: int, mode: Literal["reflect", "con
     below, right = -height % multiple, -width % multiple
     if not below and not right:
         return tensor
-    if mode == "constant":
-        return F.pad(tensor, (0, right, 0, below), value=0.0)
-    if below < height and right < width:
-        return F.pad(tensor, (0, right, 0, below), mode="reflect")
-    return F.pad(tensor, (0, right, 0, below), mode="replicate")
+    can_mirror = below < height and right < width
+    return F.pad(tensor, (0, right, 0, below), mode="reflect" if can_mirror else "replicate")
 
 
 def crop(tensor: Tensor, height: int, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""VGG-19's convolutions, frozen: the features that perceptual and style losses compare."""
+"""The convolutions of VGG-16 and VGG-19, frozen: the features that perceptual and style losses compare."""
 
 from __future__ import annotations
 
@@ -11,47 +11,59 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import VGG19_Weights
+from torchvision.models import VGG16_Weights, VGG19_Weights
 
-# Simonyan and Zisserman, 2015, Table 1, column E: (convolutions, channels) of each block; a max pool between blocks.
-BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
-LAYERS = tuple(f"relu{block}_{n}" for block, (count, _) in enumerate(BLOCKS, 1) for n in range(1, count + 1))
+# Simonyan and Zisserman, 2015, Table 1, columns D and E: convolutions of each block, and their channels.
+_CHANNELS = (64, 128, 256, 512, 512)
+_CONVOLUTIONS = {"VGG-16": (2, 2, 3, 3, 3), "VGG-19": (2, 2, 4, 4, 4)}
 
 
-class VGG19(nn.Module):
-    """The features of VGG-19 after the named ReLUs, computed no further than the deepest of them.
+def imagenet_normalised(image: Tensor) -> Tensor:
+    """ImageNet's mean taken off and its deviation divided out: (N, 3, H, W), RGB in [0, 1] -> the same shape."""
+    mean = image.new_tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
+    deviation = image.new_tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
+    return (image - mean) / deviation
 
-    Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015.
-    layers: names such as "relu1_1" or "relu5_2"; `LAYERS` has them all.
+
+class VGG(nn.Module):
+    """The features of a VGG after the named ReLUs and pools, computed no further than the deepest of them.
+
+    Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015. Use `VGG16`
+    or `VGG19`.
+    layers: names such as "relu1_1", "relu5_2" or "pool3"; the class's `layer_names` has them all.
     weights: "imagenet", torchvision's own download; "random", He-normal ones drawn from `seed`, without touching the
-        global generators; or a .safetensors or .pth file of a whole torchvision VGG-19 or of its features.
+        global generators; or a .safetensors or .pth file of a whole torchvision VGG or of its features.
     forward(image): (N, 3, H, W), passed on as it is: the mean and deviation of ImageNet are the caller's choice, as
-        the papers differ. Returns {layer: (N, C, H / 2^(block - 1), W / 2^(block - 1))}.
+        the papers differ. Returns {layer: (N, C, h, w)}, halved once per pool.
     Fixed: always in eval mode, no parameter asks for a gradient, though gradients pass through to the image. Belongs to
     no recipe's networks, so it is neither trained nor saved nor moved with them: it follows its input's device.
     Raises ValueError for an unknown layer, no layer, or weights that do not fit; FileNotFoundError for no such file;
     RuntimeError if the download fails.
     """
 
+    name: str
+    layer_names: tuple[str, ...]
+    download: VGG16_Weights | VGG19_Weights
+
     def __init__(self, layers: Iterable[str], weights: str, seed: int = 0) -> None:
         super().__init__()
         self.layers = tuple(layers)
-        _check_layers(self.layers)
+        self._check_layers()
         self.features = nn.Sequential()  # numbered as in torchvision, so that the names of the weights agree
-        self.names: dict[int, str] = {}  # position of a wanted ReLU -> its name
-        depth = max(map(LAYERS.index, self.layers)) + 1
+        self.names: dict[int, str] = {}  # position of a wanted ReLU or pool -> its name
+        depth = max(map(self.layer_names.index, self.layers)) + 1
         channels = 3
-        for name in LAYERS[:depth]:
-            block, number = int(name[4]), int(name[6])
-            if number == 1 and block > 1:
+        for name in self.layer_names[:depth]:
+            if name.startswith("pool"):
                 self.features.append(nn.MaxPool2d(2))
-            width = BLOCKS[block - 1][1]
-            # Without PyTorch's own initialisation, which would draw from the global generator.
-            self.features.append(nn.utils.skip_init(nn.Conv2d, channels, width, 3, padding=1))
-            self.features.append(nn.ReLU(inplace=True))
+            else:
+                width = _CHANNELS[int(name[4]) - 1]
+                # Without PyTorch's own initialisation, which would draw from the global generator.
+                self.features.append(nn.utils.skip_init(nn.Conv2d, channels, width, 3, padding=1))
+                self.features.append(nn.ReLU(inplace=True))
+                channels = width
             if name in self.layers:
                 self.names[len(self.features) - 1] = name
-            channels = width
         if weights == "random":
             self._draw(seed)
         else:
@@ -67,7 +79,7 @@ class VGG19(nn.Module):
                 found[self.names[position]] = features
         return found
 
-    def train(self, mode: bool = True) -> VGG19:
+    def train(self, mode: bool = True) -> VGG:
         """Stays in eval mode, whatever the mode."""
         return super().train(False)
 
@@ -79,32 +91,56 @@ class VGG19(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def _load(self, weights: str) -> None:
-        state = _download() if weights == "imagenet" else _read(Path(weights))
+        state = self._download() if weights == "imagenet" else _read(Path(weights))
         state = {name.removeprefix("features."): value for name, value in state.items()}
         wanted = self.features.state_dict()
         wrong = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
         if wrong:
-            raise ValueError(f"{weights}: not the weights of VGG-19; missing or of another shape: {', '.join(wrong)}")
+            listed = ", ".join(wrong)
+            raise ValueError(f"{weights}: not the weights of {self.name}; missing or of another shape: {listed}")
         self.features.load_state_dict({name: state[name] for name in wanted})
 
+    def _check_layers(self) -> None:
+        if not self.layers:
+            raise ValueError("name at least one layer, such as relu1_1")
+        for name in self.layers:
+            if name not in self.layer_names:
+                near = difflib.get_close_matches(name, self.layer_names, n=1) or [", ".join(self.layer_names)]
+                raise ValueError(f"{self.name} has no layer {name!r}; did you mean {near[0]}?")
 
-def _check_layers(layers: tuple[str, ...]) -> None:
-    if not layers:
-        raise ValueError("name at least one layer, such as relu1_1")
-    for name in layers:
-        if name not in LAYERS:
-            near = difflib.get_close_matches(name, LAYERS, n=1) or [", ".join(LAYERS)]
-            raise ValueError(f"VGG-19 has no layer {name!r}; did you mean {near[0]}?")
+    def _download(self) -> dict[str, Tensor]:
+        try:
+            return self.download.get_state_dict(progress=False, check_hash=True)
+        except OSError as error:  # URLError is one, too
+            raise RuntimeError(
+                f"the ImageNet weights of {self.name} could not be fetched from {self.download.url} into "
+                f"{torch.hub.get_dir()}/checkpoints ({error}); put the file there, pass its path, or pass 'random'"
+            ) from error
 
 
-def _download() -> dict[str, Tensor]:
-    try:
-        return VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:  # URLError is one, too
-        raise RuntimeError(
-            f"the ImageNet weights of VGG-19 could not be fetched from {VGG19_Weights.IMAGENET1K_V1.url} into "
-            f"{torch.hub.get_dir()}/checkpoints ({error}); put the file there, pass its path, or pass 'random'"
-        ) from error
+def _layer_names(convolutions: tuple[int, ...]) -> tuple[str, ...]:
+    """In order: the ReLUs of each block and the pool after it."""
+    return tuple(
+        name
+        for block, count in enumerate(convolutions, 1)
+        for name in (*(f"relu{block}_{n}" for n in range(1, count + 1)), f"pool{block}")
+    )
+
+
+class VGG16(VGG):
+    """See `VGG`."""
+
+    name = "VGG-16"
+    layer_names = _layer_names(_CONVOLUTIONS["VGG-16"])
+    download = VGG16_Weights.IMAGENET1K_V1
+
+
+class VGG19(VGG):
+    """See `VGG`."""
+
+    name = "VGG-19"
+    layer_names = _layer_names(_CONVOLUTIONS["VGG-19"])
+    download = VGG19_Weights.IMAGENET1K_V1
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
+import pytest
 import torch
 
 from datasets.edges import EdgeConfig
-from jobs.batches import visible_batch
+from jobs.batches import Batch, visible_batch
 from tests.photographs import photograph
 
 
@@ -17,3 +20,19 @@ def test_nothing_under_the_hole_reaches_a_batch():
     assert torch.equal(one.image, other.image)
     assert torch.equal(one.edge, other.edge)
     assert one.edge.any()
+
+
+def test_draws_are_uniform_and_depend_on_seed_and_purpose_alone():
+    seeds = torch.arange(20_000)
+    batch = Batch(image=torch.zeros(20_000, 3, 1, 1), mask=torch.zeros(20_000, 1, 1, 1), seed=seeds)
+    first, second = batch.uniform(0), batch.uniform(1)
+    for draws in (first, second):
+        assert 0 <= draws.min() < 1e-3
+        assert 1 - 1e-3 < draws.max() < 1
+        assert ((draws * 10).long().bincount(minlength=10) - 2000).abs().max() < 200  # 4.7 deviations
+    assert abs(torch.corrcoef(torch.stack((first, second)))[0, 1]) < 0.04
+    assert abs(torch.corrcoef(torch.stack((first[1:], first[:-1])))[0, 1]) < 0.04
+    part = dataclasses.replace(batch, seed=seeds[7:9])
+    assert torch.equal(part.uniform(1), second[7:9])
+    with pytest.raises(ValueError, match="no seeds"):
+        dataclasses.replace(batch, seed=None).uniform(0)

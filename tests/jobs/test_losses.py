@@ -6,35 +6,27 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from jobs import losses
+from jobs.batches import IGNORE
 
 
-def test_bce_discriminator_sums_real_and_fake_with_labels_one_and_zero():
-    # D(real) = 3/4, D(fake) = 1/4 and 1/2: -ln 3/4 - (ln 3/4 + ln 1/2) / 2
-    real, fake = torch.tensor([math.log(3.0)]), torch.tensor([-math.log(3.0), 0.0])
-    expected = -math.log(3 / 4) - (math.log(3 / 4) + math.log(1 / 2)) / 2
-    assert losses.bce_discriminator(real, fake).item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_bce_generator_is_non_saturating():
-    fake = torch.tensor([-math.log(3.0), 0.0])  # D(fake) = 1/4, 1/2
-    assert losses.bce_generator(fake).item() == pytest.approx((math.log(4) + math.log(2)) / 2, rel=1e-6)
-    assert losses.bce_generator(torch.tensor([-200.0])).item() == pytest.approx(200)
+def test_bce_by_hand():
+    logits = torch.tensor([0.0, math.log(3)])  # D = 1/2 and 3/4
+    assert losses.bce_real(logits).item() == pytest.approx((math.log(2) + math.log(4 / 3)) / 2, rel=1e-6)
+    assert losses.bce_fake(logits).item() == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-6)
+    assert losses.bce_real(torch.tensor([-200.0])).item() == pytest.approx(200)
 
 
 def test_bce_equals_pytorchs_on_logits():
-    real, fake = torch.randn(2, 3, 1, 5, 5, generator=torch.Generator().manual_seed(0)).unbind()
-    bce = F.binary_cross_entropy_with_logits
-    expected = bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))
-    torch.testing.assert_close(losses.bce_discriminator(real, fake), expected)
-    torch.testing.assert_close(losses.bce_generator(fake), bce(fake, torch.ones_like(fake)))
+    bce, logits = torch.nn.functional.binary_cross_entropy_with_logits, torch.randn(4, 1, 5, 5)
+    torch.testing.assert_close(losses.bce_real(logits), bce(logits, torch.ones_like(logits)))
+    torch.testing.assert_close(losses.bce_fake(logits), bce(logits, torch.zeros_like(logits)))
 
 
 def test_hinge_by_hand():
     real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.5])
-    assert losses.hinge_discriminator(real, fake).item() == pytest.approx(0.5 / 2 + 1.5 / 2)
+    assert (losses.hinge_real(real) + losses.hinge_fake(fake)).item() == pytest.approx(0.5 / 2 + 1.5 / 2)
     assert losses.hinge_generator(fake).item() == pytest.approx(1.25)
 
 
@@ -82,3 +74,15 @@ def test_style_by_hand():
 def test_style_ignores_where_things_are():
     features = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     assert losses.style([features], [features.flip(3)]).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_cross_entropy_is_a_mean_over_labelled_pixels():
+    logits = torch.zeros(2, 4, 1, 2)
+    logits[0, 1, 0, 0] = math.log(5)  # p = 5/8 there, 1/4 elsewhere
+    labels = torch.tensor([[[1, 0]], [[IGNORE, IGNORE]]])
+    assert losses.cross_entropy(logits, labels).item() == pytest.approx((math.log(8 / 5) + math.log(4)) / 2, rel=1e-6)
+    logits.requires_grad_()
+    nothing = losses.cross_entropy(logits, torch.full_like(labels, IGNORE))
+    assert nothing.item() == 0
+    nothing.backward()
+    assert not logits.grad.any()

@@ -1,10 +1,11 @@
-"""Context Encoder's losses: squared error, weighted towards the overlap, and the adversarial pair."""
+"""Context Encoder's own losses: squared error, weighted towards the overlap or restricted to the hole."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from jobs.collectives import ratio
 
 
 def overlap_weights(size: int, overlap: int, overlap_weight: float) -> Tensor:
@@ -34,17 +35,4 @@ def reconstruction_in_hole(prediction: Tensor, target: Tensor, mask: Tensor) -> 
     prediction, target: (N, 3, H, W) in [-1, 1]; mask: (N, 1, H, W), 1 = hole.
     """
     error = (mask * (prediction - target)).square().sum()
-    return error / (prediction.shape[1] * mask.sum()).clamp_min(1)
-
-
-def judged_real(logits: Tensor) -> Tensor:
-    """Binary cross-entropy with label 1: the discriminator's term on real images, the generator's on its own.
-
-    logits: (N, 1). Pathak et al., CVPR 2016, Eq. 2, non-saturating as in the authors' code.
-    """
-    return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
-
-
-def judged_fake(logits: Tensor) -> Tensor:
-    """Binary cross-entropy with label 0: the discriminator's term on generated images. logits: (N, 1)."""
-    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
+    return ratio(error, prediction.shape[1] * mask.sum(), at_least=1)

@@ -9,13 +9,12 @@ from torch.nn import functional as F
 from jobs.batches import Batch
 from jobs.generators.context_encoder import Config
 from jobs.generators.context_encoder.losses import (
-    judged_fake,
-    judged_real,
     overlap_weights,
     reconstruction,
     reconstruction_in_hole,
 )
-from jobs.generators.context_encoder.networks import Discriminator, Generator
+from jobs.layers.context_encoder import Discriminator, Generator
+from jobs.losses import bce_fake, bce_real
 from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update
 
 __all__ = ["Config", "build"]
@@ -50,8 +49,8 @@ def build(config: Config) -> Recipe:
         # Two passes, not one over both: batch normalisation must see real and generated images apart.
         judge = networks["generator_d"]
         return {
-            "d_real": judged_real(judge(target(batch))),
-            "d_fake": judged_fake(judge(outputs["prediction"].detach())),
+            "d_real": bce_real(judge(target(batch))),
+            "d_fake": bce_fake(judge(outputs["prediction"].detach())),
         }
 
     def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
@@ -64,7 +63,7 @@ def build(config: Config) -> Recipe:
             error = reconstruction(prediction, target(batch))
         return {
             "reconstruction": config.reconstruction_weight * error,
-            "adversarial": config.adversarial_weight * judged_real(networks["generator_d"](prediction)),
+            "adversarial": config.adversarial_weight * bce_real(networks["generator_d"](prediction)),
         }
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from jobs.batches import Batch
 from jobs.generators.deepfill_v2 import Config
-from jobs.generators.deepfill_v2.losses import adversarial, hinge_fake, hinge_real, l1
+from jobs.generators.deepfill_v2.losses import l1
 from jobs.generators.deepfill_v2.networks import Discriminator, Generator
 from jobs.layers.padding import crop, pad_to_multiple
+from jobs.losses import hinge_fake, hinge_generator, hinge_real
 from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, composite
 
 __all__ = ["Config", "build"]
@@ -23,7 +24,7 @@ def build(config: Config) -> Recipe:
     def forward(networks: Networks, batch: Batch) -> Outputs:
         hints: Outputs = {}
         if config.guided:
-            kept = torch.rand(len(batch.mask), 1, 1, 1, device=batch.mask.device) >= config.sketch_dropout
+            kept = batch.uniform(0).view(-1, 1, 1, 1) >= config.sketch_dropout
             hints["sketch"] = _sketch(batch) * kept
         coarse, refined = networks["generator"](batch.image, batch.mask, **hints)
         return {"coarse": coarse, "refined": refined, **hints}
@@ -37,7 +38,7 @@ def build(config: Config) -> Recipe:
             **{name: torch.cat((hint, hint)) for name, hint in _hints(outputs).items()},
         )
         real, fake = scores.chunk(2)
-        return {"d_real": hinge_real(real), "d_fake": hinge_fake(fake)}
+        return {"d_real": 0.5 * hinge_real(real), "d_fake": 0.5 * hinge_fake(fake)}  # the halves are the code's
 
     def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         completed = composite(outputs["refined"], batch.image, batch.mask)
@@ -45,7 +46,7 @@ def build(config: Config) -> Recipe:
         return {
             "coarse_l1": config.l1_weight * l1(outputs["coarse"], batch.image),
             "refined_l1": config.l1_weight * l1(outputs["refined"], batch.image),
-            "adversarial": config.adversarial_weight * adversarial(scores),
+            "adversarial": config.adversarial_weight * hinge_generator(scores),
         }
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jobs.collectives import ratio
 from jobs.layers.vgg import VGG19
 from jobs.losses import (
-    bce_discriminator,
-    bce_generator,
-    hinge_discriminator,
+    bce_fake,
+    bce_real,
+    hinge_fake,
     hinge_generator,
+    hinge_real,
     perceptual,
     style,
 )
@@ -27,16 +29,16 @@ STYLE_LAYERS = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
 def discriminator_loss(gan: GAN, real: Tensor, fake: Tensor) -> Tensor:
     """Half the sum of the losses on real and on fake logits, any shape; for every choice of GAN."""
     if gan == "nsgan":
-        return bce_discriminator(real, fake) / 2
+        return (bce_real(real) + bce_fake(fake)) / 2
     if gan == "lsgan":  # the code squares probabilities, not logits
         return (_square(1 - torch.sigmoid(real)) + _square(torch.sigmoid(fake))) / 2
-    return hinge_discriminator(real, fake) / 2
+    return (hinge_real(real) + hinge_fake(fake)) / 2
 
 
 def generator_loss(gan: GAN, fake: Tensor) -> Tensor:
     """The generator's adversarial loss on logits of its fakes, any shape."""
     if gan == "nsgan":
-        return bce_generator(fake)
+        return bce_real(fake)
     if gan == "lsgan":
         return _square(1 - torch.sigmoid(fake))
     return hinge_generator(fake)
@@ -47,8 +49,7 @@ def l1_by_hole(predicted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
     predicted, image: (N, 3, H, W); mask: (N, 1, H, W). A batch without a hole counts as one with a hole of one pixel.
     """
-    share = mask.mean().clamp(min=1 / mask[0].numel())
-    return F.l1_loss(predicted, image) / share
+    return ratio(F.l1_loss(predicted, image), mask.mean(), at_least=1 / mask[0].numel())
 
 
 def perceptual_and_style(vgg: VGG19, predicted: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

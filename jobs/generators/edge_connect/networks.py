@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from jobs.layers.discriminators import PatchDiscriminator
 from jobs.recipe import composite
 
 
@@ -92,27 +92,18 @@ class ImageGenerator(Generator):
         return (torch.tanh(super().forward(seen)) + 1) / 2
 
 
-class Discriminator(nn.Module):
-    """D1 and D2: scores of overlapping 70x70 patches (Isola et al. 2017), with spectral norm and no other.
+class Discriminator(PatchDiscriminator):
+    """D1 and D2: patch scores beside the features that the feature-matching loss compares. Spectral norm, no bias.
 
     forward(image): (N, in_channels, H, W), H and W at least 24. Returns five features, the last of them the scores as
     logits, (N, 1, H/8 - 2, W/8 - 2); those before it after their LeakyReLU.
     """
 
     def __init__(self, in_channels: int, width: int) -> None:
-        super().__init__()
-        widths = (in_channels, width, 2 * width, 4 * width, 8 * width, 1)
-        strides = (2, 2, 2, 1, 1)
-        self.layers = nn.ModuleList(
-            _normed(nn.Conv2d(widths[n], widths[n + 1], 4, stride=stride, padding=1, bias=False), spectral=True)
-            for n, stride in enumerate(strides)
-        )
+        super().__init__(in_channels, width, bias=False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        features = [image]
-        for layer in self.layers[:-1]:
-            features.append(F.leaky_relu(layer(features[-1]), 0.2))
-        return [*features[1:], self.layers[-1](features[-1])]
+        return self.features(image)
 
 
 def complete_edges(predicted: Tensor, edge: Tensor, mask: Tensor) -> Tensor:

@@ -15,15 +15,10 @@ from torch import Tensor
 
 from jobs.batches import Batch
 from jobs.generators import card, load, names
-from jobs.recipe import Outputs, Phase, Recipe, Terms, composite
+from jobs.recipe import Networks, Outputs, Recipe, composite
+from tests.jobs.generators.steps import build_tiny, gradients, make_batch, run_step, start_phase, visible
 
 pytestmark = pytest.mark.parametrize("name", names())
-
-
-def build_tiny(name: str, seed: int = 0) -> Recipe:
-    module = load(name)
-    torch.manual_seed(seed)
-    return module.build(module.Config.tiny())
 
 
 @cache
@@ -32,25 +27,14 @@ def side(name: str) -> int:
     return getattr(card(name).Config.tiny(), "image_size", 64)
 
 
-def make_batch(size: tuple[int, int], columns: tuple[str, ...] = (), num_samples: int = 3) -> Batch:
-    """Smooth images, one mask per sample, and made-up edges if needed."""
-    height, width = size
-    generator = torch.Generator().manual_seed(1)
-    y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 3, width), indexing="ij")
-    phases = 3 * torch.rand(num_samples, 3, 1, 1, generator=generator)
-    image = torch.sin(x + phases) * torch.cos(2 * y - phases)
-    mask = torch.zeros(num_samples, 1, height, width)
-    for index, sample in enumerate(mask):
-        number = index % 4
-        sample[:, 10 + 4 * number : 30 + 6 * number, 12 : 36 - 4 * number] = 1
-        sample[:, 3:6, : width - 5 * number] = 1  # a thin stroke up to the border
-    edge = (torch.rand(mask.shape, generator=generator) < 0.1).float() if "edge" in columns else None
-    return Batch(image=image, mask=mask, edge=edge, key=tuple(f"sample-{n}" for n in range(num_samples)))
-
-
-def visible(batch: Batch) -> Batch:
-    """The batch as evaluation sees it: with the edges of the visible part."""
-    return dataclasses.replace(batch, edge=None if batch.edge is None else batch.edge * (1 - batch.mask))
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> dict[str, dict[str, dict[str, Tensor]] | str]:
+    """Generator -> update -> parameter -> gradient as two processes have it together, or why they have none."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "tests.jobs.generators.steps", str(folder)]
+    ranks = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    return torch.load(folder / "gradients.pt")
 
 
 def inpaint(recipe: Recipe, batch: Batch) -> Outputs:
@@ -60,39 +44,8 @@ def inpaint(recipe: Recipe, batch: Batch) -> Outputs:
         return recipe.inpaint(recipe.networks, visible(batch))
 
 
-def require_grad(recipe: Recipe, trained: tuple[str, ...]) -> None:
-    for name, network in recipe.networks.items():
-        network.requires_grad_(name in trained)
-
-
-def start_phase(recipe: Recipe, phase: Phase) -> None:
-    for name, network in recipe.networks.items():
-        network.train(name in phase.trained)
-    for name, rate in phase.learning_rates.items():
-        for group in recipe.optimizers[name].param_groups:
-            group["lr"] = rate
-
-
-def run_step(recipe: Recipe, phase: Phase, batch: Batch, after_update=lambda update, terms: None) -> Terms:
-    """One step of a phase as the training loop does it; `after_update` is called while gradients are still there."""
-    require_grad(recipe, phase.trained)
-    outputs = phase.forward(recipe.networks, batch)
-    logged: Terms = {}
-    for update in phase.updates:
-        require_grad(recipe, update.networks)
-        terms = update.terms(recipe.networks, batch, outputs)
-        torch.stack(tuple(terms.values())).sum().backward()
-        for name in update.networks:
-            recipe.optimizers[name].step()
-        after_update(update, terms)
-        for name in update.networks:
-            recipe.optimizers[name].zero_grad(set_to_none=True)
-        logged |= {key: value.detach() for key, value in terms.items()}
-    return logged
-
-
-def parameters(recipe: Recipe) -> dict[str, list[Tensor]]:
-    return {key: [p.detach().clone() for p in network.parameters()] for key, network in recipe.networks.items()}
+def parameters_of(networks: Networks) -> dict[str, list[Tensor]]:
+    return {key: [p.detach().clone() for p in network.parameters()] for key, network in networks.items()}
 
 
 def moved(before: list[Tensor], after: list[Tensor]) -> bool:
@@ -133,7 +86,13 @@ def test_the_recipe_names_its_parts_consistently(name):
     assert len({phase.name for phase in recipe.phases}) == len(recipe.phases)
     for phase in recipe.phases:
         assert phase.trained
-        assert set(phase.trained) | set(phase.learning_rates) <= set(recipe.networks)
+        assert set(phase.trained) | set(phase.learning_rates) | set(phase.train_mode) <= set(recipe.networks)
+        assert not set(phase.trained) & set(phase.train_mode)
+        assert all(update.every >= 1 for update in phase.updates)
+        for module in phase.frozen:
+            network, _, path = module.partition(".")
+            assert network in phase.trained
+            assert list(recipe.networks[network].get_submodule(path).parameters())
 
 
 def test_every_update_moves_its_networks_and_no_other(name):
@@ -141,17 +100,18 @@ def test_every_update_moves_its_networks_and_no_other(name):
     batch = make_batch((side(name), side(name)), recipe.columns)
     for phase in recipe.phases:
         start_phase(recipe, phase)
-        before = parameters(recipe)
+        before = parameters_of(recipe.networks)
         seen: list[str] = []
 
         def check(update, terms, before=before, seen=seen):
-            after = parameters(recipe)
+            after = parameters_of(recipe.networks)
             for key in recipe.networks:
                 assert moved(before[key], after[key]) == (key in update.networks), f"{update.networks} moves {key}"
             for key in update.networks:
-                # A parameter that takes no part would stall distributed training.
-                idle = [n for n, p in recipe.networks[key].named_parameters() if p.grad is None]
-                assert not idle, f"{key}: no gradient for {idle}"
+                # A parameter that takes no part would stall distributed training; one that is frozen must take none.
+                with_gradient = {n for n, p in recipe.networks[key].named_parameters() if p.grad is not None}
+                wanted = {n for n, p in recipe.networks[key].named_parameters() if p.requires_grad}
+                assert with_gradient == wanted, f"{key}: {with_gradient ^ wanted}"
             for term, value in terms.items():
                 assert value.ndim == 0, f"{term} is not a scalar"
                 assert value.isfinite(), f"{term} is {value}"
@@ -170,7 +130,7 @@ def test_empty_and_full_masks_train_and_inpaint_without_nan(name, value):
     for phase in recipe.phases:
         start_phase(recipe, phase)
         assert all(term.isfinite() for term in run_step(recipe, phase, batch).values())
-    assert all(p.isfinite().all() for tensors in parameters(recipe).values() for p in tensors)
+    assert all(p.isfinite().all() for tensors in parameters_of(recipe.networks).values() for p in tensors)
     assert all(tensor.isfinite().all() for tensor in inpaint(recipe, batch).values())
 
 
@@ -239,9 +199,36 @@ def test_saved_networks_give_the_same_output(name, tmp_path):
 
 def test_the_seed_decides_the_initial_weights(name):
     first, again, other = (
-        parameters(build_tiny(name, 5)),
-        parameters(build_tiny(name, 5)),
-        parameters(build_tiny(name, 6)),
+        parameters_of(build_tiny(name, 5).networks),
+        parameters_of(build_tiny(name, 5).networks),
+        parameters_of(build_tiny(name, 6).networks),
     )
     assert not any(moved(first[key], again[key]) for key in first)
     assert all(moved(first[key], other[key]) for key in first)
+
+
+def test_twenty_steps_of_every_phase_stay_finite(name):
+    recipe = build_tiny(name)
+    for phase in recipe.phases:
+        start_phase(recipe, phase)
+        for step in range(20):
+            batch = make_batch((side(name), side(name)), recipe.columns, seed=step)
+            for term, value in run_step(recipe, phase, batch, step=step).items():
+                assert value.isfinite(), f"{phase.name}/{term} is {value} at step {step}"
+    assert all(tensor.isfinite().all() for tensor in inpaint(recipe, batch).values())
+
+
+def test_two_processes_have_the_gradients_of_one(name, two_processes):
+    """Same global batch, in float64: only the order of sums differs."""
+    alone = gradients(name)
+    together = two_processes[name]
+    assert not isinstance(together, str), together
+    assert alone.keys() == together.keys()
+    for update, parameters in alone.items():
+        assert parameters.keys() == together[update].keys()
+        scale = max(gradient.abs().max() for gradient in parameters.values())
+        assert scale > 0
+        for key, gradient in parameters.items():
+            torch.testing.assert_close(
+                together[update][key], gradient, rtol=1e-5, atol=1e-5 * scale, msg=f"{update}: {key}"
+            )

@@ -17,13 +17,6 @@ def test_crop_undoes_padding():
     assert torch.equal(crop(pad_to_multiple(image, 8), 13, 22), image)
 
 
-def test_constant_padding_adds_no_hole():
-    mask = torch.ones(1, 1, 5, 8)
-    padded = pad_to_multiple(mask, 4, mode="constant")
-    assert padded.shape == (1, 1, 8, 8)
-    assert padded.sum() == mask.sum()
-
-
 def test_a_fitting_tensor_is_returned_as_it_is():
     image = torch.randn(1, 3, 16, 24)
     assert pad_to_multiple(image, 8) is image

@@ -1,4 +1,4 @@
-"""The frozen features agree with torchvision's VGG-19 and leave everything around them alone."""
+"""The frozen features agree with torchvision's and leave everything around them alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torchvision.models import VGG19_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from jobs.layers.vgg import LAYERS, VGG19
+from jobs.layers.vgg import VGG16, VGG19, imagenet_normalised
 
 SHALLOW = ("relu1_1", "relu2_2")
 
@@ -19,18 +19,24 @@ def make_image(size: int = 32) -> torch.Tensor:
     return torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def test_features_equal_torchvisions_at_the_same_positions():
-    ours = VGG19(LAYERS, "random")
-    theirs = make_layers(cfgs["E"], batch_norm=False)[:-1]  # no pool after the last block
+@pytest.mark.parametrize(("network", "letter", "relus"), [(VGG16, "D", 13), (VGG19, "E", 16)])
+def test_features_equal_torchvisions_at_the_same_positions(network, letter, relus):
+    ours = network(network.layer_names, "random")
+    theirs = make_layers(cfgs[letter], batch_norm=False)
     theirs.load_state_dict(ours.features.state_dict())
     found, features, expected = ours(make_image()), make_image(), []
     for layer in theirs:
         features = layer(features)
-        if isinstance(layer, torch.nn.ReLU):
+        if isinstance(layer, torch.nn.ReLU | torch.nn.MaxPool2d):
             expected.append(features.clone())
-    assert len(expected) == len(LAYERS) == 16
-    for name, feature in zip(LAYERS, expected, strict=True):
+    assert len(expected) == len(network.layer_names) == relus + 5
+    for name, feature in zip(network.layer_names, expected, strict=True):
         assert torch.equal(found[name], feature), name
+
+
+def test_normalised_images_have_imagenets_mean_at_zero():
+    image = torch.tensor([0.485, 0.456 + 0.224, 0.406 - 0.225]).view(1, 3, 1, 1)
+    torch.testing.assert_close(imagenet_normalised(image).flatten(), torch.tensor([0.0, 1.0, -1.0]))
 
 
 def test_positions_are_those_of_the_torchvision_weights():

@@ -1,4 +1,4 @@
-"""Context Encoder's networks: encoder, channel-wise fully-connected bottleneck, decoder, and one discriminator."""
+"""Context Encoder's networks, on which Neural Patch Synthesis builds: encoder, bottleneck, decoder, discriminator."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from jobs.layers.normalization import BatchNorm2d
 
 
 class ChannelwiseFullyConnected(nn.Module):
@@ -61,19 +63,19 @@ class Generator(nn.Module):
         if bottleneck == "channelwise_fc":
             self.bottleneck = nn.Sequential(
                 ChannelwiseFullyConnected(widths[-1], 4),
-                nn.BatchNorm2d(widths[-1]),
+                BatchNorm2d(widths[-1]),
                 nn.LeakyReLU(0.2),
                 nn.Conv2d(widths[-1], widths[-1], 1, bias=False),
-                nn.BatchNorm2d(widths[-1]),
+                BatchNorm2d(widths[-1]),
                 nn.ReLU(),
             )
         else:
             self.bottleneck = nn.Sequential(
                 nn.Conv2d(widths[-1], bottleneck_units, 4, bias=False),  # 4 x 4 -> 1 x 1
-                nn.BatchNorm2d(bottleneck_units),
+                BatchNorm2d(bottleneck_units),
                 nn.LeakyReLU(0.2),
                 nn.ConvTranspose2d(bottleneck_units, widths[-1], 4, bias=False),
-                nn.BatchNorm2d(widths[-1]),
+                BatchNorm2d(widths[-1]),
                 nn.ReLU(),
             )
         # As many stages as the output has doublings, the mirror image of the encoder's widths.
@@ -120,7 +122,7 @@ def _downsampling(in_channels: int, widths: list[int]) -> nn.Sequential:
     for number, out_channels in enumerate(widths):
         layers.append(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False))
         if number > 0:
-            layers.append(nn.BatchNorm2d(out_channels))
+            layers.append(BatchNorm2d(out_channels))
         layers.append(nn.LeakyReLU(0.2))
         in_channels = out_channels
     return nn.Sequential(*layers)
@@ -130,7 +132,7 @@ def _upsampling(widths: list[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for in_channels, out_channels in pairwise(widths):
         layers.append(nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False))
-        layers += [nn.BatchNorm2d(out_channels), nn.ReLU()]
+        layers += [BatchNorm2d(out_channels), nn.ReLU()]
     layers += [nn.ConvTranspose2d(widths[-1], 3, 4, stride=2, padding=1, bias=False), nn.Tanh()]
     return nn.Sequential(*layers)
 
@@ -139,6 +141,6 @@ def _initialise(module: nn.Module) -> None:
     """Authors' code: N(0, 0.02) for convolutions, N(1, 0.02) for normalisation's scale, 0 for its shift."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.BatchNorm2d):
+    elif isinstance(module, BatchNorm2d):
         nn.init.normal_(module.weight, mean=1.0, std=0.02)
         nn.init.zeros_(module.bias)

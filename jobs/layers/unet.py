@@ -1,0 +1,97 @@
+"""The U-Net of pix2pix, on which several papers build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class UNet(nn.Module):
+    """Halve the image `levels` times and double it again, with skips between equal sizes. Ends without activation.
+
+    Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017, Sec. 6.1. Every layer
+    is a 4x4 (transposed) convolution with stride 2, padding 1 and bias. Level n has width * min(2^(n-1), 8) channels.
+    Down: LeakyReLU 0.2 (not before the first), convolution, instance norm (not at the first nor at the deepest level).
+    Up: ReLU of [decoded, skip], convolution, instance norm (not at the last). Skips are taken after the norm and before
+    the LeakyReLU. Weights start from N(0, 0.02), biases from 0.
+    affine: of the instance norms. join_channels: channels added to the input of `up` at a level, for what a paper
+        inserts there: {3: 256}.
+    forward(image): (N, in_channels, H, W), H and W multiples of 2^levels (with the deepest map 1x1 allowed).
+    Returns (N, out_channels, H, W). A paper with something of its own between the levels calls the parts itself:
+        skips = unet.encode(image); decoded = None
+        for level in unet.upwards: decoded = unet.up(level, unet.join(level, decoded, skips))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        width: int = 64,
+        levels: int = 8,
+        affine: bool = True,
+        join_channels: dict[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        extra = join_channels or {}
+        widths = [in_channels, *(width * min(2**n, 8) for n in range(levels))]
+        self.levels = levels
+        self.downs = nn.ModuleList()
+        for level in range(1, levels + 1):
+            stage = nn.Sequential() if level == 1 else nn.Sequential(nn.LeakyReLU(0.2))
+            stage.append(nn.Conv2d(widths[level - 1], widths[level], 4, stride=2, padding=1))
+            if 1 < level < levels:
+                stage.append(nn.InstanceNorm2d(widths[level], affine=affine))
+            self.downs.append(stage)
+        self.ups = nn.ModuleList()  # in order of execution, from the deepest level upwards
+        for level in self.upwards:
+            joined = widths[level] * (1 if level == levels else 2) + extra.get(level, 0)
+            out = widths[level - 1] if level > 1 else out_channels
+            stage = nn.Sequential(nn.ConvTranspose2d(joined, out, 4, stride=2, padding=1))
+            if level > 1:
+                stage.append(nn.InstanceNorm2d(out, affine=affine))
+            self.ups.append(stage)
+        self.apply(_initialise)
+
+    @property
+    def upwards(self) -> range:
+        """The levels in the order in which they are decoded: levels, ..., 2, 1."""
+        return range(self.levels, 0, -1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.decode(self.encode(image))
+
+    def encode(self, image: Tensor, levels: int | None = None) -> list[Tensor]:
+        """The skips of levels 1, 2, ..., `levels` (all if None), level n at 1 / 2^n of the size."""
+        skips = [image]
+        for stage in self.downs[:levels]:
+            skips.append(stage(skips[-1]))
+        return skips[1:]
+
+    def join(self, level: int, decoded: Tensor | None, skips: list[Tensor]) -> Tensor:
+        """ReLU of [decoded, skip], what `up` takes at a level; at the deepest level of the skip alone."""
+        skip = skips[level - 1]
+        return F.relu(skip if decoded is None else torch.cat((decoded, skip), dim=1))
+
+    def up(self, level: int, joined: Tensor) -> Tensor:
+        """The decoded map of a level, at twice the size of what was joined."""
+        return self.ups[self.levels - level](joined)
+
+    def decode(self, skips: list[Tensor], insert: dict[int, Callable[[Tensor], Tensor]] | None = None) -> Tensor:
+        """The output, of all skips; `insert` has functions from a level's joined map to what `up` takes there."""
+        decoded = None
+        for level in self.upwards:
+            joined = self.join(level, decoded, skips)
+            if insert and level in insert:
+                joined = insert[level](joined)
+            decoded = self.up(level, joined)
+        return decoded
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
