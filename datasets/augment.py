@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,17 +17,28 @@ class AugmentConfig:
 
 
 class Augment:
-    """Apply the configured augmentations; the outcome depends on the arguments and the seed alone."""
+    """Apply the configured augmentations; the outcome depends on the arguments and the seed alone.
 
-    def __init__(self, config: AugmentConfig) -> None:
+    mirrored: pairs of semantic labels that change places when a picture is flipped.
+    """
+
+    def __init__(self, config: AugmentConfig, mirrored: Sequence[tuple[int, int]] = ()) -> None:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for updates on import otherwise
         import albumentations as A  # here, since it takes seconds and most verbs only read the config
 
         self._transform = A.Compose(
-            [A.HorizontalFlip(p=config.flip)], additional_targets={"edge": "mask", "semantics": "mask"}
+            [A.HorizontalFlip(p=config.flip)],
+            additional_targets={"edge": "mask", "semantics": "mask"},
+            save_applied_params=True,
         )
+        self._flipped_labels = np.arange(256, dtype=np.uint8)
+        for one, other in mirrored:
+            self._flipped_labels[[one, other]] = other, one
 
     def __call__(self, seed: int, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """arrays: "image" uint8 (H, W, 3) and any of "edge", "semantics" uint8 (H, W); returns the same names."""
         self._transform.set_random_seed(seed % 2**32)  # albumentations ignores the global generators
-        return self._transform(**arrays)
+        result = self._transform(**arrays)
+        if result.pop("applied_transforms") and "semantics" in result:
+            result["semantics"] = self._flipped_labels[result["semantics"]]
+        return result

@@ -16,6 +16,9 @@ MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000  # above every common camera; 150 MB when decoded
 MINIMUM_SIDE = 16
 
+IGNORE = 255
+"""In a label map: the class of this pixel is not known."""
+
 # Each reason is one group in the manifest, so it names no file and holds no number.
 EMPTY = "empty file"
 TOO_MANY_BYTES = "file too large"
@@ -25,6 +28,7 @@ DAMAGED = "damaged or cut short"
 BELOW_MINIMUM = "smaller than the minimum side"
 BELOW_SIZE = "smaller than the requested size"
 OUTSIDE = "crop box outside the image"
+NO_LABELS = "not a label map of 8 bits in one channel"
 
 
 class RejectedImageError(ValueError):
@@ -68,6 +72,24 @@ def decode(
     except UnidentifiedImageError as error:
         raise RejectedImageError(NO_IMAGE) from error
     except Exception as error:  # on hostile input Pillow raises a dozen kinds, SyntaxError among them
+        raise RejectedImageError(DAMAGED) from error
+
+
+def decode_grey(content: bytes) -> np.ndarray:
+    """Decode a label map of a data set, an 8-bit PNG of one channel or a palette, to its numbers: uint8 (H, W).
+
+    Raises RejectedImageError for anything else, and for damage.
+    """
+    try:
+        image = _open(content)
+        if image.width * image.height > MAX_PIXELS:
+            raise RejectedImageError(TOO_MANY_PIXELS)
+        if image.mode not in ("L", "P", "1"):
+            raise RejectedImageError(NO_LABELS)
+        return np.array(image, np.uint8) * (255 if image.mode == "1" else 1)
+    except (RejectedImageError, MemoryError):
+        raise
+    except Exception as error:
         raise RejectedImageError(DAMAGED) from error
 
 

@@ -13,8 +13,11 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from datasets.archives import FileLocator, Locator, archive_kind, open_tree, read
-from datasets.decode import decode
+from datasets.decode import IGNORE, decode
 
 # Decoding accepts JPEG and PNG only. The others are listed all the same, so that they are counted as rejected.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
@@ -50,7 +53,8 @@ class SourceImage:
 
     name: path inside the data set. key: unique in the data set, made from the name. split: "train", "val" or "test".
     locator: for `archives.read`. label: class. group: pictures of one group show the same thing and stay in one split.
-    crop: left, top, right, bottom in pixels of the decoded picture; None for all of it.
+    crop: left, top, right, bottom in pixels of the decoded picture; None for all of it. labels: the files of which
+    `Source.label_map` makes the picture's semantic labels; empty where it has none.
     """
 
     name: str
@@ -60,6 +64,7 @@ class SourceImage:
     label: str | None = None
     group: str | None = None
     crop: tuple[int, int, int, int] | None = None
+    labels: tuple[Locator, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +81,15 @@ class Card:
 
 
 class Source(ABC):
-    """One data set. `card` describes it; `images` lists it."""
+    """One data set. `card` describes it; `images` lists it.
+
+    classes: names of the semantic classes, label 0 first; empty where the data set has no label maps. mirrored: pairs
+    of labels that change places when a picture is flipped, such as the left and the right eye.
+    """
 
     card: ClassVar[Card]
+    classes: ClassVar[tuple[str, ...]] = ()
+    mirrored: ClassVar[tuple[tuple[int, int], ...]] = ()
 
     def __init__(self, config: SourceConfig) -> None:
         self.config = config
@@ -96,6 +107,14 @@ class Source(ABC):
                     f"{self.card.name}: {first.name} and {second.name} both have the key {first.key}; rename one"
                 )
         return images
+
+    @staticmethod
+    def label_map(files: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Labels of every pixel, uint8 (H, W), 255 = not known, of a picture's label files by name, uint8 (H, W) each.
+
+        The map has the picture's aspect ratio, not always its size.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def _find(self) -> Iterable[SourceImage]:
@@ -425,10 +444,15 @@ class CelebAHQ(Source):
             "the join by file name used here can differ by a picture or two",
         ),
     )
+    # In the order in which the parts are painted, later ones over earlier ones. Other orders circulate.
+    classes = ("background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth",
+               "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth")  # fmt: skip
+    mirrored = ((4, 5), (6, 7), (8, 9))
     _MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
     _PARTITION = "list_eval_partition.txt"
     _IDENTITY = "identity_CelebA.txt"
     _PATTERN = re.compile(r"(?:.*/)?(CelebA-HQ-img|data256x256)/((\d+)\.(?i:jpg|jpeg|png))")
+    _PART = re.compile(r"(?:.*/)?CelebAMask-HQ-mask-anno/\d+/(?P<index>\d{5})_(?P<part>\w+)\.png")
     _SPLITS: ClassVar[dict[str, str]] = {"0": "train", "1": "val", "2": "test"}
     # Number in the file name minus index in the mapping, by folder
     _FORMS: ClassVar[dict[str, int]] = {"CelebA-HQ-img": 0, "data256x256": 1}
@@ -445,13 +469,36 @@ class CelebAHQ(Source):
         originals = self._column(entries, self._MAPPING, 2)
         partition = self._column(entries, self._PARTITION, 1)
         identity = self._column(entries, self._IDENTITY, 1, is_optional=True)
+        parts: dict[int, list[Locator]] = {}
+        for name, locator in entries.items():
+            if part := self._PART.fullmatch(name):
+                parts.setdefault(int(part["index"]), []).append(locator)
         for name, match in found.items():
-            original = originals.get(str(int(match[3]) - self._FORMS[match[1]]))
+            index = int(match[3]) - self._FORMS[match[1]]
+            original = originals.get(str(index))
             if original is None or partition.get(original) not in self._SPLITS:
                 missing = self._MAPPING if original is None else f"{self._PARTITION} (as {original})"
                 raise ValueError(f"celeba_hq: {name} has no entry in {missing}; is that the list of this data set?")
             split = self._SPLITS[partition[original]]
-            yield SourceImage(name, source_key(match[2]), split, entries[name], group=identity.get(original))
+            yield SourceImage(
+                name,
+                source_key(match[2]),
+                split,
+                entries[name],
+                group=identity.get(original),
+                labels=tuple(parts.get(index, ())),
+            )
+
+    @staticmethod
+    def label_map(files: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        painted = np.zeros(next(iter(files.values())).shape, np.uint8)
+        parts = {CelebAHQ._PART.fullmatch(name)["part"]: drawn for name, drawn in files.items()}
+        if unknown := parts.keys() - set(CelebAHQ.classes):
+            raise ValueError(f"celeba_hq: {min(unknown)} is no part of CelebAMask-HQ")
+        for label, part in enumerate(CelebAHQ.classes):
+            if part in parts:
+                painted[parts[part] > 127] = label
+        return painted
 
     def _column(
         self, entries: Mapping[str, Locator], name: str, column: int, *, is_optional: bool = False
@@ -467,4 +514,140 @@ class CelebAHQ(Source):
             raise ValueError(f"celeba_hq: {name} has a line with too few columns; fetch it again") from error
 
 
-SOURCES: dict[str, type[Source]] = {source.card.name: source for source in (Photos, Folder, Places2, CelebAHQ)}
+class OutdoorScenes(Source):
+    """OutdoorSeg and OutdoorSceneTest300, the "Outdoor Scenes" of the papers that train with labels."""
+
+    card = Card(
+        name="outdoor_scenes",
+        splits=("train", "test"),
+        counts={"train": 9_900, "test": 300},
+        layout=(
+            "OutdoorSeg_img.zip, OutdoorSeg_anno.zip, OST300_img.zip and OST300_anno.zip, or their trees: each picture "
+            "<...img...>/<name> has its labels as <...anno...>/<name>.png"
+        ),
+        licence="follows ADE20K, Flickr and COCO; research",
+        redistributable=False,
+        defects=(
+            "OutdoorSceneTrain is another set of the same authors, without label maps: it is not read",
+            "overlaps ADE20K's training pictures",
+            "some label files write void as 8; it is read as not known",
+        ),
+    )
+    classes = ("background", "sky", "water", "grass", "mountain", "building", "plant", "animal")
+
+    def _find(self) -> Iterator[SourceImage]:
+        entries = _entries(self._root())
+        labels = {
+            _pair(name, "anno"): locator
+            for name, locator in entries.items()
+            if name.endswith(".png") and "anno" in name.lower()
+        }
+        pictures = [name for name in entries if _is_image(name) and "anno" not in name.lower()]
+        if not pictures or not labels:
+            raise self._nothing_found()
+        for name in pictures:
+            split = "test" if "300" in name.rpartition("/")[0] else "train"
+            own = labels.get(_pair(name, "img"))
+            yield SourceImage(name, source_key(name), split, entries[name], labels=(own,) if own else ())
+
+    @staticmethod
+    def label_map(files: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        (labels,) = files.values()
+        return np.where(labels < 8, labels, IGNORE).astype(np.uint8)
+
+
+def _pair(name: str, mark: str) -> tuple[str, ...]:
+    """What a picture's name and its label map's have in common: the path without suffix and without the mark."""
+    path = PurePosixPath(name).with_suffix("")
+    return tuple(part for word in path.parts if (part := re.sub(rf"[_-]?{mark}[_-]?", "", word, flags=re.IGNORECASE)))
+
+
+class Cityscapes(Source):
+    """Cityscapes with fine labels: 19 training classes, everything else as the twentieth."""
+
+    card = Card(
+        name="cityscapes",
+        splits=("train", "val", "test"),
+        counts={"train": 2_975, "val": 500, "test": 1_525},
+        layout=(
+            "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, or their trees "
+            "leftImg8bit/<split>/<city>/<name>_leftImg8bit.png and gtFine/<split>/<city>/<name>_gtFine_labelIds.png"
+        ),
+        licence="registration; non-commercial research",
+        redistributable=False,
+        defects=("the test split's label files are dummies, so its labels are not known", "trainextra is not read"),
+    )
+    # The ids of the 19 classes in the label files, in the order of their training labels; "void" is our twentieth.
+    _IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+    classes = ("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
+               "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+               "void")  # fmt: skip
+    _PATTERN = re.compile(r"(?:.*/)?leftImg8bit/(?P<key>(?P<split>train|val|test)/(?P<city>\w+)/\w+)_leftImg8bit\.png")
+    _LABELS = re.compile(r"(?:.*/)?gtFine/(?P<key>(?:train|val)/\w+/\w+)_gtFine_labelIds\.png")
+
+    def _find(self) -> Iterator[SourceImage]:
+        entries = _entries(self._root())
+        labels = {match["key"]: entries[name] for name in entries if (match := self._LABELS.fullmatch(name))}
+        found = {name: match for name in entries if (match := self._PATTERN.fullmatch(name))}
+        if not found:
+            raise self._nothing_found()
+        for name, match in found.items():
+            own = labels.get(match["key"])
+            yield SourceImage(
+                name,
+                source_key(match["key"] + ".png"),
+                match["split"],
+                entries[name],
+                group=match["city"],
+                labels=(own,) if own else (),
+            )
+
+    @staticmethod
+    def label_map(files: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        (ids,) = files.values()
+        table = np.full(256, len(Cityscapes._IDS), np.uint8)
+        table[list(Cityscapes._IDS)] = np.arange(len(Cityscapes._IDS))
+        return table[ids]
+
+
+class ADE20K(Source):
+    """ADE20K as the scene parsing benchmark cuts it: 150 classes."""
+
+    card = Card(
+        name="ade20k",
+        splits=("train", "val"),
+        counts={"train": 20_210, "val": 2_000},
+        layout=(
+            "ADEChallengeData2016.zip or its tree: images/{training,validation}/<name>.jpg and "
+            "annotations/{training,validation}/<name>.png"
+        ),
+        licence="annotations BSD-3; pictures for non-commercial research",
+        redistributable=False,
+        defects=("four pictures are grey", 'label 0 of the files is "other", no class: it is read as not known'),
+    )
+    classes = tuple(f"class {number}" for number in range(1, 151))
+    _PATTERN = re.compile(r"(?:.*/)?images/(?P<key>(?P<split>training|validation)/\w+)\.jpg")
+    _LABELS = re.compile(r"(?:.*/)?annotations/(?P<key>(?:training|validation)/\w+)\.png")
+
+    def _find(self) -> Iterator[SourceImage]:
+        entries = _entries(self._root())
+        labels = {match["key"]: entries[name] for name in entries if (match := self._LABELS.fullmatch(name))}
+        found = {name: match for name in entries if (match := self._PATTERN.fullmatch(name))}
+        if not found:
+            raise self._nothing_found()
+        for name, match in found.items():
+            split = "train" if match["split"] == "training" else "val"
+            own = labels.get(match["key"])
+            yield SourceImage(
+                name, source_key(match["key"] + ".jpg"), split, entries[name], labels=(own,) if own else ()
+            )
+
+    @staticmethod
+    def label_map(files: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        (numbers,) = files.values()
+        return numbers - np.uint8(1)  # 0 becomes IGNORE
+
+
+SOURCES: dict[str, type[Source]] = {
+    source.card.name: source for source in (Photos, Folder, Places2, CelebAHQ, OutdoorScenes, Cityscapes, ADE20K)
+}

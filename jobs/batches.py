@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.decode import IGNORE as IGNORE
 from datasets.edges import EdgeConfig, canny_edges
-
-IGNORE = 255
-"""The semantic label of a pixel that has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,8 @@ class TrainingSamples(Dataset):
         self.config = config
         self.seed = seed
         self.plan = Plan(tuple(self.images.shard_sizes), seed, config.plan)
-        self._augment = Augment(config.augment)
+        semantics = self.columns.get("semantics")
+        self._augment = Augment(config.augment, semantics.manifest.parameters["mirrored"] if semantics else ())
 
     def __getitem__(self, position: int) -> Sample:
         epoch, record = self.plan.locate(position)

@@ -38,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verb("ingest", "stage: raw images to image shards, records and manifests", "ingest")
     precompute = verb("precompute", "stage: columns made from the images", "precompute edges")
-    precompute.add_argument("column", choices=["edges", "masks"], help="edges of every split, or the suite's masks")
+    precompute.add_argument(
+        "column", choices=["edges", "semantics", "masks"], help="edges or labels of every split, or masks"
+    )
     train = verb("train", "stage: train one generator", "train edge_connect")
     train.add_argument("generator", help="a name that params.yaml lists")
     evaluate = verb("evaluate", "stage: score one generator, or the baselines", "evaluate edge_connect")
@@ -82,9 +84,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
         ingest.run(params)
     elif arguments.verb == "precompute":
-        from pipeline import precompute
+        from pipeline import precompute, semantics
 
-        precompute.run_edges(params) if arguments.column == "edges" else precompute.run_masks(params)
+        runs = {"edges": precompute.run_edges, "masks": precompute.run_masks, "semantics": semantics.run}
+        runs[arguments.column](params)
     elif arguments.verb == "train":
         from pipeline import train
 

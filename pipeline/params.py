@@ -21,6 +21,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from datasets.edges import EdgeConfig
 from datasets.ingest import IngestConfig
+from datasets.semantics import SemanticsConfig
 from datasets.sources import SourceConfig, open_source
 from jobs.generators import card
 from jobs.launch import ClusterConfig
@@ -57,6 +58,7 @@ class Params:
     dataset: DatasetParams
     ingest: IngestConfig
     edges: EdgeConfig
+    semantics: SemanticsConfig
     suite: SuiteConfig
     train: TrainConfig
     evaluate: EvaluateConfig

@@ -24,7 +24,13 @@ def photograph(seed: int, size: int = 64) -> np.ndarray:
 
 
 def write_column(
-    folder: Path, column: str, samples: list[Sample], *, per_shard: int = 8, made_from: str = ""
+    folder: Path,
+    column: str,
+    samples: list[Sample],
+    *,
+    per_shard: int = 8,
+    made_from: str = "",
+    parameters: dict | None = None,
 ) -> Column:
     """A complete folder of shards."""
     shards, fields, start = [], [], 0
@@ -44,15 +50,16 @@ def write_column(
             shards=tuple(shards),
             records_sha256=digest,
             made_from=made_from,
+            parameters=parameters or {},
         ),
     )
     return Column(folder)
 
 
 def write_split(root: Path, count: int, *, size: int = 64, per_shard: int = 8) -> dict[str, Path]:
-    """Images and their edges, as ingest and precompute leave them; returns the folder of each column."""
+    """Images, their edges and labels below 4, as ingest and precompute leave them; returns each column's folder."""
     pictures = {f"made/{number:04d}": photograph(number, size) for number in range(count)}
-    folders = {column: root / column / "train" for column in ("image", "edge")}
+    folders = {column: root / column / "train" for column in ("image", "edge", "semantics")}
     images = write_column(
         folders["image"],
         "image",
@@ -62,14 +69,17 @@ def write_split(root: Path, count: int, *, size: int = 64, per_shard: int = 8) -
         ],
         per_shard=per_shard,
     )
-    write_column(
-        folders["edge"],
-        "edge",
-        [
-            Sample(key=key, members={"png": encode_grey_png(255 * canny_edges(p, EdgeConfig()))}, about={})
-            for key, p in pictures.items()
-        ],
-        per_shard=per_shard,
-        made_from=images.manifest.digest,
-    )
+    maps = {
+        "edge": {key: 255 * canny_edges(p, EdgeConfig()) for key, p in pictures.items()},
+        "semantics": {key: p[..., 0] // 64 for key, p in pictures.items()},
+    }
+    for column, arrays in maps.items():
+        write_column(
+            folders[column],
+            column,
+            [Sample(key=key, members={"png": encode_grey_png(array)}, about={}) for key, array in arrays.items()],
+            per_shard=per_shard,
+            made_from=images.manifest.digest,
+            parameters={"mirrored": [[0, 1]]} if column == "semantics" else None,
+        )
     return folders

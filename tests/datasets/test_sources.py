@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from datasets.archives import ArchiveError, read
-from datasets.decode import RejectedImageError, decode, fit
+from datasets.decode import RejectedImageError, decode, decode_grey, fit
 from datasets.sources import SOURCES, SourceConfig, SourceImage, open_source, source_key
 
 
@@ -482,3 +482,82 @@ def test_celeba_two_forms_at_once_are_refused(tmp_path: Path) -> None:
     _write_folder(tmp_path, MASKED | CELEBA_LISTS | {"data256x256/00001.jpg": _jpeg(9)})
     with pytest.raises(ValueError, match="holds CelebA-HQ-img and data256x256, the same pictures; move one away"):
         _images("celeba_hq", tmp_path)
+
+
+def _label_png(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _label_map(config: SourceConfig, key: str) -> np.ndarray:
+    source = open_source(config)
+    (image,) = (image for image in source.images() if image.key == key)
+    return source.label_map({locator.member: decode_grey(read(locator)) for locator in image.labels})
+
+
+def test_celeba_parts_are_painted_in_order(tmp_path: Path) -> None:
+    root = _write_folder(tmp_path, MASKED | CELEBA_LISTS)
+    skin, nose, hair = np.zeros((3, 8, 8))
+    skin[2:8], nose[4:6, 3:5], hair[:3] = 255, 255, 255
+    parts = {"skin": skin, "nose": nose, "hair": hair}
+    _write_folder(
+        root, {f"CelebAMask-HQ-mask-anno/0/00000_{part}.png": _label_png(drawn) for part, drawn in parts.items()}
+    )
+    config = SourceConfig(name="celeba_hq", root=str(root))
+    expected = np.ones((8, 8))
+    expected[:3], expected[4:6, 3:5] = 13, 2
+    key = next(image.key for image in open_source(config).images() if image.labels)
+    assert np.array_equal(_label_map(config, key), expected)
+    assert SOURCES["celeba_hq"].classes[13] == "hair"
+    assert all(
+        {SOURCES["celeba_hq"].classes[label][0] for label in pair} == {"l", "r"}
+        for pair in SOURCES["celeba_hq"].mirrored
+    )
+
+
+def test_outdoor_scenes_pair_pictures_with_labels_across_trees_and_zips(tmp_path: Path) -> None:
+    labels = np.array([[0, 7, 8], [255, 3, 1]])
+    train = {"OutdoorSeg_img/a.png": _jpeg(0), "OutdoorSeg_img/b.jpg": _jpeg(1)}
+    _write_zip(tmp_path / "OutdoorSeg_img.zip", train)
+    _write_zip(tmp_path / "OutdoorSeg_anno.zip", {"OutdoorSeg_anno/a.png": _label_png(labels)})
+    _write_folder(tmp_path, {"OST300_img/x.png": _jpeg(2), "OST300_anno/x.png": _label_png(labels)})
+    config = SourceConfig(name="outdoor_scenes", root=str(tmp_path))
+    found = {image.name: (image.split, len(image.labels)) for image in open_source(config).images()}
+    assert found == {
+        "OutdoorSeg_img/a.png": ("train", 1), "OutdoorSeg_img/b.jpg": ("train", 0), "OST300_img/x.png": ("test", 1)
+    }  # fmt: skip
+    assert np.array_equal(_label_map(config, source_key("OutdoorSeg_img/a.png")), [[0, 7, 255], [255, 3, 1]])
+
+
+def test_cityscapes_has_nineteen_classes_and_void(tmp_path: Path) -> None:
+    files = {
+        "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png": _jpeg(0),
+        "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png": _label_png(
+            np.array([[7, 33, 0], [26, 255, 9]])
+        ),
+        "gtFine/train/aachen/aachen_000000_000019_gtFine_color.png": _jpeg(1),
+        "leftImg8bit/test/bonn/bonn_000000_000019_leftImg8bit.png": _jpeg(2),
+        "gtFine/test/bonn/bonn_000000_000019_gtFine_labelIds.png": _label_png(np.zeros((2, 3))),
+    }
+    config = SourceConfig(name="cityscapes", root=str(_write_folder(tmp_path, files)))
+    images = {image.split: image for image in open_source(config).images()}
+    assert set(images) == {"train", "test"}
+    assert images["train"].group == "aachen"
+    assert not images["test"].labels
+    assert np.array_equal(_label_map(config, images["train"].key), [[0, 18, 19], [13, 19, 19]])
+    classes = SOURCES["cityscapes"].classes
+    assert (classes[0], classes[13], classes[18], len(classes)) == ("road", "car", "bicycle", 20)
+
+
+def test_ade20k_other_is_not_known(tmp_path: Path) -> None:
+    files = {
+        "ADEChallengeData2016/images/training/ADE_train_00000001.jpg": _jpeg(0),
+        "ADEChallengeData2016/annotations/training/ADE_train_00000001.png": _label_png(np.array([[0, 1, 150]])),
+        "ADEChallengeData2016/images/validation/ADE_val_00000001.jpg": _jpeg(1),
+        "ADEChallengeData2016/annotations/validation/ADE_val_00000001.png": _label_png(np.array([[2]])),
+    }
+    config = SourceConfig(name="ade20k", root=str(_write_zip(tmp_path / "ADEChallengeData2016.zip", files)))
+    assert [image.split for image in open_source(config).images()] == ["train", "val"]
+    assert np.array_equal(_label_map(config, "training/ADE_train_00000001"), [[255, 0, 149]])
+    assert len(SOURCES["ade20k"].classes) == 150

@@ -27,6 +27,11 @@ def test_batches_follow_the_conventions(folders):
             assert tensor.shape == (4, 1, 32, 32)
             assert set(tensor.unique().tolist()) <= {0.0, 1.0}
         assert len({m.numpy().tobytes() for m in batch.mask}) == 4  # a mask per sample
+        assert batch.semantics.shape == (4, 32, 32)
+        assert batch.semantics.dtype == torch.int64
+        assert batch.semantics.min() >= 0
+        assert batch.semantics.max() < 4
+        assert len(batch.seed.unique()) == 4
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -36,6 +41,7 @@ def test_loader_workers_change_nothing(folders, num_workers):
         assert torch.equal(one.image, other.image)
         assert torch.equal(one.mask, other.mask)
         assert torch.equal(one.edge, other.edge)
+        assert torch.equal(one.seed, other.seed)
 
 
 def test_two_ranks_read_what_one_reads(folders):

@@ -21,7 +21,7 @@ from jobs.settings import EvaluateConfig, TrainConfig
 from jobs.tracking import load_model
 from jobs.trained import fill, load_trained
 from masks.hole_ratio import BINS
-from pipeline import evaluate, ingest, inpaint, precompute, report, train
+from pipeline import evaluate, ingest, inpaint, precompute, report, semantics, train
 from pipeline.params import DatasetParams, read_params
 from pipeline.report import ReportError
 from tests.photographs import photograph
@@ -52,6 +52,7 @@ def params(tmp_path_factory):
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         ingest.run(small)
         precompute.run_edges(small)
+        semantics.run(small)
         precompute.run_masks(small)
         for name in small.generators:
             train.run(small, name)
