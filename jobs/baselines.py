@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from skimage.restoration import inpaint_biharmonic
 
 MID_GREY = 128
 """Fills an image of which nothing is visible."""
+
+
+class BaselineError(RuntimeError):
+    """A baseline cannot be computed here; the message says what it needs."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,44 @@ def navier_stokes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return _inpaint(image, mask, cv2.INPAINT_NS)
 
 
+def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The smoothest surface through the visible pixels: the biharmonic equation solved in every hole.
+
+    Damelin and Hoang, "On Surface Completion and Image Inpainting by Biharmonic Functions", 2018; scikit-image's.
+    """
+    blank, hole = mean_colour(image, mask), mask == 1
+    if hole.all() or not hole.any():
+        return blank
+    filled = inpaint_biharmonic(blank / 255, hole, channel_axis=-1, split_into_regions=True)
+    return np.where(hole[..., None], np.floor(filled * 255 + 0.5).clip(0, 255).astype(np.uint8), image)
+
+
+def patch_match(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Copy 7x7 patches from what is visible, found by random search and propagation, from coarse to fine.
+
+    Barnes et al., "PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing", 2009; PyPatchMatch,
+    radius 3, which is not the program behind any paper's row of that name. Raises BaselineError where the package is
+    not installed.
+    """
+    try:
+        import patchmatch  # an optional extra
+    except ImportError as error:
+        raise BaselineError(
+            "the baseline patch_match needs the package PyPatchMatch: install the extra `classical`, or take "
+            "patch_match out of evaluate.baselines"
+        ) from error
+    blank, hole = mean_colour(image, mask), mask == 1
+    if hole.all() or not hole.any() or min(hole.shape) < _SMALLEST_SIDE:
+        return blank
+    patchmatch.set_random_seed(0)
+    filled = patchmatch.inpaint(blank, hole.astype(np.uint8), patch_size=3)  # the package's size is a radius
+    return np.where(hole[..., None], filled, image)
+
+
+_SMALLEST_SIDE = 16
+"""Below two windows of PatchMatch there is nothing to search."""
+
+
 def _inpaint(image: np.ndarray, mask: np.ndarray, method: int) -> np.ndarray:
     # OpenCV fills each channel by itself, so RGB need not become BGR. Its Telea lets a little of what stands in the
     # hole into the result: the mean colour stands there, so that neither a hidden pixel nor black bleeds in.
@@ -84,5 +127,17 @@ BASELINES: dict[str, Baseline] = {
         "isophotes continued into the hole, radius 3",
         "Navier-Stokes, Fluid Dynamics, and Image and Video Inpainting",
         2001,
+    ),
+    "biharmonic": Baseline(
+        biharmonic,
+        "the smoothest surface through the visible pixels",
+        "On Surface Completion and Image Inpainting by Biharmonic Functions",
+        2018,
+    ),
+    "patch_match": Baseline(
+        patch_match,
+        "visible 7x7 patches copied, PyPatchMatch",
+        "PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing",
+        2009,
     ),
 }

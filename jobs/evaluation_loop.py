@@ -150,7 +150,7 @@ def _means(scores: Sequence[Score], config: EvaluateConfig) -> dict[str, dict[st
 
 def _rows(job: EvaluationJob) -> dict[str, Fill]:
     if job.model is None:
-        return {name: partial(_fill_each, baseline.fill) for name, baseline in BASELINES.items()}
+        return {name: partial(_fill_each, BASELINES[name].fill) for name in job.config.baselines}
     rows: dict[str, Fill] = {}
     for row, trained in ((job.name, True), (untrained(job.name), False)):
         recipe, receipt = load_trained(Path(job.model), trained=trained)

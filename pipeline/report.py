@@ -171,7 +171,7 @@ def _cells(
         if edges in gallery.fields:
             yield f"edges of {name}", encode_grey_png(255 - decode_map(gallery.read(record, edges)))
         yield name, gallery.read(record, member_of_bin(f"{name}-composite", bin_name))
-    for name in BASELINES:
+    for name in params.evaluate.baselines:
         gallery = galleries[BASELINES_ROW]
         record = gallery.keys.index(key).as_py()
         yield name, gallery.read(record, member_of_bin(f"{name}-composite", bin_name))

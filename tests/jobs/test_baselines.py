@@ -1,9 +1,13 @@
 """Classical fillings keep what is visible, see nothing of what is hidden and fill every hole."""
 
+import sys
+from typing import get_args
+
 import numpy as np
 import pytest
 
-from jobs.baselines import BASELINES, mean_colour, telea
+from jobs.baselines import BASELINES, BaselineError, mean_colour, patch_match, telea
+from jobs.settings import BaselineName
 
 
 @pytest.fixture
@@ -39,7 +43,10 @@ def test_hidden_pixels_do_not_matter(fill, image, mask):
     np.testing.assert_array_equal(fill(image, mask), fill(other, mask))
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("mean_colour", 0), ("telea", 3), ("navier_stokes", 0)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    [("mean_colour", 0), ("telea", 3), ("navier_stokes", 0), ("biharmonic", 0), ("patch_match", 0)],
+)
 def test_one_colour_is_continued_up_to_the_ripple_of_telea(name, tolerance, mask):
     image = np.full((24, 32, 3), (200, 30, 90), np.uint8)
     np.testing.assert_allclose(BASELINES[name].fill(image, mask).astype(int), image, rtol=0, atol=tolerance)
@@ -71,7 +78,7 @@ def test_a_ramp_is_continued_better_by_telea_than_by_the_mean():
 
 
 def test_every_baseline_says_what_it_does():
-    assert list(BASELINES) == ["mean_colour", "telea", "navier_stokes"]
+    assert tuple(BASELINES) == get_args(BaselineName)
     assert all(baseline.description for baseline in BASELINES.values())
 
 
@@ -79,3 +86,25 @@ def test_every_baseline_says_what_it_does():
 def test_wrong_masks_are_refused(wrong, image):
     with pytest.raises(ValueError, match="mask must be"):
         mean_colour(image, wrong)
+
+
+def test_a_pattern_that_repeats_is_found_by_patch_match_alone():
+    tile = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
+    image = np.tile(tile, (8, 8, 1))
+    mask = np.zeros((128, 128), np.uint8)
+    mask[40:72, 48:80] = 1
+
+    def psnr(filled):
+        return 10 * np.log10(255**2 / np.mean((filled[mask == 1].astype(float) - image[mask == 1]) ** 2))
+
+    assert psnr(patch_match(image, mask)) > 25
+    assert psnr(telea(image, mask)) < 15
+    assert np.array_equal(patch_match(image, mask), patch_match(image, mask))
+
+
+def test_a_missing_extra_is_named_and_the_others_still_work(monkeypatch, image, mask):
+    monkeypatch.setitem(sys.modules, "patchmatch", None)  # what Python does for a package that is not there
+    with pytest.raises(BaselineError, match="extra `classical`, or take patch_match out of"):
+        patch_match(image, mask)
+    for name in set(BASELINES) - {"patch_match"}:
+        BASELINES[name].fill(image, mask)
