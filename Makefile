@@ -4,7 +4,7 @@ VENV := .venv
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(QUIET)
 QUIET := NO_ALBUMENTATIONS_UPDATE=1 MLFLOW_DISABLE_TELEMETRY=true RAY_USAGE_STATS_ENABLED=0 DO_NOT_TRACK=1
 
-.PHONY: demo test test-slow lint lock setup clean
+.PHONY: demo test test-slow bench lint lock setup clean
 
 demo: setup ## the main job on real photographs: shards, three generators, evaluation, report
 	@$(RUN) dvc repro
@@ -15,6 +15,9 @@ test: setup ## the whole test suite but what is marked slow
 
 test-slow: setup ## real Ray, real clusters
 	@$(RUN) pytest -q -m slow
+
+bench: setup ## what every generator costs at its paper's scale; kept in benchmarks/results with date and device
+	@$(RUN) python -m benchmarks.generators
 
 lint: setup
 	@$(RUN) ruff check .

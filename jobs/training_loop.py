@@ -55,7 +55,7 @@ def train(arguments: dict[str, TrainJob]) -> None:
     """Train one generator to its last step, from the newest checkpoint if there is one.
 
     Leaves `weights.safetensors` in the job's storage, written by rank 0.
-    Raises TrainingError when a loss is not finite.
+    Raises TrainingError when a loss is not finite, or when the processes cannot share a batch equally.
     """
     job = arguments["job"]
     torch.set_num_threads(job.threads)
@@ -91,6 +91,12 @@ class _Training:
         self.device = self.accelerator.device
         self.rank = self.accelerator.process_index
         self.recipe = build_recipe(job.generator, job.config, job.seed)
+        if self.recipe.batch_size % self.accelerator.num_processes:
+            raise TrainingError(
+                f"{job.generator}: a batch of {self.recipe.batch_size} cannot be shared equally by "
+                f"{self.accelerator.num_processes} processes; change generators.{job.generator}.batch_size or "
+                "cluster.train_workers in params.yaml"
+            )
         self.bare = self.recipe.networks
         for network in self.bare.values():
             network.to(self.device)

@@ -15,14 +15,30 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def generators(*, as_json: bool) -> str:
-    """A line per generator: short name, year, paper, needs."""
-    rows = [{"name": n, "year": card(n).YEAR, "paper": card(n).PAPER, "needs": list(card(n).NEEDS)} for n in names()]
+    """A line per generator: short name, year, needs, paper, and the parameters of its networks at paper scale."""
+    rows = [
+        {
+            "name": name,
+            "year": card(name).YEAR,
+            "paper": card(name).PAPER,
+            "needs": list(card(name).NEEDS),
+            "parameters": card(name).PARAMETERS,
+        }
+        for name in names()
+    ]
     if as_json:
         return json.dumps(rows, indent=2)
-    return _table(
-        [(row["name"], str(row["year"]), ", ".join(row["needs"]) or "-", row["paper"]) for row in rows],
-        ("generator", "year", "needs", "paper"),
-    )
+    lines = [
+        (
+            row["name"],
+            str(row["year"]),
+            ", ".join(row["needs"]) or "-",
+            ", ".join(f"{network} {count:,}" for network, count in row["parameters"].items()),
+            row["paper"],
+        )
+        for row in rows
+    ]
+    return _table(lines, ("generator", "year", "needs", "parameters at paper scale", "paper"))
 
 
 def datasets(*, as_json: bool) -> str:

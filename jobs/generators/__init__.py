@@ -14,7 +14,7 @@ def names() -> tuple[str, ...]:
 
 
 def card(name: str) -> ModuleType:
-    """The paper's card: its docstring, `PAPER`, `YEAR`, `NEEDS` and `Config`. Imports no torch.
+    """The paper's card: its docstring, `PAPER`, `YEAR`, `NEEDS`, `PARAMETERS` and `Config`. Imports no torch.
 
     Raises ValueError for a name that is no generator, with the nearest one.
     """

@@ -30,8 +30,8 @@ sizes other than 64, 128 and 256, which continue the authors' rule of one 64 -> 
 the discriminator. The fill colour looks permuted in the authors' code (117, 104, 123 in R, G, B) and is kept.
 
 On a GPU, convolutions and their gradients may differ from run to run unless deterministic algorithms are asked for;
-nothing else here is beyond that mode (read in PyTorch's documentation, not measured). Batch normalisation sees each
-worker's part of the batch, so weights depend on the number of workers; running statistics are those of one worker.
+nothing else here is beyond that mode (read in PyTorch's documentation, not measured). Batch normalisation takes its
+statistics from the global batch, however many workers share it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from typing import Literal
 PAPER: str = "Context Encoders: Feature Learning by Inpainting (Pathak et al.)"
 YEAR: int = 2016
 NEEDS: tuple[str, ...] = ()
+PARAMETERS: dict[str, int] = {"generator": 6_048_640, "generator_d": 2_831_232}
 
 
 @dataclass(frozen=True, kw_only=True)

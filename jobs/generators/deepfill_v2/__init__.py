@@ -43,6 +43,7 @@ from typing import Literal
 PAPER: str = "Free-Form Image Inpainting with Gated Convolution (Yu et al.)"
 YEAR: int = 2019
 NEEDS: tuple[str, ...] = ()
+PARAMETERS: dict[str, int] = {"generator": 4_052_478, "generator_d": 5_946_816}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,8 +35,8 @@ Where this follows neither, and why:
 - The paper lowers each stage's rate to 1e-5 when the loss stops falling, without a number of steps (unverified); the
   code has no schedule, and neither has this.
 - Mirrored padding mirrors the mask as well, so that no hidden pixel returns as a visible one.
-- "Share of the hole" is that of the batch at hand, so of a worker's part where several train; an empty one counts as
-  one pixel, which the code divides by zero.
+- "Share of the hole" is that of the global batch, however many workers share it; an empty one counts as one pixel, by
+  which the code divides by zero.
 - Random and masked edges in training (sigma 0, Canny on the visible part) are not offered: an edge column is computed
   once, from the whole image. Edges within about 4 sigma of the rim thus know a little of the hole in training, not in
   evaluation; the code is the same.
@@ -58,6 +58,7 @@ from typing import Literal
 PAPER = "EdgeConnect: Generative Image Inpainting with Adversarial Edge Learning"
 YEAR = 2019
 NEEDS = ("edge", "vgg19")
+PARAMETERS: dict[str, int] = {"edges": 10_761_089, "edges_d": 2_762_752, "image": 10_774_595, "image_d": 2_763_776}
 
 
 @dataclass(frozen=True, kw_only=True)

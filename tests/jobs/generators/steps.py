@@ -97,7 +97,10 @@ def run_step(
 
 
 def gradients(name: str, rank: int = 0, world_size: int = 1) -> dict[str, dict[str, Tensor]]:
-    """Update -> parameter -> gradient of one step of every phase, in float64, of this rank's part of four samples."""
+    """Update -> parameter -> gradient of one step of every phase, in float64, of this rank's part of four samples.
+
+    Running statistics after a phase's step are there as its update "statistics".
+    """
     recipe = build_tiny(name)
     for network in recipe.networks.values():
         network.double()
@@ -125,6 +128,12 @@ def gradients(name: str, rank: int = 0, world_size: int = 1) -> dict[str, dict[s
             }
 
         run_step(recipe, phase, batch, keep, wrapped=wrapped)
+        statistics = {
+            f"{key}.{n}": b.clone() for key in recipe.networks for n, b in recipe.networks[key].named_buffers()
+            if "running" in n
+        }  # fmt: skip
+        if statistics:
+            found[f"{phase.name}/statistics"] = statistics
     return found
 
 

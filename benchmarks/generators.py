@@ -1,0 +1,226 @@
+"""What every generator costs at its paper's scale, and every special layer beside the loop it replaces.
+
+    python -m benchmarks.generators                        the table, and JSON into benchmarks/results
+    python -m benchmarks.generators --only shift_net csa   some generators
+    python -m benchmarks.generators --device cuda --precision bf16 --compile
+
+Batch 2 at 256x256 pixels, or at the size that a paper fixes. `forward` is what inpainting takes; a row per phase is one
+full training step, all its updates with their optimizers. `GMAC` counts multiply-adds of convolutions and products of
+matrices in the same step, and `of bare` is their rate as a share of a plain 3x3 convolution's in the same process: what
+a network loses to everything else. Every row is measured in a process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import importlib
+import json
+import os
+import pkgutil
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import tests.loops
+from jobs.batches import Batch
+from jobs.generators import card, load, names
+from jobs.recipe import Phase, Recipe
+from tests.jobs.generators.steps import make_batch, run_step, visible
+
+RESULTS = Path(__file__).parent / "results"
+BATCH, SIZE = 2, 256
+
+
+def paper_config(name: str) -> Any:
+    """The paper's own configuration, with random feature networks in place of downloads: they cost the same."""
+    config = card(name).Config()
+    fields = {field.name for field in dataclasses.fields(config)}
+    changes: dict[str, Any] = dict.fromkeys(fields & {"features", "teacher"}, "random")
+    return dataclasses.replace(config, **changes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=None, metavar="GENERATOR")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--row", default=None, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.row:
+        print(json.dumps(_measure(arguments)))
+        return
+    machine = _machine(arguments)
+    chosen = arguments.only or [*names(), *(f"layer:{module}" for module in _loops())]
+    rows = []
+    print(f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {arguments.precision}")
+    print(_line("what", "ms", "images/s", "peak MB", "GMAC", "of bare", "loop ms"))
+    for name in chosen:
+        for row in _in_own_process(name, arguments):
+            rows.append(row)
+            print(_line(*(row.get(key) for key in _COLUMNS)), flush=True)
+    words = [machine["date"], machine["device"], arguments.precision, *(["compile"] if arguments.compile else [])]
+    out = arguments.out or RESULTS / ("-".join("".join(filter(str.isalnum, w)) for w in words).lower() + ".json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    print(out)
+
+
+_COLUMNS = ("what", "ms", "images_per_second", "peak_mb", "gmac", "of_bare", "loop_ms")
+
+
+def _line(*cells: Any) -> str:
+    words = ["" if c is None else f"{c:,.4g}" if isinstance(c, float) and c < 100 else f"{c:,.0f}"
+             if isinstance(c, float) else str(c) for c in cells]  # fmt: skip
+    return words[0].ljust(48) + "".join(word.rjust(11) for word in words[1:])
+
+
+def _in_own_process(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    flags = ["--row", name, "--device", arguments.device, "--precision", arguments.precision]
+    flags += ["--repeats", str(arguments.repeats), *(["--compile"] if arguments.compile else [])]
+    command = [sys.executable, "-m", "benchmarks.generators", *flags]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        return [{"what": f"{name}: failed, exit code {result.returncode}"}]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def _measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    if arguments.row.startswith("layer:"):
+        return _measure_layers(arguments.row.removeprefix("layer:"))
+    return _Generator(arguments).rows()
+
+
+class _Generator:
+    """One generator on one device."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.name, self.device, self.repeats = arguments.row, torch.device(arguments.device), arguments.repeats
+        self.bf16 = arguments.precision == "bf16"
+        torch.manual_seed(0)
+        config = paper_config(self.name)
+        self.recipe: Recipe = load(self.name).build(config)
+        for network in self.recipe.networks.values():
+            network.to(self.device)
+            if arguments.compile:
+                network.compile()
+        side = getattr(config, "image_size", SIZE)
+        self.batch: Batch = make_batch((side, side), self.recipe.columns, BATCH).to(self.device)
+        self.bare = _bare_rate(self.device, self.bf16)
+
+    def rows(self) -> list[dict[str, Any]]:
+        found = [self._row("forward", self._forward)]
+        for phase in self.recipe.phases:
+            if phase.steps:
+                phase.set_modes(self.recipe.networks)
+                found.append(self._row(phase.name, lambda phase=phase: self._step(phase)))
+        return found
+
+    def _forward(self) -> None:
+        for network in self.recipe.networks.values():
+            network.eval()
+        with torch.no_grad(), self._autocast():
+            self.recipe.inpaint(self.recipe.networks, visible(self.batch))
+
+    def _step(self, phase: Phase) -> None:
+        with self._autocast():
+            run_step(self.recipe, phase, self.batch)
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+
+    def _row(self, what: str, function: Callable[[], None]) -> dict[str, Any]:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        with FlopCounterMode(display=False) as counter:  # also the warm-up
+            function()
+        seconds = _seconds(function, self.repeats, self.device)
+        gmac = counter.get_total_flops() / 2e9
+        return {
+            "what": f"{self.name}/{what}",
+            "pixels": self.batch.image.shape[-1],
+            "ms": 1e3 * seconds,
+            "images_per_second": BATCH / seconds,
+            "peak_mb": _peak_mb(self.device),
+            "gmac": gmac,
+            "of_bare": gmac / seconds / self.bare,
+        }
+
+
+def _loops() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(tests.loops.__path__))
+
+
+def _measure_layers(module: str) -> list[dict[str, Any]]:
+    rows = []
+    for name, (fast, loop) in importlib.import_module(f"tests.loops.{module}").bench().items():
+        cpu = torch.device("cpu")
+        with torch.no_grad():
+            fast()
+            seconds, slow = _seconds(fast, 5, cpu), _seconds(loop, 1, cpu)
+        rows.append({"what": f"layer {module}: {name}", "ms": 1e3 * seconds, "loop_ms": 1e3 * slow})
+    return rows
+
+
+def _bare_rate(device: torch.device, bf16: bool) -> float:
+    """GMAC per second of a plain convolution: 256 channels, 3x3, 64x64, batch 2, without gradients."""
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    conv = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype)
+    features = torch.randn(BATCH, 256, 64, 64, device=device, dtype=dtype)
+    with torch.no_grad():
+        conv(features)
+        seconds = _seconds(lambda: conv(features), 5, device)
+    return BATCH * 256 * 256 * 9 * 64 * 64 / 1e9 / seconds
+
+
+def _seconds(function: Callable[[], Any], repeats: int, device: torch.device) -> float:
+    """The median of some runs."""
+    taken = []
+    for _ in range(repeats):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def _peak_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
+
+
+def _machine(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.device == "cuda":
+        device = torch.cuda.get_device_name()
+    else:
+        device = f"{platform.machine()} CPU, {os.cpu_count()} cores"
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "batch": BATCH,
+    }
+
+
+if __name__ == "__main__":
+    main()

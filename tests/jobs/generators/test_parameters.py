@@ -1,0 +1,39 @@
+"""How many parameters every network has at its paper's scale: the published counts, the card's and the built ones."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from jobs.generators import card, load, names
+
+PUBLISHED = {
+    "coherence_priors": {"generator": 61_911_735, "texture_d": 2_772_929, "structure_d": 2_772_929},
+    "context_encoder": {"generator": 6_048_640, "generator_d": 2_831_232},
+    "csa": {"rough": 54_419_459, "generator": 77_692_291, "generator_d": 2_766_529, "features_d": 10_487_296},
+    "deepfill_v1": {"generator": 3_601_542, "global_d": 2_733_441, "local_d": 4_339_329},
+    "deepfill_v2": {"generator": 4_052_478, "generator_d": 5_946_816},
+    "edge_connect": {"edges": 10_761_089, "edges_d": 2_762_752, "image": 10_774_595, "image_d": 2_763_776},
+    "global_local": {"generator": 6_072_131, "generator_d": 45_063_681},
+    "lbp": {"lbp": 54_404_481, "generator": 54_935_939, "lbp_d": 2_764_481, "generator_d": 2_766_529},
+    "neural_patch_synthesis": {"generator": 71_124_544, "generator_d": 2_765_568},
+    "partial_conv": {"generator": 32_859_732},
+    "saca": {"generator": 10_824_325, "generator_d": 2_764_737},
+    "sge_net": {"generator": 54_602_871, "generator_d": 2_764_737},
+    "shift_net": {"generator": 54_944_771, "generator_d": 2_766_529},
+    "spl": {"generator": 45_597_223, "generator_d": 2_763_776},
+}
+
+
+def without_downloads(config):
+    """The config with feature networks of random weights, which change no count."""
+    kinds = {field.name for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **dict.fromkeys(kinds & {"features", "teacher"}, "random"))
+
+
+@pytest.mark.parametrize("name", names())
+def test_networks_have_the_published_number_of_parameters(name):
+    with torch.device("meta"):  # shapes only
+        networks = load(name).build(without_downloads(card(name).Config())).networks
+    built = {key: sum(parameter.numel() for parameter in network.parameters()) for key, network in networks.items()}
+    assert built == card(name).PARAMETERS == PUBLISHED[name]

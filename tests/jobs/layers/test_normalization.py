@@ -1,0 +1,41 @@
+"""Normalisations against PyTorch's own; the statistics of two processes are compared in the generators' contract."""
+
+import torch
+from torch import nn
+
+from jobs.layers.normalization import SPADE, BatchNorm2d
+
+
+def test_batch_norm_of_one_process_is_pytorchs():
+    ours, theirs = BatchNorm2d(5), nn.BatchNorm2d(5)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for _ in range(3):
+        features = 3 * torch.randn(2, 5, 4, 6) + 1
+        assert torch.equal(ours(features), theirs(features))
+    assert torch.equal(ours.eval()(features), theirs.eval()(features))
+    assert torch.equal(ours.running_var, theirs.running_var)
+
+
+def test_spade_counts_and_reduces_to_instance_norm():
+    assert sum(p.numel() for p in SPADE(256, 256).parameters()) == 885_376
+    spade = SPADE(6, 3, hidden=4)
+    features, layout = torch.randn(2, 6, 8, 10), torch.rand(2, 3, 8, 10)
+    nn.init.zeros_(spade.gamma.weight), nn.init.zeros_(spade.gamma.bias)
+    nn.init.zeros_(spade.beta.weight), nn.init.zeros_(spade.beta.bias)
+    normed = nn.functional.instance_norm(features)
+    torch.testing.assert_close(spade(features, layout), normed)
+    nn.init.constant_(spade.gamma.bias, 2.0)
+    nn.init.constant_(spade.beta.bias, -1.0)
+    torch.testing.assert_close(spade(features, layout), 3 * normed - 1)
+
+
+def test_spade_varies_with_the_map_place_by_place():
+    torch.manual_seed(0)
+    spade = SPADE(6, 3, hidden=4)
+    features, layout = torch.randn(1, 6, 8, 10), torch.rand(1, 3, 8, 10)
+    other = layout.clone()
+    other[..., 7, 9] += 5
+    changed = (spade(features, layout) != spade(features, other)).any(1)[0]
+    assert changed[5:, 7:].any()
+    assert not changed[:5].any()  # two 3x3 convolutions reach two cells
+    assert not changed[:, :7].any()
