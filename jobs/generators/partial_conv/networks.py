@@ -1,0 +1,139 @@
+"""PartialConv's layer and U-Net. Liu et al., ECCV 2018. M is the paper's mask: 1 = valid, the project's 1 - mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jobs.layers.normalization import BatchNorm2d
+
+
+class PartialConv2d(nn.Conv2d):
+    """Convolve valid pixels only, make up for the missing ones, and shrink the hole.
+
+    Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", ECCV 2018, Eq. 1 and 2, window by
+    window: x' = W^T(X . M) sum(1) / sum(M) + b and m' = 1 where sum(M) > 0; x' = 0 and m' = 0 elsewhere. Sums are over
+    the window and all input channels; beyond the border everything is hole.
+    in_channels: channels per group; all channels of a group share one mask, so that one channel of it suffices. After
+        the first skip of a U-Net there are two groups: what was decoded and what was skipped.
+    kernel_size is odd; padding is zeros, "same".
+    forward(*groups): one pair per group, features (N, in_channels[i], H, W), any range, and M (N, 1, H, W), exactly
+        0 or 1, of float32 at least. What stands where M is 0 is not read, be it NaN.
+    Returns features (N, out_channels, H', W') and M (N, 1, H', W') in M's type; H' = ceil(H / stride).
+    Raises ValueError for an even kernel, or groups of other numbers of channels.
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], out_channels: int, kernel_size: int, *, stride: int = 1, bias: bool = False
+    ) -> None:
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd for symmetric padding, got {kernel_size}")
+        super().__init__(sum(in_channels), out_channels, kernel_size, stride, kernel_size // 2, bias=bias)
+        self.group_channels = tuple(in_channels)
+        nn.init.kaiming_normal_(self.weight)  # fan_in
+        if bias:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, *groups: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        given = tuple(features.shape[1] for features, _ in groups)
+        if given != self.group_channels:
+            raise ValueError(f"groups must have {self.group_channels} channels, got {given}")
+        # Chosen, not multiplied: NaN * 0 is NaN.
+        known = [torch.where(valid > 0, features, 0) for features, valid in groups]
+        joined = torch.cat(known, dim=1) if len(known) > 1 else known[0]
+        summed = F.conv2d(joined, self.weight, None, self.stride, self.padding)
+        scale, valid = self._scale([valid for _, valid in groups])
+        features = (summed * scale).to(summed.dtype)
+        if self.bias is not None:
+            features = features + (self.bias[:, None, None] * valid).to(summed.dtype)
+        return features, valid
+
+    @torch.no_grad()
+    def _scale(self, masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """sum(1) / sum(M), 0 where no pixel is valid, and the next M; both (N, 1, H', W').
+
+        sum(M) is what a convolution of ones over all channels' masks gives, at the cost of one channel per group.
+        """
+        # A pool that divides by 1 adds up without weights, and autocast leaves it in float32: up to 9,216 valid values
+        # in a window are no number that bfloat16 has.
+        counts = [F.avg_pool2d(m, self.kernel_size, self.stride, self.padding, divisor_override=1) for m in masks]
+        num_valid = sum(channels * count for channels, count in zip(self.group_channels, counts, strict=True))
+        valid = (num_valid > 0).to(num_valid.dtype)
+        window = self.weight[0].numel()
+        return valid * window / num_valid.clamp_min(1), valid
+
+
+class Stage(nn.Module):
+    """Partial convolution, batch norm, activation; with `norm=False` and `activation=None` the former alone.
+
+    forward(*groups): pairs of features and M as of `PartialConv2d`, all of one size. Returns features and M.
+    """
+
+    def __init__(self, conv: PartialConv2d, activation: nn.Module | None, *, norm: bool = True) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = BatchNorm2d(conv.out_channels) if norm else None
+        self.activation = activation
+
+    def forward(self, *groups: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        features, valid = self.conv(*groups)
+        if self.norm is not None:
+            features = self.norm(features)
+        if self.activation is not None:
+            features = self.activation(features)
+        return features, valid
+
+
+class Generator(nn.Module):
+    """A U-Net of partial convolutions: halve image and mask `levels` times, double them again, with skips of both.
+
+    Liu et al., ECCV 2018, Sec. 3.2 and the supplement's table. Level n has width * min(2^(n-1), 8) channels.
+    encoder: stages of levels 1 to `levels`; the first has no batch norm. decoder: the stages back, in order of
+        execution; the last, without norm and activation, also sees the image.
+    forward(image, mask): image (N, 3, H, W) in [-1, 1], H and W multiples of 2^levels; mask (N, 1, H, W), exactly 0 or
+        1, 1 = hole. What stands under the hole is not read.
+    Returns the output, (N, 3, H, W), not bounded, and the mask of what is still hole, (N, 1, H, W): a few pixels far
+    from everything known, where the output is 0.
+    Raises ValueError for another H or W.
+    """
+
+    def __init__(self, *, width: int, levels: int) -> None:
+        super().__init__()
+        self.multiple = 2**levels
+        widths = [3, *(width * min(2**n, 8) for n in range(levels))]
+        self.encoder = nn.ModuleList()
+        for level in range(1, levels + 1):
+            kernel_size = {1: 7, 2: 5, 3: 5}.get(level, 3)
+            conv = PartialConv2d((widths[level - 1],), widths[level], kernel_size, stride=2)
+            self.encoder.append(Stage(conv, nn.ReLU(), norm=level > 1))
+        self.decoder = nn.ModuleList()
+        for level in range(levels, 1, -1):
+            conv = PartialConv2d((widths[level], widths[level - 1]), widths[level - 1], 3)
+            self.decoder.append(Stage(conv, nn.LeakyReLU(0.2)))
+        # The only bias: elsewhere batch norm has its own, and the first stage has none.
+        self.decoder.append(Stage(PartialConv2d((widths[1], 3), 3, 3, bias=True), None, norm=False))
+
+    @property
+    def encoder_norms(self) -> tuple[str, ...]:
+        """Dotted names of the encoder's batch norms, which fine-tuning freezes."""
+        return tuple(f"encoder.{number}.norm" for number in range(1, len(self.encoder)))
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = image.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            rule = f"multiples of {self.multiple} for {len(self.encoder)} levels"
+            raise ValueError(f"PartialConv's H and W must be {rule}, got {height} x {width}")
+        levels = [(image, 1 - mask)]
+        for stage in self.encoder:
+            levels.append(stage(levels[-1]))
+        features, valid = levels.pop()
+        for stage, skip in zip(self.decoder, reversed(levels), strict=True):
+            features, valid = stage((_doubled(features), _doubled(valid)), skip)
+        return features.to(image.dtype), 1 - valid  # mixed precision ends here: losses are of full precision
+
+
+def _doubled(features: Tensor) -> Tensor:
+    return F.interpolate(features, scale_factor=2, mode="nearest")

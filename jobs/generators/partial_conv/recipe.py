@@ -1,0 +1,72 @@
+"""PartialConv, ready to train: one network without a discriminator, trained, then fine-tuned with frozen statistics."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from jobs.batches import Batch
+from jobs.generators.partial_conv import Config
+from jobs.generators.partial_conv.losses import VGG_LAYERS, feature_losses, pixel_losses, scaled, total_variation
+from jobs.generators.partial_conv.networks import Generator
+from jobs.layers.padding import crop
+from jobs.layers.vgg import VGG16
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, composite
+
+__all__ = ["Config", "build"]
+
+
+def build(config: Config) -> Recipe:
+    """PartialConv with fresh weights, drawn from torch's global generator."""
+    generator = Generator(width=config.width, levels=config.levels)
+    uses_vgg = config.perceptual_weight or config.style_out_weight or config.style_comp_weight
+    vgg = VGG16(VGG_LAYERS, config.features, config.features_seed) if uses_vgg else None
+
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        output, _ = networks["generator"](batch.image, batch.mask)
+        completed = composite(output, batch.image, batch.mask)
+        valid, hole = pixel_losses(
+            scaled(output, config.pixel_scale), scaled(batch.image, config.pixel_scale), batch.mask
+        )
+        smoothness = total_variation(scaled(completed, config.pixel_scale), batch.mask)
+        found = {
+            "valid": config.valid_weight * valid,
+            "hole": config.hole_weight * hole,
+            "tv": config.tv_weight * smoothness,
+        }
+        if vgg is not None:
+            perceptual, style_out, style_comp = feature_losses(vgg, output, completed, batch.image)
+            found["perceptual"] = config.perceptual_weight * perceptual
+            found["style_out"] = config.style_out_weight * style_out
+            found["style_comp"] = config.style_comp_weight * style_comp
+        return found
+
+    def inpaint(networks: Networks, batch: Batch) -> Outputs:
+        height, width = batch.image.shape[-2:]
+        # Not mirrored: every layer takes what lies beyond the border for hole, and so does this.
+        padding = (0, -width % generator.multiple, 0, -height % generator.multiple)
+        image, mask = F.pad(batch.image, padding), F.pad(batch.mask, padding, value=1.0)
+        output, unfilled = networks["generator"](image, mask)
+        return {"output": crop(output.clamp(-1, 1), height, width), "unfilled": crop(unfilled, height, width)}
+
+    step = (Update(networks=("generator",), terms=terms),)
+    return Recipe(
+        networks={"generator": generator},
+        optimizers={
+            "generator": torch.optim.Adam(
+                generator.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
+            )
+        },
+        phases=(
+            Phase(name="train", steps=config.train_steps, updates=step),
+            Phase(
+                name="finetune",
+                steps=config.finetune_steps,
+                updates=step,
+                learning_rates={"generator": config.finetune_learning_rate},
+                frozen=tuple(f"generator.{name}" for name in generator.encoder_norms),
+            ),
+        ),
+        inpaint=inpaint,
+        batch_size=config.batch_size,
+    )
