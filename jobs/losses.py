@@ -73,10 +73,10 @@ def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
 
 
 def gram(features: Tensor) -> Tensor:
-    """F F^T / (C H W), the correlations of the channels: (N, C, H, W) -> (N, C, C), in float32."""
+    """F F^T / (C H W), the correlations of the channels: (N, C, H, W) -> (N, C, C), in float32 at least."""
     # Half precision would round away what the style loss lives on, the difference of two nearly equal sums.
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.float().flatten(2)  # (N, C, H*W)
+        flat = features.to(torch.promote_types(features.dtype, torch.float32)).flatten(2)  # (N, C, H*W)
         return flat @ flat.transpose(1, 2) / flat[0].numel()
 
 
