@@ -1,0 +1,63 @@
+"""LBP's own losses: squared differences of features, and the square around the hole that some losses look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jobs.layers.vgg import VGG16, imagenet_normalised
+from jobs.losses import gram
+
+VGG_LAYERS = ("pool1", "pool2", "pool3")
+
+
+def squared_differences(features: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Sum over the maps of the mean squared difference, every map with weight 1. The same maps, any shapes."""
+    return sum(F.mse_loss(feature, target) for feature, target in zip(features, targets, strict=True))
+
+
+def perceptual_and_style(
+    vgg: VGG16, vgg_input: Literal["imagenet", "raw"], predicted: Tensor, image: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Squared differences of VGG-16's maps after its first three pools, and of their Gram matrices.
+
+    predicted, image: (N, 3, H, W), RGB in [-1, 1]. vgg_input: what VGG-16 is shown, RGB normalised as in ImageNet, or
+        BGR in [-1, 1], as in the authors' code.
+    """
+
+    def shown(picture: Tensor) -> Tensor:
+        return picture.flip(1) if vgg_input == "raw" else imagenet_normalised((picture + 1) / 2)
+
+    features = list(vgg(shown(predicted)).values())
+    with torch.no_grad():
+        targets = list(vgg(shown(image)).values())
+    return squared_differences(features, targets), squared_differences(
+        [gram(feature) for feature in features], [gram(target) for target in targets]
+    )
+
+
+def square_around_hole(tensor: Tensor, mask: Tensor, size: int) -> Tensor:
+    """Of each sample the size x size pixels around the middle of its hole, moved to lie inside the image.
+
+    tensor: (N, C, H, W); mask: (N, 1, H, W), 1 = hole; a side shorter than `size` is taken whole. Without a hole it is
+    the middle of the image.
+    """
+    rows = _span(mask.amax(dim=(1, 3)), size)  # (N, size)
+    columns = _span(mask.amax(dim=(1, 2)), size)
+    samples = torch.arange(len(tensor), device=tensor.device).view(-1, 1, 1)
+    return tensor.permute(0, 2, 3, 1)[samples, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+
+
+def _span(hole: Tensor, size: int) -> Tensor:
+    """The positions along one side, around the hole's middle: (N, L), 1 = hole -> int64 (N, min(size, L))."""
+    length = hole.shape[1]
+    size = min(size, length)
+    places = torch.arange(length, device=hole.device)
+    first = torch.where(hole > 0, places, length).amin(dim=1)
+    last = torch.where(hole > 0, places, -1).amax(dim=1)
+    start = ((first + last + 1) // 2 - size // 2).clamp(0, length - size)
+    return start[:, None] + places[:size]

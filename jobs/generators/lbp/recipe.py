@@ -1,0 +1,173 @@
+"""LBP, ready to train: patterns, then the image, then both if wanted. Wu et al. 2021; the card says what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from jobs.batches import Batch
+from jobs.generators.lbp import Config
+from jobs.generators.lbp.codes import pattern_map, unknown_codes
+from jobs.generators.lbp.losses import VGG_LAYERS, perceptual_and_style, square_around_hole, squared_differences
+from jobs.generators.lbp.networks import Discriminator, Generator, PatternGenerator
+from jobs.layers.padding import crop, pad_to_multiple
+from jobs.layers.vgg import VGG16
+from jobs.losses import bce_fake, bce_real
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, composite
+
+__all__ = ["Config", "build"]
+
+Losses = Callable[[Networks, Batch, Outputs], Terms]
+
+
+def build(config: Config) -> Recipe:
+    """LBP with fresh weights, drawn from torch's global generator."""
+    networks = {
+        "lbp": PatternGenerator(config.width, config.levels),
+        "generator": Generator(
+            config.width,
+            config.levels,
+            attention_weights=config.attention_weights,
+            self_match=config.attention_self_match,
+            mask_pool=config.mask_pool,
+        ),
+        "lbp_d": Discriminator(1, config.d_width),
+        "generator_d": Discriminator(3, config.d_width),
+    }
+    rates = {name: config.d_learning_rate if name.endswith("_d") else config.learning_rate for name in networks}
+    betas = (config.beta1, config.beta2)
+    return Recipe(
+        networks=networks,
+        optimizers={name: Adam(net.parameters(), lr=rates[name], betas=betas) for name, net in networks.items()},
+        phases=_phases(config),
+        inpaint=_inpaint(config),
+        batch_size=config.batch_size,
+    )
+
+
+def _phases(config: Config) -> tuple[Phase, ...]:
+    lbp, image = _lbp_terms(config), _image_terms(config)
+    lbp_d = Update(networks=("lbp_d",), terms=_discriminator_terms(config, "lbp_d", "patterns", prefix="lbp_"))
+    image_d = Update(networks=("generator_d",), terms=_discriminator_terms(config, "generator_d", "output"))
+    step_lbp = Update(networks=("lbp",), terms=lbp)
+    step_image = Update(networks=("generator",), terms=image)
+    step_both = Update(
+        networks=("lbp", "generator"),
+        terms=lambda networks, batch, outputs: lbp(networks, batch, outputs) | image(networks, batch, outputs),
+    )
+
+    def complete(networks: Networks, batch: Batch) -> Outputs:
+        return _complete_patterns(config, networks, batch)
+
+    def paint(networks: Networks, batch: Batch) -> Outputs:
+        return _paint(config, networks, batch)
+
+    return (
+        Phase(name="lbp", steps=config.lbp_steps, updates=(lbp_d, step_lbp), forward=complete),
+        Phase(name="image", steps=config.image_steps, updates=(image_d, step_image), forward=paint),
+        Phase(name="joint", steps=config.joint_steps, updates=(lbp_d, image_d, step_both), forward=paint),
+    )
+
+
+# What a phase's updates share: "patterns", L_o, and "true_patterns", (N, 1, H, W); "output", I_o, (N, 3, H, W); and
+# "features_1", ... of G, (2 N, C, h, w), of the masked images and then of the complete ones.
+
+
+def _complete_patterns(config: Config, networks: Networks, batch: Batch) -> Outputs:
+    true_patterns = pattern_map(batch.image, config.lbp_border)
+    unknown = _unknown(config, batch.mask)
+    completed = composite(networks["lbp"](true_patterns, unknown), true_patterns, unknown)
+    return {"patterns": completed, "true_patterns": true_patterns}
+
+
+def _paint(config: Config, networks: Networks, batch: Batch) -> Outputs:
+    outputs = _complete_patterns(config, networks, batch)
+    image, patterns, mask = batch.image * (1 - batch.mask), outputs["patterns"], batch.mask
+    features: list[Tensor] = []
+    if config.multi_level_weight:
+        # One pass over both, since nothing in G looks across samples, and a wrapped network is called once per step.
+        painted, features = networks["generator"](
+            torch.cat((image, batch.image)), torch.cat((patterns, outputs["true_patterns"])), torch.cat((mask, mask))
+        )
+        painted = painted.chunk(2)[0]
+    else:
+        painted, _ = networks["generator"](image, patterns, mask)
+    named = {f"features_{number}": maps for number, maps in enumerate(features, 1)}
+    return outputs | {"output": composite(painted, batch.image, mask)} | named
+
+
+def _unknown(config: Config, mask: Tensor) -> Tensor:
+    """Where L must say the code: (N, 1, H, W), 1 = hole."""
+    return mask if config.leaky_lbp else unknown_codes(mask, config.lbp_border)
+
+
+def _looked_at(config: Config, tensor: Tensor, batch: Batch) -> Tensor:
+    """What discriminators, style and perceptual loss see of a map of the batch's size."""
+    return square_around_hole(tensor, batch.mask, config.crop_size) if config.crop_size else tensor
+
+
+def _lbp_terms(config: Config) -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        patterns = outputs["patterns"]
+        scores = networks["lbp_d"](_looked_at(config, patterns, batch))
+        return {
+            "lbp_l2": config.lbp_l2_weight * F.mse_loss(patterns, outputs["true_patterns"]),
+            "lbp_adversarial": config.lbp_adversarial_weight * bce_real(scores),
+        }
+
+    return terms
+
+
+def _image_terms(config: Config) -> Losses:
+    uses_vgg = bool(config.perceptual_weight or config.style_weight)
+    vgg = VGG16(VGG_LAYERS, config.features, config.features_seed) if uses_vgg else None
+
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        seen = _looked_at(config, outputs["output"], batch)
+        found = {
+            "l2": config.l2_weight * F.mse_loss(outputs["output"], batch.image),
+            "adversarial": config.adversarial_weight * bce_real(networks["generator_d"](seen)),
+        }
+        if vgg is not None:
+            truth = _looked_at(config, batch.image, batch)
+            perceptual, style = perceptual_and_style(vgg, config.vgg_input, seen, truth)
+            found["perceptual"] = config.perceptual_weight * perceptual
+            found["style"] = config.style_weight * style
+        if config.multi_level_weight:
+            pairs = [maps.chunk(2) for name, maps in outputs.items() if name.startswith("features_")]
+            masked, complete = zip(*pairs, strict=True)
+            if config.detach_target:
+                complete = [maps.detach() for maps in complete]
+            found["multi_level"] = config.multi_level_weight * squared_differences(masked, complete)
+        return found
+
+    return terms
+
+
+def _discriminator_terms(config: Config, network: str, fake_name: str, prefix: str = "") -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        real = outputs["true_patterns"] if fake_name == "patterns" else batch.image
+        pair = [_looked_at(config, tensor, batch) for tensor in (real, outputs[fake_name].detach())]
+        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+        real_scores, fake_scores = networks[network](torch.cat(pair)).chunk(2)
+        return {f"{prefix}d_real": 0.5 * bce_real(real_scores), f"{prefix}d_fake": 0.5 * bce_fake(fake_scores)}
+
+    return terms
+
+
+def _inpaint(config: Config) -> Callable[[Networks, Batch], Outputs]:
+    def inpaint(networks: Networks, batch: Batch) -> Outputs:
+        height, width = batch.image.shape[-2:]
+        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
+        mask = pad_to_multiple(batch.mask, 2**config.levels)
+        image = pad_to_multiple(batch.image, 2**config.levels) * (1 - mask)
+        patterns = _complete_patterns(config, networks, Batch(image=image, mask=mask))["patterns"]
+        painted, _ = networks["generator"](image, patterns, mask)
+        output = composite(painted, image, mask)
+        return {"output": crop(output, height, width), "patterns": (crop(patterns, height, width) + 1) / 2}
+
+    return inpaint
