@@ -1,0 +1,92 @@
+"""Shift-Net, ready to train: one phase, discriminator then generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from jobs.batches import Batch
+from jobs.generators.shift_net import Config
+from jobs.generators.shift_net.losses import VGG_LAYERS, crop_hole, discounted_l1, guidance, style_and_content
+from jobs.generators.shift_net.networks import Generator
+from jobs.layers.discriminators import PatchDiscriminator
+from jobs.layers.padding import crop, pad_to_multiple
+from jobs.layers.vgg import VGG16
+from jobs.losses import bce_fake, bce_real
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update
+
+__all__ = ["Config", "build"]
+
+
+def build(config: Config) -> Recipe:
+    """Shift-Net with fresh weights, drawn from torch's global generator."""
+    generator = Generator(
+        width=config.width,
+        levels=config.levels,
+        mask_channel=config.mask_channel,
+        fill=config.fill,
+        mask_pool=config.mask_pool,
+    )
+    discriminator = PatchDiscriminator(width=config.d_width, spectral=True, norm=True)
+    is_v2 = config.losses == "v2"
+    uses_vgg = is_v2 and bool(config.style_weight or config.content_weight)
+    vgg = VGG16(VGG_LAYERS, config.features, config.features_seed) if uses_vgg else None
+
+    def judged(image: Tensor, mask: Tensor) -> Tensor:
+        """What discriminator and VGG-16 see: the hole alone where all holes are squares of one size, else all."""
+        return crop_hole(image, mask, config.hole_size) if config.hole_size else image
+
+    def forward(networks: Networks, batch: Batch) -> Outputs:
+        return networks["generator"](batch.image, batch.mask, batch.image)
+
+    def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        real = judged(batch.image, batch.mask)
+        fake = judged(outputs["output"].detach(), batch.mask)
+        # One pass over both: one power iteration per step, and the norms are per sample.
+        real_scores, fake_scores = networks["generator_d"](torch.cat((real, fake.to(real.dtype)))).chunk(2)
+        return {"d_real": 0.5 * bce_real(real_scores), "d_fake": 0.5 * bce_fake(fake_scores)}
+
+    def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        output = outputs["output"].to(batch.image.dtype)
+        fake, real = judged(output, batch.mask), judged(batch.image, batch.mask)
+        terms = {
+            "l1": config.l1_weight * F.l1_loss(output, batch.image),
+            "guidance": config.guidance_weight * guidance(outputs["decoded"], outputs["target"], outputs["hole"]),
+            "adversarial": config.adversarial_weight * bce_real(networks["generator_d"](fake)),
+        }
+        if is_v2 and config.hole_size:
+            terms["hole_l1"] = config.hole_l1_weight * discounted_l1(fake, real)
+        if vgg is not None:
+            style, content = style_and_content(vgg, fake, real)
+            terms |= {"style": config.style_weight * style, "content": config.content_weight * content}
+        return terms
+
+    def inpaint(networks: Networks, batch: Batch) -> Outputs:
+        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
+        image, mask = (pad_to_multiple(tensor, 2**config.levels) for tensor in (batch.image, batch.mask))
+        return {"output": crop(networks["generator"](image, mask)["output"], *batch.image.shape[-2:])}
+
+    networks = {"generator": generator, "generator_d": discriminator}
+    betas = (config.beta1, config.beta2)
+    return Recipe(
+        networks=networks,
+        optimizers={
+            "generator": Adam(generator.parameters(), config.learning_rate, betas),
+            "generator_d": Adam(discriminator.parameters(), config.d_learning_rate, betas),
+        },
+        phases=(
+            Phase(
+                name="joint",
+                steps=config.steps,
+                forward=forward,
+                updates=(
+                    Update(networks=("generator_d",), terms=discriminator_terms),
+                    Update(networks=("generator",), terms=generator_terms),
+                ),
+            ),
+        ),
+        inpaint=inpaint,
+        batch_size=config.batch_size,
+    )

@@ -1,0 +1,42 @@
+"""The shift-connection layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Shift(nn.Module):
+    """Carry to every hole cell the encoder's vector of the known cell that looks most like the decoder's guess there.
+
+    Yan et al., "Shift-Net: Image Inpainting via Deep Feature Rearrangement", ECCV 2018, shift operation:
+    x*(y) = argmax over known x of <D_y, E_x> / (|D_y| |E_x|), S_y = E_{x*(y)} at hole cells y and 0 at known ones.
+    Has no parameters.
+    forward(decoded, encoded, hole): D and E, (N, C, h, w), any range; hole (N, 1, h, w), 0 or 1, one mask per sample.
+    Returns S (N, C, h, w). A sample without any known cell gives 0 everywhere.
+
+    The layer is S = P E with a P of zeros and ones that is constant almost everywhere, so the gradient of E is P^T g,
+    and there is none of D.
+    """
+
+    def forward(self, decoded: Tensor, encoded: Tensor, hole: Tensor) -> Tensor:
+        sources = encoded.flatten(2)  # (N, C, P)
+        matches = self.matches(decoded, encoded, hole)
+        shifted = sources.gather(2, matches[:, None].expand_as(sources)).view_as(encoded)
+        has_known = (hole == 0).flatten(1).any(dim=1).view(-1, 1, 1, 1)
+        return torch.where((hole > 0) & has_known, shifted, 0)
+
+    @torch.no_grad()
+    def matches(self, decoded: Tensor, encoded: Tensor, hole: Tensor) -> Tensor:
+        """x*(y): int64 (N, h * w), row-major cells of the map, for every y; meaningless where nothing is known.
+
+        Arguments as in `forward`. Of equal similarities the first wins. Computed in float32 at least.
+        """
+        # In half precision many similarities are equal, and the first of them would win instead of the best.
+        dtype = torch.promote_types(decoded.dtype, torch.float32)
+        with torch.autocast(decoded.device.type, enabled=False):
+            queries, sources = decoded.flatten(2).to(dtype), encoded.flatten(2).to(dtype)  # (N, C, P)
+            # |D_y| does not change the argmax. A vector of zeros is possible after a ReLU: without 1e-8 it gives NaN.
+            sources = sources / (torch.linalg.vector_norm(sources, dim=1, keepdim=True) + 1e-8)
+            similarity = torch.bmm(queries.transpose(1, 2), sources)  # (N, P of y, P of x)
+        return similarity.masked_fill(hole.flatten(2) > 0, -torch.inf).argmax(dim=2)
