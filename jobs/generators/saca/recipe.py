@@ -1,0 +1,112 @@
+"""SACA, ready to train: one phase, discriminator then generator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from jobs.batches import Batch
+from jobs.generators.saca import Config
+from jobs.generators.saca.losses import (
+    PERCEPTUAL_LAYERS,
+    STYLE_LAYERS,
+    l1_by_hole,
+    negative_entropy,
+    perceptual_and_style,
+    supervision,
+)
+from jobs.generators.saca.networks import Discriminator, Generator
+from jobs.layers.padding import crop, pad_to_multiple
+from jobs.layers.vgg import VGG19
+from jobs.losses import hinge_fake, hinge_generator, hinge_real
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update
+
+__all__ = ["Config", "build"]
+
+SMALLEST_SIDE = 5  # becomes 8 by padding
+PLACES = {"both": ("bottleneck", "dec128"), "bottleneck": ("bottleneck",), "dec128": ("dec128",), "neither": ()}
+
+
+def build(config: Config) -> Recipe:
+    """SACA with fresh weights, drawn from torch's global generator."""
+    generator = Generator(
+        width=config.width,
+        residual_blocks=config.residual_blocks,
+        regions=config.regions,
+        saca_at=PLACES[config.saca_at],
+    )
+    discriminator = Discriminator(config.d_width)
+    uses_vgg = bool(config.perceptual_weight or config.style_weight)
+    vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, config.features, config.features_seed) if uses_vgg else None
+
+    def forward(networks: Networks, batch: Batch) -> Outputs:
+        output, assignments = networks["generator"](batch.image, batch.mask)
+        return {"output": output} | {f"assignment_{n}": logits for n, logits in enumerate(assignments)}
+
+    def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+        scores = networks["generator_d"](torch.cat((batch.image, outputs["output"].detach())))
+        real, fake = scores.chunk(2)
+        return {"d_real": 0.5 * hinge_real(real), "d_fake": 0.5 * hinge_fake(fake)}
+
+    def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        image, predicted = _unit(batch.image), _unit(outputs["output"])
+        scores = networks["generator_d"](outputs["output"])
+        terms = {
+            "l1": config.l1_weight * l1_by_hole(predicted, image, batch.mask),
+            "adversarial": config.adversarial_weight * hinge_generator(scores),
+        }
+        if vgg is not None:
+            perceptual, style = perceptual_and_style(vgg, predicted, image, batch.mask)
+            terms["perceptual"] = config.perceptual_weight * perceptual
+            terms["style"] = config.style_weight * style
+        assignments = [logits for name, logits in outputs.items() if name.startswith("assignment_")]
+        if config.supervision_weight:
+            terms["supervision"] = config.supervision_weight * supervision(assignments, _labels(batch))
+        if config.entropy_weight:
+            terms["entropy"] = config.entropy_weight * negative_entropy(assignments)
+        return terms
+
+    betas = (config.beta1, config.beta2)
+    return Recipe(
+        networks={"generator": generator, "generator_d": discriminator},
+        optimizers={
+            "generator": Adam(generator.parameters(), config.learning_rate, betas),
+            "generator_d": Adam(discriminator.parameters(), config.d_learning_rate, betas),
+        },
+        phases=(
+            Phase(
+                name="joint",
+                steps=config.steps,
+                forward=forward,
+                updates=(
+                    Update(networks=("generator_d",), terms=discriminator_terms),
+                    Update(networks=("generator",), terms=generator_terms),
+                ),
+            ),
+        ),
+        inpaint=_inpaint,
+        batch_size=config.batch_size,
+        columns=("semantics",) if config.supervision_weight else (),
+    )
+
+
+def _inpaint(networks: Networks, batch: Batch) -> Outputs:
+    height, width = batch.image.shape[-2:]
+    if min(height, width) < SMALLEST_SIDE:
+        raise ValueError(f"SACA needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
+    # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
+    output, _ = networks["generator"](pad_to_multiple(batch.image, 4), pad_to_multiple(batch.mask, 4))
+    return {"output": crop(output, height, width)}
+
+
+def _labels(batch: Batch) -> Tensor:
+    if batch.semantics is None:
+        raise ValueError("supervised SACA needs labels; give the batch the column 'semantics'")
+    return batch.semantics
+
+
+def _unit(image: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1], the range that the loss weights belong to."""
+    return (image + 1) / 2
