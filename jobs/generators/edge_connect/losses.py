@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.collectives import ratio
+from jobs.collectives import num_processes, ratio
 from jobs.layers.vgg import VGG19
 from jobs.losses import (
     bce_fake,
@@ -49,7 +49,8 @@ def l1_by_hole(predicted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
     predicted, image: (N, 3, H, W); mask: (N, 1, H, W). A batch without a hole counts as one with a hole of one pixel.
     """
-    return ratio(F.l1_loss(predicted, image), mask.mean(), at_least=1 / mask[0].numel())
+    # The shares of all processes are summed, so the guard is, too.
+    return ratio(F.l1_loss(predicted, image), mask.mean(), at_least=num_processes() / mask[0].numel())
 
 
 def perceptual_and_style(vgg: VGG19, predicted: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,131 @@
+"""Neural Patch Synthesis: the content network, ready to train, and the texture stage after it when inpainting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from jobs.batches import Batch
+from jobs.generators.neural_patch_synthesis import Config
+from jobs.generators.neural_patch_synthesis.losses import overlap_weights, reconstruction
+from jobs.generators.neural_patch_synthesis.texture import build_vgg, refine
+from jobs.layers.context_encoder import Discriminator, Generator
+from jobs.losses import bce_fake, bce_real
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, composite
+
+__all__ = ["Config", "build"]
+
+
+def build(config: Config) -> Recipe:
+    """The content network with fresh weights, drawn from torch's global generator, and the texture stage's VGG-19."""
+    is_centre = config.variant == "centre"
+    predicted_size = config.image_size // 2 if is_centre else config.image_size
+    generator = Generator(
+        image_size=config.image_size,
+        variant=config.variant,
+        width=config.width,
+        bottleneck="conv",
+        bottleneck_units=config.bottleneck_units,
+        mask_channel=False,
+        fill=tuple(2 * value / 255 - 1 for value in (config.fill_red, config.fill_green, config.fill_blue)),
+    )
+    discriminator = Discriminator(size=predicted_size, width=config.width)
+    ring = overlap_weights(predicted_size, config.overlap, config.overlap_weight) if is_centre else None
+    vgg = build_vgg(config) if config.has_texture_stage else None
+
+    def target(batch: Batch) -> Tensor:
+        return _central_half(batch.image) if is_centre else batch.image
+
+    def forward(networks: Networks, batch: Batch) -> Outputs:
+        hole = _central_hole(batch.mask, config.overlap) if is_centre else batch.mask
+        return {"prediction": networks["generator"](batch.image, hole)}
+
+    def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        # Two passes, not one over both: batch normalisation must see real and generated images apart.
+        judge = networks["generator_d"]
+        return {
+            "d_real": bce_real(judge(target(batch))),
+            "d_fake": bce_fake(judge(outputs["prediction"].detach())),
+        }
+
+    def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        prediction = outputs["prediction"]
+        weights = None if ring is None else ring.to(prediction)
+        return {
+            "reconstruction": config.reconstruction_weight * reconstruction(prediction, target(batch), weights),
+            "adversarial": config.adversarial_weight * bce_real(networks["generator_d"](prediction)),
+        }
+
+    def inpaint(networks: Networks, batch: Batch) -> Outputs:
+        content = _predict_content(networks["generator"], batch, config)
+        if vgg is None:
+            return {"output": content}
+        filled = composite(content, batch.image, batch.mask)
+        return {"output": refine(vgg, filled, batch.mask, config), "content": content}
+
+    betas = (config.beta1, config.beta2)
+    return Recipe(
+        networks={"generator": generator, "generator_d": discriminator},
+        optimizers={
+            "generator": Adam(generator.parameters(), config.learning_rate, betas),
+            "generator_d": Adam(discriminator.parameters(), config.d_learning_rate, betas),
+        },
+        phases=(
+            Phase(
+                name="joint",
+                steps=config.steps,
+                forward=forward,
+                updates=(
+                    Update(networks=("generator_d",), terms=discriminator_terms),
+                    Update(networks=("generator",), terms=generator_terms),
+                ),
+            ),
+        ),
+        inpaint=inpaint,
+        batch_size=config.batch_size,
+    )
+
+
+def _predict_content(generator: torch.nn.Module, batch: Batch, config: Config) -> Tensor:
+    """What the content network says of an image of any size: (N, 3, H, W) in [-1, 1]; centre variant: of its square.
+
+    Raises ValueError if a mask reaches beyond the centre variant's square.
+    """
+    square, size = (config.image_size,) * 2, batch.image.shape[-2:]
+    # Means and maxima are taken over the same windows: a cell that counts as known has no hidden pixel in it.
+    image = F.adaptive_avg_pool2d(batch.image, square)
+    mask = F.adaptive_max_pool2d(batch.mask, square)
+    if config.variant == "centre":
+        image = _centre_content(generator, image, mask, config)
+    else:
+        image = generator(image, mask)
+    return image if size == square else F.interpolate(image, size, mode="bilinear", antialias=True)
+
+
+def _centre_content(generator: torch.nn.Module, image: Tensor, mask: Tensor, config: Config) -> Tensor:
+    """The square's prediction, laid into the image (N, 3, S, S)."""
+    hole = _central_hole(mask, config.overlap)
+    if (mask > hole).any():
+        first = config.image_size // 4 + config.overlap
+        rule = f"rows and columns {first} to {config.image_size - first - 1} of {config.image_size}"
+        raise ValueError(f"variant centre fills {rule} only, but a mask reaches beyond them; use variant random")
+    quarter = config.image_size // 4
+    laid = image.clone()
+    laid[..., quarter:-quarter, quarter:-quarter] = generator(image, hole)
+    return laid
+
+
+def _central_half(image: Tensor) -> Tensor:
+    """The middle half of each side: (N, C, S, S) -> (N, C, S / 2, S / 2)."""
+    quarter = image.shape[-1] // 4
+    return image[..., quarter:-quarter, quarter:-quarter]
+
+
+def _central_hole(mask: Tensor, overlap: int) -> Tensor:
+    """The centre variant's hole in a mask's shape: the central half less `overlap` pixels on each side."""
+    hole = torch.zeros_like(mask)
+    border = mask.shape[-1] // 4 + overlap
+    hole[..., border:-border, border:-border] = 1.0
+    return hole

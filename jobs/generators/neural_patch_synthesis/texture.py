@@ -1,0 +1,221 @@
+"""The texture stage: from coarse to fine, change the hole until its features are made of the known part's patches.
+
+Yang et al., CVPR 2017, Sec. 3; energy, matching and optimizer of the authors' code. It needs a filled image and a mask,
+whatever network filled it, and trains nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jobs.generators.neural_patch_synthesis import Config
+from jobs.generators.neural_patch_synthesis import patches as pieces
+from jobs.generators.neural_patch_synthesis.losses import content, mrf, total_variation
+from jobs.layers.vgg import VGG19, imagenet_normalised
+
+CONTENT_LAYER = "relu4_2"
+# Of each layer: pixels per cell, and how far it sees beyond its own block of pixels.
+STRIDES = {"relu3_1": 4, "relu4_1": 8, CONTENT_LAYER: 8}
+REACHES = {"relu3_1": 10, "relu4_1": 30}
+SMALLEST_SIDE = pieces.SIZE * max(STRIDES.values())  # in pixels: one patch of the coarsest layer
+CAFFE_MEANS = (103.939, 116.779, 123.68)  # blue, green, red
+CHUNK = 4096  # sources compared at a time
+
+
+def texture_layers(config: Config) -> tuple[str, ...]:
+    """The layers whose patches are matched."""
+    return tuple(config.texture_layers.split("+"))
+
+
+def build_vgg(config: Config) -> VGG19:
+    """VGG-19 as deep as the energy needs it."""
+    return VGG19((*texture_layers(config), CONTENT_LAYER), config.features, config.features_seed)
+
+
+def refine(vgg: VGG19, filled: Tensor, mask: Tensor, config: Config) -> Tensor:
+    """Replace what was filled in by what the texture energy prefers, starting from it.
+
+    filled: (N, 3, H, W) in [-1, 1], with the hole filled in; mask: (N, 1, H, W), 1 = hole. Known pixels come back as
+    they were, except within `texture_margin` of a hole. Returns (N, 3, H, W) in [-1, 1]. Draws no random numbers.
+    The optimizer belongs to one image, so one image goes after the other: no sample changes another one's result.
+    """
+    # Inpainting runs without gradients; the optimizer needs those with respect to the pixels.
+    with torch.enable_grad(), torch.autocast(filled.device.type, enabled=False):
+        pairs = zip(filled.float().split(1), mask.float().split(1), strict=True)
+        return torch.cat([_refine_one(vgg, *pair, config) for pair in pairs]).to(filled.dtype)
+
+
+def _refine_one(vgg: VGG19, filled: Tensor, mask: Tensor, config: Config) -> Tensor:
+    if not mask.any():
+        return filled
+    region = torch.ones_like(mask) if config.texture_region == "image" else dilate(mask, config.texture_margin)
+    margin = 0 if config.source_exclusion == "receptive_field" else config.source_margin
+    unusable = dilate(mask, margin)
+    content_image, pixels = to_pixels(filled), None
+    for size in scales(filled.shape[-2:], config.texture_scales):
+        start = base = _resized(content_image, size)
+        free, hole, banned = (F.adaptive_max_pool2d(cells, size) for cells in (region, mask, unusable))
+        if pixels is not None:
+            start = torch.where(free > 0, F.interpolate(pixels, size, mode="bilinear"), base)
+        energy = Energy(vgg, base, hole, free, banned, config)
+        pixels = minimise(energy, start, free, config.texture_iterations)
+    if pixels is None:
+        return filled
+    return torch.where(region > 0, from_pixels(pixels).clamp(-1, 1), filled)
+
+
+def scales(size: Sequence[int], count: int) -> list[tuple[int, int]]:
+    """Up to `count` sizes, each half the next, the last the image's own; those with too short a side left out."""
+    height, width = size
+    sizes = [(round(height / 2**n), round(width / 2**n)) for n in reversed(range(count))]
+    return [each for each in sizes if min(each) >= SMALLEST_SIDE]
+
+
+class Energy:
+    """E = content + MRF + total variation of one image at one scale, as a function of its pixels.
+
+    base: (1, 3, h, w) in [0, 256], the content image; hole, free, banned: (1, 1, h, w), 0 or 1: the hole, what may
+    change, and what no source may contain. Sources are patches of the base and of its turned and zoomed copies,
+    queries those that reach into what may change. Without any source there is no MRF term.
+    energy(pixels): a scalar, of pixels (1, 3, h, w) in [0, 256], with the matches taken last; energy(pixels, rematch=
+    True) takes them anew first: for every query the source that is most like it.
+    """
+
+    def __init__(self, vgg: VGG19, base: Tensor, hole: Tensor, free: Tensor, banned: Tensor, config: Config) -> None:
+        self.vgg, self.config = vgg, config
+        self.layers = texture_layers(config)
+        with torch.no_grad():
+            features = self.features(base)
+            self.target = features[CONTENT_LAYER]
+            self.cells = _cells(hole, CONTENT_LAYER) if config.content_region == "hole" else None
+            self.queries: dict[str, pieces.Places] = {}
+            for layer in self.layers:
+                places = pieces.grid(*features[layer].shape[-2:], device=base.device)
+                self.queries[layer] = pieces.select(places, pieces.touching(_cells(free, layer), places))
+            self.sources = self._sources(base, features, banned)
+        self.matches: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, pixels: Tensor, *, rematch: bool = False) -> Tensor:
+        features = self.features(pixels)
+        if rematch:
+            self._rematch({layer: features[layer].detach() for layer in self.sources})
+        energy = self.config.content_weight * content(features[CONTENT_LAYER], self.target, self.cells)
+        for layer, matched in self.matches.items():
+            energy = energy + self.config.mrf_weight * mrf(features[layer], *matched)
+        return energy + self.config.tv_weight * total_variation(pixels)
+
+    def features(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Of (1, 3, h, w) in [0, 256], on the scale that the terms' weights belong to."""
+        if self.config.preprocessing == "caffe":
+            return self.vgg(pixels.flip(1) - pixels.new_tensor(CAFFE_MEANS).view(3, 1, 1))
+        found = self.vgg(imagenet_normalised(pixels / 256))
+        return {name: self.config.feature_scale * feature for name, feature in found.items()}
+
+    def _rematch(self, features: dict[str, Tensor]) -> None:
+        for layer, sources in self.sources.items():
+            places = self.queries[layer]
+            index = pieces.match(pieces.cut(features[layer], places), sources, CHUNK)
+            self.matches[layer] = pieces.blend(sources[index], places, tuple(features[layer].shape[-2:]))
+
+    def _sources(self, base: Tensor, features: dict[str, Tensor], banned: Tensor) -> dict[str, Tensor]:
+        """Layer -> patches (S, C * 9) of all variants of the base that contain nothing banned; S is at least 1."""
+        found: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
+        for variant in variants(self.config):
+            image, blocked = (base, banned) if variant == Variant() else variant.apply(base, banned)
+            if min(image.shape[-2:]) < SMALLEST_SIDE:
+                continue
+            seen = features if image is base else self.features(image)
+            for layer in self.layers:
+                reach = REACHES[layer] if self.config.source_exclusion == "receptive_field" else 0
+                places = pieces.grid(*seen[layer].shape[-2:], device=base.device)
+                usable = ~pieces.touching(_cells(dilate(blocked, reach), layer), places)
+                found[layer].append(pieces.cut(seen[layer], pieces.select(places, usable)))
+        stacked = {layer: torch.cat(parts) for layer, parts in found.items()}
+        return {layer: sources for layer, sources in stacked.items() if len(sources)}
+
+
+def minimise(energy: Energy, start: Tensor, free: Tensor, iterations: int) -> Tensor:
+    """L-BFGS over the free pixels from `start`, (1, 3, h, w) in [0, 256]; the others stay as they are.
+
+    Matches are those of the start, taken anew every `rematch_every` evaluations if that is not 0. Step 1 without line
+    search, as the authors'; such a run may diverge, and one that ends above its start gives the start back.
+    """
+    pixels = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [pixels], lr=1.0, max_iter=iterations, history_size=25, tolerance_grad=0.0, tolerance_change=0.0
+    )
+    every = energy.config.rematch_every
+    seen: list[float] = []
+
+    def evaluate() -> Tensor:
+        rematch = not seen or (every > 0 and len(seen) % every == 0)
+        optimizer.zero_grad()
+        total = energy(pixels, rematch=rematch)
+        total.backward()
+        pixels.grad.mul_(free)
+        seen.append(total.item())
+        return total
+
+    optimizer.step(evaluate)
+    with torch.no_grad():
+        last = energy(pixels).item()
+    return pixels.detach() if math.isfinite(last) and last <= seen[0] else start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A turned and zoomed copy of an image. angle: degrees; zoom: factor of both sides."""
+
+    angle: float = 0.0
+    zoom: float = 1.0
+
+    def apply(self, image: Tensor, banned: Tensor) -> tuple[Tensor, Tensor]:
+        """The copy, and what of it is banned, made up from beyond the border, or mixed with either. (1, _, h, w)."""
+        height, width = image.shape[-2:]
+        size = (round(height * self.zoom), round(width * self.zoom))
+        cosine, sine = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
+        turn = [[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]]
+        points = F.affine_grid(image.new_tensor([turn]), [1, 1, *size], align_corners=False)
+        copy = F.grid_sample(image, points, padding_mode="reflection", align_corners=False)
+        usable = F.grid_sample(1 - banned, points, padding_mode="zeros", align_corners=False)
+        return copy, (usable < 1 - 1e-3).to(image.dtype)
+
+
+def variants(config: Config) -> list[Variant]:
+    """The untouched one first, then all others."""
+    angles = (0.0, -config.source_angle, config.source_angle) if config.source_angle else (0.0,)
+    zooms = (1.0, 1 / config.source_zoom, config.source_zoom) if config.source_zoom != 1 else (1.0,)
+    return [Variant(angle=angle, zoom=zoom) for angle in angles for zoom in zooms]
+
+
+def to_pixels(image: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 256], as the authors'; 255 it is not."""
+    return (image + 1) * 128
+
+
+def from_pixels(pixels: Tensor) -> Tensor:
+    """[0, 256] -> [-1, 1]."""
+    return pixels / 128 - 1
+
+
+def dilate(mask: Tensor, radius: int) -> Tensor:
+    """(N, 1, H, W): 1 where a pixel of the mask lies within `radius` rows and columns."""
+    if not radius:
+        return mask
+    rows = F.max_pool2d(mask, (2 * radius + 1, 1), stride=1, padding=(radius, 0))
+    return F.max_pool2d(rows, (1, 2 * radius + 1), stride=1, padding=(0, radius))
+
+
+def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image, size, mode="bilinear", antialias=True)
+
+
+def _cells(mask: Tensor, layer: str) -> Tensor:
+    """The mask as a layer's cells see it: 1 where any pixel of a cell's own block is 1."""
+    return F.max_pool2d(mask, STRIDES[layer])
