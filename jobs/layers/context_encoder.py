@@ -1,4 +1,4 @@
-"""Context Encoder's networks, on which Neural Patch Synthesis builds: encoder, bottleneck, decoder, discriminator."""
+"""Context Encoder's networks, regions and squared error, on which Neural Patch Synthesis builds."""
 
 from __future__ import annotations
 
@@ -109,6 +109,40 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.score(self.stages(image)).flatten(1)
+
+
+def central_half(image: Tensor) -> Tensor:
+    """The middle half of each side: (N, C, S, S) -> (N, C, S / 2, S / 2)."""
+    quarter = image.shape[-1] // 4
+    return image[..., quarter:-quarter, quarter:-quarter]
+
+
+def central_hole(mask: Tensor, overlap: int) -> Tensor:
+    """The centre variant's hole in a mask's shape: the central half less `overlap` pixels on each side."""
+    hole = torch.zeros_like(mask)
+    border = mask.shape[-1] // 4 + overlap
+    hole[..., border:-border, border:-border] = 1.0
+    return hole
+
+
+def overlap_weights(size: int, overlap: int, overlap_weight: float) -> Tensor:
+    """The weight of each predicted pixel: overlap_weight on the ring that overlaps known context, 1 inside.
+
+    Pathak et al., CVPR 2016, Sec. 5.1. Returns (1, 1, size, size); the ring is `overlap` pixels wide.
+    """
+    weights = torch.full((1, 1, size, size), overlap_weight)
+    weights[..., overlap : size - overlap, overlap : size - overlap] = 1.0
+    return weights
+
+
+def reconstruction(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean over all elements of the weighted squared error; the weights are not normalised.
+
+    prediction, target: (N, 3, H, W) in [-1, 1]; weights: broadcastable to them. The authors' code weights the gradient
+    of the plain mean, which is the gradient of this.
+    """
+    error = (prediction - target).square()
+    return error.mean() if weights is None else (weights * error).mean()
 
 
 def _stage_widths(size: int, width: int) -> list[int]:

@@ -8,12 +8,15 @@ from torch.nn import functional as F
 
 from jobs.batches import Batch
 from jobs.generators.context_encoder import Config
-from jobs.generators.context_encoder.losses import (
+from jobs.generators.context_encoder.losses import reconstruction_in_hole
+from jobs.layers.context_encoder import (
+    Discriminator,
+    Generator,
+    central_half,
+    central_hole,
     overlap_weights,
     reconstruction,
-    reconstruction_in_hole,
 )
-from jobs.layers.context_encoder import Discriminator, Generator
 from jobs.losses import bce_fake, bce_real
 from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update
 
@@ -37,10 +40,10 @@ def build(config: Config) -> Recipe:
     ring = overlap_weights(predicted_size, config.overlap, config.overlap_weight)
 
     def hole(batch: Batch) -> Tensor:
-        return _central_hole(batch.mask, config.overlap) if is_centre else batch.mask
+        return central_hole(batch.mask, config.overlap) if is_centre else batch.mask
 
     def target(batch: Batch) -> Tensor:
-        return _central_half(batch.image) if is_centre else batch.image
+        return central_half(batch.image) if is_centre else batch.image
 
     def forward(networks: Networks, batch: Batch) -> Outputs:
         return {"prediction": networks["generator"](batch.image, hole(batch))}
@@ -97,17 +100,3 @@ def build(config: Config) -> Recipe:
         inpaint=inpaint,
         batch_size=config.batch_size,
     )
-
-
-def _central_half(image: Tensor) -> Tensor:
-    """The middle half of each side: (N, C, S, S) -> (N, C, S / 2, S / 2)."""
-    quarter = image.shape[-1] // 4
-    return image[..., quarter:-quarter, quarter:-quarter]
-
-
-def _central_hole(mask: Tensor, overlap: int) -> Tensor:
-    """The centre variant's hole in a mask's shape: the central half less `overlap` pixels on each side."""
-    hole = torch.zeros_like(mask)
-    border = mask.shape[-1] // 4 + overlap
-    hole[..., border:-border, border:-border] = 1.0
-    return hole

@@ -1,28 +1,8 @@
-"""Neural Patch Synthesis's own losses: those of the content network, and the three terms of the texture energy."""
+"""Neural Patch Synthesis's own losses: the three terms of the texture energy."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-
-
-def overlap_weights(size: int, overlap: int, overlap_weight: float) -> Tensor:
-    """The weight of each predicted pixel: overlap_weight on the ring that overlaps known context, 1 inside.
-
-    Authors' training code of the content network. Returns (1, 1, size, size); the ring is `overlap` pixels wide.
-    """
-    weights = torch.full((1, 1, size, size), overlap_weight)
-    weights[..., overlap : size - overlap, overlap : size - overlap] = 1.0
-    return weights
-
-
-def reconstruction(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean over all elements of the weighted squared error; the weights are not normalised.
-
-    prediction, target: (N, 3, H, W) in [-1, 1]; weights: broadcastable to them.
-    """
-    error = (prediction - target).square()
-    return error.mean() if weights is None else (weights * error).mean()
 
 
 def content(features: Tensor, target: Tensor, cells: Tensor | None = None) -> Tensor:

@@ -9,9 +9,15 @@ from torch.optim import Adam
 
 from jobs.batches import Batch
 from jobs.generators.neural_patch_synthesis import Config
-from jobs.generators.neural_patch_synthesis.losses import overlap_weights, reconstruction
 from jobs.generators.neural_patch_synthesis.texture import build_vgg, refine
-from jobs.layers.context_encoder import Discriminator, Generator
+from jobs.layers.context_encoder import (
+    Discriminator,
+    Generator,
+    central_half,
+    central_hole,
+    overlap_weights,
+    reconstruction,
+)
 from jobs.losses import bce_fake, bce_real
 from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, composite
 
@@ -36,10 +42,10 @@ def build(config: Config) -> Recipe:
     vgg = build_vgg(config) if config.has_texture_stage else None
 
     def target(batch: Batch) -> Tensor:
-        return _central_half(batch.image) if is_centre else batch.image
+        return central_half(batch.image) if is_centre else batch.image
 
     def forward(networks: Networks, batch: Batch) -> Outputs:
-        hole = _central_hole(batch.mask, config.overlap) if is_centre else batch.mask
+        hole = central_hole(batch.mask, config.overlap) if is_centre else batch.mask
         return {"prediction": networks["generator"](batch.image, hole)}
 
     def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
@@ -106,7 +112,7 @@ def _predict_content(generator: torch.nn.Module, batch: Batch, config: Config) -
 
 def _centre_content(generator: torch.nn.Module, image: Tensor, mask: Tensor, config: Config) -> Tensor:
     """The square's prediction, laid into the image (N, 3, S, S)."""
-    hole = _central_hole(mask, config.overlap)
+    hole = central_hole(mask, config.overlap)
     if (mask > hole).any():
         first = config.image_size // 4 + config.overlap
         rule = f"rows and columns {first} to {config.image_size - first - 1} of {config.image_size}"
@@ -115,17 +121,3 @@ def _centre_content(generator: torch.nn.Module, image: Tensor, mask: Tensor, con
     laid = image.clone()
     laid[..., quarter:-quarter, quarter:-quarter] = generator(image, hole)
     return laid
-
-
-def _central_half(image: Tensor) -> Tensor:
-    """The middle half of each side: (N, C, S, S) -> (N, C, S / 2, S / 2)."""
-    quarter = image.shape[-1] // 4
-    return image[..., quarter:-quarter, quarter:-quarter]
-
-
-def _central_hole(mask: Tensor, overlap: int) -> Tensor:
-    """The centre variant's hole in a mask's shape: the central half less `overlap` pixels on each side."""
-    hole = torch.zeros_like(mask)
-    border = mask.shape[-1] // 4 + overlap
-    hole[..., border:-border, border:-border] = 1.0
-    return hole

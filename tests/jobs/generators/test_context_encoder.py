@@ -11,13 +11,15 @@ from torch.nn import functional as F
 
 from jobs.batches import Batch
 from jobs.generators.context_encoder import Config
-from jobs.generators.context_encoder.losses import (
+from jobs.generators.context_encoder.losses import reconstruction_in_hole
+from jobs.generators.context_encoder.recipe import build
+from jobs.layers.context_encoder import (
+    ChannelwiseFullyConnected,
+    Discriminator,
+    Generator,
     overlap_weights,
     reconstruction,
-    reconstruction_in_hole,
 )
-from jobs.generators.context_encoder.recipe import build
-from jobs.layers.context_encoder import ChannelwiseFullyConnected, Discriminator, Generator
 from jobs.losses import bce_real
 from tests.jobs.generators.test_contract import inpaint, make_batch, run_step, start_phase
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from jobs.batches import Batch
 from jobs.generators.neural_patch_synthesis import PARAMETERS, Config, losses, patches, texture
 from jobs.generators.neural_patch_synthesis.recipe import build
+from jobs.layers.context_encoder import overlap_weights, reconstruction
 from jobs.layers.vgg import VGG19
 from jobs.losses import bce_fake, bce_real
 from jobs.recipe import composite
@@ -481,7 +482,7 @@ def test_the_centre_variant_fills_its_square_alone(size):
 
 
 def test_training_terms_are_the_codes():
-    ring = losses.overlap_weights(64, 4, 10.0)
+    ring = overlap_weights(64, 4, 10.0)
     assert ring.sum() == 10 * (64**2 - 56**2) + 56**2 == 12_736
     for variant in ("random", "centre"):
         recipe, batch = make_recipe(variant=variant), make_batch((64, 64))
@@ -491,7 +492,7 @@ def test_training_terms_are_the_codes():
         prediction = recipe.networks["generator"](batch.image, hole)
         torch.testing.assert_close(outputs["prediction"], prediction)
         real = batch.image if variant == "random" else batch.image[..., 16:48, 16:48]
-        weights = torch.ones(1, 1, 64, 64) if variant == "random" else losses.overlap_weights(32, 4, 10.0)
+        weights = torch.ones(1, 1, 64, 64) if variant == "random" else overlap_weights(32, 4, 10.0)
         judge = recipe.networks["generator_d"]
         d_terms, g_terms = (update.terms(recipe.networks, batch, outputs) for update in phase.updates)
         torch.testing.assert_close(d_terms["d_real"], bce_real(judge(real)))
@@ -499,7 +500,7 @@ def test_training_terms_are_the_codes():
         expected = 0.999 * (weights * (prediction - real).square()).mean()
         torch.testing.assert_close(g_terms["reconstruction"], expected)
         torch.testing.assert_close(g_terms["adversarial"], 0.001 * bce_real(judge(prediction)))
-    assert losses.reconstruction(torch.full((1, 3, 2, 2), 3.0), torch.ones(1, 3, 2, 2)).item() == 4.0
+    assert reconstruction(torch.full((1, 3, 2, 2), 3.0), torch.ones(1, 3, 2, 2)).item() == 4.0
 
 
 def test_defaults_are_the_codes():
