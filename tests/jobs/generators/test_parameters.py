@@ -8,7 +8,7 @@ import torch
 from jobs.generators import card, load, names
 
 PUBLISHED = {
-    "coherence_priors": {"generator": 61_911_735, "texture_d": 2_772_929, "semantics_d": 2_772_929},
+    "coherence_priors": {"generator": 61_911_735, "texture_d": 2_772_929, "structure_d": 2_772_929},
     "context_encoder": {"generator": 6_048_640, "generator_d": 2_831_232},
     "csa": {"rough": 54_419_459, "generator": 77_692_291, "generator_d": 2_766_529, "features_d": 10_487_296},
     "deepfill_v1": {"generator": 3_601_542, "global_d": 2_733_441, "local_d": 4_339_329},

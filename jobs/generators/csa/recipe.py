@@ -1,0 +1,143 @@
+"""CSA, ready to train: one phase, both discriminators, then both generators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jobs.batches import Batch
+from jobs.generators.csa import Config
+from jobs.generators.csa.attention import CoherentSemanticAttention
+from jobs.generators.csa.losses import consistency, relativistic
+from jobs.generators.csa.networks import FeatureDiscriminator, RefinementNetwork, RoughNetwork
+from jobs.layers.discriminators import PatchDiscriminator
+from jobs.layers.padding import crop, pad_to_multiple
+from jobs.layers.vgg import VGG16, imagenet_normalised
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update
+
+__all__ = ["Config", "build"]
+
+
+def build(config: Config) -> Recipe:
+    """CSA with fresh weights, drawn from torch's global generator.
+
+    Without `feature_adversarial_weight` there is no feature discriminator; without `consistency_weight`, too, no VGG.
+    """
+    attention = CoherentSemanticAttention(norm=config.norm, clamp=config.clamp, solver=config.solver)
+    shape = {"width": config.width, "levels": config.levels, "fill": config.fill}
+    networks: dict[str, nn.Module] = {
+        "rough": RoughNetwork(**shape),
+        "generator": RefinementNetwork(**shape, attention=attention),
+        "generator_d": PatchDiscriminator(3, config.d_width, spectral=False, norm=True),
+    }
+    if config.feature_adversarial_weight:
+        networks["features_d"] = FeatureDiscriminator(width=config.d_width, strides=config.feature_d)
+
+    def inpaint(networks: Networks, batch: Batch) -> Outputs:
+        size, multiple = batch.image.shape[-2:], 2**config.levels
+        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
+        image, mask = pad_to_multiple(batch.image, multiple), pad_to_multiple(batch.mask, multiple)
+        rough = networks["rough"](image, mask)
+        refined = networks["generator"](rough, image, mask)[0]
+        return {"output": crop(refined.clamp(-1, 1), *size), "rough": crop(rough, *size)}
+
+    rates = {n: config.d_learning_rate if n.endswith("_d") else config.learning_rate for n in networks}
+    discriminators = tuple(n for n in networks if n.endswith("_d"))
+    joint = Phase(
+        name="joint",
+        steps=config.steps,
+        forward=_forward(config),
+        updates=(
+            Update(networks=discriminators, terms=_discriminator_terms),
+            Update(networks=("rough", "generator"), terms=_generator_terms(config)),
+        ),
+        learning_rates={n: _decaying(rate, config) for n, rate in rates.items()},
+    )
+    betas = (config.beta1, config.beta2)
+    return Recipe(
+        networks=networks,
+        optimizers={n: torch.optim.Adam(net.parameters(), rates[n], betas) for n, net in networks.items()},
+        phases=(joint,),
+        inpaint=inpaint,
+        batch_size=config.batch_size,
+    )
+
+
+def _forward(config: Config) -> Callable[[Networks, Batch], Outputs]:
+    """What the updates share: all that the generators return, and VGG-16's features of the real and the refined image.
+
+    "real_features" and "fake_features": (N, 256, H / 8, W / 8), if there is a feature discriminator; "target", relu4_3
+    of the real image, (N, 512, H / 8, W / 8), if there is a consistency loss.
+    """
+    judges, compares = bool(config.feature_adversarial_weight), bool(config.consistency_weight)
+    real_layers = ("pool3",) * judges + ("relu4_3",) * compares
+    real_vgg = VGG16(real_layers, config.features, config.features_seed) if real_layers else None
+    # A network of its own for fakes: of them nothing beyond pool3 is looked at.
+    fake_vgg = VGG16(("pool3",), config.features, config.features_seed) if judges else None
+
+    def seen(image: Tensor) -> Tensor:
+        return imagenet_normalised((image + 1) / 2) if config.vgg_norm == "imagenet" else image
+
+    def forward(networks: Networks, batch: Batch) -> Outputs:
+        rough = networks["rough"](batch.image, batch.mask)
+        refined, attended, decoded, hole = networks["generator"](rough, batch.image, batch.mask)
+        outputs = {"rough": rough, "refined": refined, "attended": attended, "decoded": decoded, "hole": hole}
+        if real_vgg is not None:
+            with torch.no_grad():
+                real = real_vgg(seen(batch.image))
+            outputs |= {name: real[layer] for name, layer in (("real_features", "pool3"), ("target", "relu4_3"))
+                        if layer in real}  # fmt: skip
+        if fake_vgg is not None:
+            outputs["fake_features"] = fake_vgg(seen(refined))["pool3"]
+        return outputs
+
+    return forward
+
+
+def _discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+    # The halves are the code's, beside those in the loss itself.
+    real, fake = networks["generator_d"](torch.cat((batch.image, outputs["refined"].detach()))).chunk(2)
+    terms = {"d_image": 0.5 * relativistic(real, fake)}
+    if "features_d" in networks:
+        both = torch.cat((outputs["real_features"], outputs["fake_features"].detach()))
+        real, fake = networks["features_d"](both).chunk(2)
+        terms["d_features"] = 0.5 * relativistic(real, fake)
+    return terms
+
+
+def _generator_terms(config: Config) -> Callable[[Networks, Batch, Outputs], Terms]:
+    def adversarial(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+        with torch.no_grad():  # the scores of real images are constants here; no graph is kept for them
+            wanted = discriminator(real)
+        return relativistic(discriminator(fake), wanted)
+
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        refined = outputs["refined"]
+        found = {
+            "rough_l1": config.l1_weight * F.l1_loss(outputs["rough"], batch.image),
+            "refined_l1": config.l1_weight * F.l1_loss(refined, batch.image),
+            "adversarial": config.adversarial_weight * adversarial(networks["generator_d"], batch.image, refined),
+        }
+        if "target" in outputs:
+            maps = (outputs["attended"], outputs["decoded"])
+            found["consistency"] = config.consistency_weight * consistency(maps, outputs["target"], outputs["hole"])
+        if "features_d" in networks:
+            loss = adversarial(networks["features_d"], outputs["real_features"], outputs["fake_features"])
+            found["feature_adversarial"] = config.feature_adversarial_weight * loss
+        return found
+
+    return terms
+
+
+def _decaying(rate: float, config: Config) -> Callable[[int], float]:
+    """The rate of a step: constant at first, then lower by the same amount from epoch to epoch; 0 in the last."""
+    epochs = -(-config.steps // config.steps_per_epoch)
+
+    def at(step: int) -> float:
+        decayed = max(0, step // config.steps_per_epoch + 1 - config.constant_epochs)
+        return rate * max(0.0, 1 - decayed / max(1, epochs - config.constant_epochs))
+
+    return at
