@@ -1,0 +1,238 @@
+"""SPL's generator: image encoder, semantic prior learner, modulated middle and decoder. Images inside are in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from jobs.generators.spl.normalization import BasicRegionNorm, LearnableRegionNorm
+from jobs.layers.normalization import SPADE
+
+
+class EncoderStage(nn.Module):
+    """ReLU(RN-B(convolution)). forward(features, mask): (N, C, H, W) and (N, 1, any, any), 1 = hole."""
+
+    def __init__(self, conv: nn.Module, channels: int, *, region_bias: bool) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = BasicRegionNorm(channels, region_bias=region_bias)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(features), mask))
+
+
+class ResidualDenseBlock(nn.Module):
+    """x + conv1x1([x, y_1, ..., y_n]), where y_i = ReLU(conv3x3([x, y_1, ..., y_(i-1)])) has `growth` channels.
+
+    forward(features): (N, channels, H, W), any range. Returns the same shape.
+    """
+
+    def __init__(self, channels: int, *, growth: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Conv2d(channels + number * growth, growth, 3, padding=1) for number in range(layers)
+        )
+        self.fusion = nn.Conv2d(channels + layers * growth, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        grown = features
+        for layer in self.layers:
+            grown = torch.cat((grown, F.relu(layer(grown))), dim=1)
+        return features + self.fusion(grown)
+
+
+class FusionConv2d(nn.Conv2d):
+    """A 1x1 convolution of maps in series, without putting them side by side first.
+
+    The convolution is linear: it is the sum of what slices of its weight make of each map. At the paper's size that
+    saves a copy of 4096 channels, 64 MiB per image of 256 x 256.
+    forward(maps): num_maps times (N, channels, H, W), any range. Returns (N, out_channels, H, W).
+    """
+
+    def __init__(self, channels: int, num_maps: int, out_channels: int) -> None:
+        super().__init__(num_maps * channels, out_channels, 1)
+        self.num_maps = num_maps
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        first, *others = self.weight.chunk(self.num_maps, dim=1)
+        total = F.conv2d(maps[0], first, self.bias)
+        for features, weight in zip(maps[1:], others, strict=True):
+            total = total + F.conv2d(features, weight)
+        return total
+
+
+class ResidualBlock(nn.Module):
+    """x + conv3x3(ReLU(conv3x3(x))), reflection padding, no norm, no activation after the sum.
+
+    forward(features): (N, channels, H, W), H and W at least 2. Returns the same shape.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            nn.ReLU(),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.block(features)
+
+
+class ModulatedBlock(nn.Module):
+    """x + conv(ReLU(SPADE(conv(ReLU(SPADE(x)))))), 3x3, the first with dilation 2; no activation after the sum.
+
+    forward(features, layout): (N, channels, H, W) twice, any range, H and W at least 3. Returns the same shape.
+    """
+
+    def __init__(self, channels: int, *, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = SPADE(channels, channels, hidden)
+        self.conv1 = nn.Sequential(nn.ReflectionPad2d(2), nn.Conv2d(channels, channels, 3, dilation=2))
+        self.norm2 = SPADE(channels, channels, hidden)
+        self.conv2 = nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3))
+
+    def forward(self, features: Tensor, layout: Tensor) -> Tensor:
+        inner = self.conv1(F.relu(self.norm1(features, layout)))
+        return features + self.conv2(F.relu(self.norm2(inner, layout)))
+
+
+class SemanticPriorLearner(nn.Module):
+    """Predict, from the enlarged image with a hole, what the teacher makes of the complete one.
+
+    forward(seen): (N, 4, 2H, 2W), image with a white hole in [0, 1] beside the mask, H and W multiples of 4.
+    Returns the layout, (N, 4 * width, H/4, W/4), which modulates the generator, and the predicted prior,
+    (N, prior_channels, H/4, W/4), a linear function of it place by place.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        prior_channels: int,
+        growth: int,
+        dense_blocks: int,
+        dense_layers: int,
+        residual_blocks: int,
+        checkpoint_blocks: bool,
+    ) -> None:
+        super().__init__()
+        wide = 4 * width
+        self.checkpoint_blocks = checkpoint_blocks
+        self.encoder = nn.Sequential(
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(4, width, 7),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(2 * width, wide, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(wide, wide, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.1),
+        )
+        self.conv = nn.Conv2d(wide, wide, 3, padding=1)
+        self.dense = nn.ModuleList(
+            ResidualDenseBlock(wide, growth=growth, layers=dense_layers) for _ in range(dense_blocks)
+        )
+        self.fusion = FusionConv2d(wide, dense_blocks, wide)
+        self.fused = nn.Conv2d(wide, wide, 3, padding=1)
+        self.residual = nn.Sequential(*(ResidualBlock(wide) for _ in range(residual_blocks)))
+        self.head = nn.Conv2d(wide, prior_channels, 1)
+
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        encoded = self.encoder(seen)
+        maps = [self.conv(encoded)]
+        for block in self.dense:
+            maps.append(_run(block, maps[-1], checkpointed=self.checkpoint_blocks))
+        # The sum takes the encoder's output, not what the first 3x3 convolution made of it.
+        layout = self.residual(self.fused(self.fusion(maps[1:])) + encoded)
+        return layout, self.head(layout)
+
+
+class Generator(nn.Module):
+    """Fill the hole under the guidance of semantics that are predicted along with it.
+
+    Zhang et al., "Context-Aware Image Inpainting with Learned Semantic Priors", IJCAI 2021.
+    width: channels of the first layers; dense_blocks, dense_layers, growth: of the prior learner's residual dense
+        blocks; residual_blocks: its plain ones; modulated_blocks, hidden: of the middle, and the channels inside SPADE.
+    checkpoint_blocks: forget what is inside dense and modulated blocks and compute it again in the backward pass.
+    forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole; H and W multiples of 4, at least
+        12. What stands under the hole is not read. Returns the image, (N, 3, H, W) in (-1, 1), and the predicted
+        prior, (N, prior_channels, H/4, W/4). Raises ValueError for another H or W.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        prior_channels: int,
+        growth: int,
+        dense_blocks: int,
+        dense_layers: int,
+        residual_blocks: int,
+        modulated_blocks: int,
+        hidden: int,
+        threshold: float,
+        region_bias: bool = False,
+        checkpoint_blocks: bool = False,
+    ) -> None:
+        super().__init__()
+        narrow, middle, wide = width, 2 * width, 4 * width
+        self.checkpoint_blocks = checkpoint_blocks
+        first = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(3, narrow, 7))
+        self.encoder = nn.ModuleList(
+            (
+                EncoderStage(first, narrow, region_bias=region_bias),
+                EncoderStage(nn.Conv2d(narrow, middle, 4, stride=2, padding=1), middle, region_bias=region_bias),
+                EncoderStage(nn.Conv2d(middle, wide, 4, stride=2, padding=1), wide, region_bias=region_bias),
+            )
+        )
+        self.semantics = SemanticPriorLearner(
+            width=width,
+            prior_channels=prior_channels,
+            growth=growth,
+            dense_blocks=dense_blocks,
+            dense_layers=dense_layers,
+            residual_blocks=residual_blocks,
+            checkpoint_blocks=checkpoint_blocks,
+        )
+        self.middle = nn.ModuleList(ModulatedBlock(wide, hidden=hidden) for _ in range(modulated_blocks))
+        self.decoder = nn.Sequential(
+            nn.Conv2d(wide, 4 * middle, 3, padding=1),
+            nn.PixelShuffle(2),
+            LearnableRegionNorm(threshold),
+            nn.ReLU(),
+            nn.Conv2d(middle, 4 * narrow, 3, padding=1),
+            nn.PixelShuffle(2),
+            LearnableRegionNorm(threshold),
+            nn.ReLU(),
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(narrow, 3, 7),
+            nn.Tanh(),
+        )
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = image.shape[-2:]
+        if height % 4 or width % 4 or min(height, width) < 12:
+            raise ValueError(f"SPL's H and W must be multiples of 4, at least 12, got {height} x {width}")
+        white = (image + 1) / 2 * (1 - mask) + mask
+        features = white
+        for stage in self.encoder:
+            features = stage(features, mask)
+        seen = F.interpolate(torch.cat((white, mask), dim=1), scale_factor=2, mode="nearest")
+        layout, prior = self.semantics(seen)
+        for block in self.middle:
+            features = _run(block, features, layout, checkpointed=self.checkpoint_blocks)
+        return self.decoder(features), prior
+
+
+def _run(block: nn.Module, *inputs: Tensor, checkpointed: bool) -> Tensor:
+    if checkpointed and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)

@@ -1,0 +1,84 @@
+"""Region normalisation: hole and known part of a feature map are normalised each on its own.
+
+Yu et al., "Region Normalization for Image Inpainting", AAAI 2020, in the form of SPL's code.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def region_norm(features: Tensor, region: Tensor, eps: float = 1e-5) -> Tensor:
+    """Take off the mean and divide out the deviation of the region each place belongs to, per sample and channel.
+
+    sum_r M_r (x - mu_r) / sqrt(var_r + eps / p_r), r = hole, known; mu_r and var_r (biased) are of that region alone,
+    p_r is its share of the map. This is the authors' two passes (the other region filled with mu_r, instance
+    normalisation, the factor sqrt(p_r)) in closed form. eps is divided by p_r, not as it is: a hole that is painted one
+    colour has hardly any variance, and a small one would come out larger by orders of magnitude.
+    features: (N, C, H, W), any range; region: (N, 1, H, W), 0 or 1, one per sample, no gradient. Returns (N, C, H, W).
+    An empty region adds nothing. Statistics are at least float32, variances are sums of squares of what is centred.
+    """
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    with torch.autocast(features.device.type, enabled=False):
+        hole = region.to(dtype)
+        members = torch.cat((hole, 1 - hole), dim=1).flatten(2)  # (N, 2, P): sums over regions are products with it
+        counts = members.sum(2).clamp_min(1)[:, None]  # (N, 1, 2), an empty region as one place
+        places = members.shape[2]
+        flat = features.to(dtype).flatten(2)  # (N, C, P)
+        means = torch.bmm(flat, members.transpose(1, 2)) / counts  # (N, C, 2)
+        centred = torch.baddbmm(flat, means, members, alpha=-1)
+        variances = torch.bmm(centred.square(), members.transpose(1, 2)) / counts
+        scales = torch.rsqrt(variances + eps * places / counts)
+        normalised = centred * torch.bmm(scales, members)
+    return normalised.view_as(features).to(features.dtype)
+
+
+class BasicRegionNorm(nn.Module):
+    """RN-B: region normalisation with a scale of each region's own, for maps whose hole is known.
+
+    forward(features, mask): features (N, channels, h, w), any range; mask (N, 1, H, W), 1 = hole, resized to the
+    features by taking the nearest, which may lose a thin stroke. Returns (N, channels, h, w):
+    RN(x) (1 + gamma of the place's region) + beta. All parameters start at 0.
+    region_bias: add each region's beta there only, as the paper of region normalisation has it; SPL's code adds both
+        betas everywhere, so that only their sum matters.
+    """
+
+    def __init__(self, channels: int, *, region_bias: bool = False) -> None:
+        super().__init__()
+        self.region_bias = region_bias
+        self.hole_gamma = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.hole_beta = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.known_gamma = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.known_beta = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        region = F.interpolate(mask, features.shape[-2:], mode="nearest")
+        inside = region == 1
+        normalised = region_norm(features, region) * (1 + torch.where(inside, self.hole_gamma, self.known_gamma))
+        if self.region_bias:
+            return normalised + torch.where(inside, self.hole_beta, self.known_beta)
+        return normalised + self.hole_beta + self.known_beta
+
+
+class LearnableRegionNorm(nn.Module):
+    """RN-L: region normalisation that finds its regions itself, for maps that carry no mask any more.
+
+    forward(features): (N, C, H, W), any range. Returns the same shape: RN(x) (1 + gamma(q)) + beta(q), where q,
+    (N, 1, H, W) in (0, 1), says how much a place looks like a hole and q >= threshold is the region. No gradient flows
+    through that comparison; q learns through gamma and beta, one value per place for all channels.
+    Freshly initialised, q is near 0.5 and the region is empty: then it is an instance normalisation.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.likeness = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.gamma = nn.Conv2d(1, 1, 7, padding=3)
+        self.beta = nn.Conv2d(1, 1, 7, padding=3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        q = torch.sigmoid(self.likeness(torch.cat((features.mean(1, True), features.amax(1, True)), dim=1)))
+        region = (q.detach() >= self.threshold).to(features.dtype)
+        return region_norm(features, region) * (1 + self.gamma(q)) + self.beta(q)
