@@ -18,12 +18,12 @@ def bce_real(logits: Tensor) -> Tensor:
     The discriminator's term on real images, and the generator's on its own: the non-saturating form. Goodfellow et al.,
     "Generative Adversarial Nets", 2014, Eq. 1 and end of Sec. 3.
     """
-    return F.softplus(-logits).mean()
+    return F.softplus(-_wide(logits)).mean()
 
 
 def bce_fake(logits: Tensor) -> Tensor:
     """-log(1 - D), the mean over all scores: binary cross-entropy with label 0. logits: any shape. Detach the fakes."""
-    return F.softplus(logits).mean()
+    return F.softplus(_wide(logits)).mean()
 
 
 def hinge_real(scores: Tensor) -> Tensor:
@@ -31,17 +31,17 @@ def hinge_real(scores: Tensor) -> Tensor:
 
     Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, Eq. 16.
     """
-    return F.relu(1 - scores).mean()
+    return F.relu(1 - _wide(scores)).mean()
 
 
 def hinge_fake(scores: Tensor) -> Tensor:
     """max(0, 1 + D), the mean over all scores: the discriminator's term on fakes. scores: any shape. Detach them."""
-    return F.relu(1 + scores).mean()
+    return F.relu(1 + _wide(scores)).mean()
 
 
 def hinge_generator(scores: Tensor) -> Tensor:
     """-mean(D), the generator's term beside the hinge (Miyato et al. 2018, Eq. 17). scores: any shape."""
-    return -scores.mean()
+    return -_wide(scores).mean()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def gram(features: Tensor) -> Tensor:
     """F F^T / (C H W), the correlations of the channels: (N, C, H, W) -> (N, C, C), in float32 at least."""
     # Half precision would round away what the style loss lives on, the difference of two nearly equal sums.
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.to(torch.promote_types(features.dtype, torch.float32)).flatten(2)  # (N, C, H*W)
+        flat = _wide(features).flatten(2)  # (N, C, H*W)
         return flat @ flat.transpose(1, 2) / flat[0].numel()
 
 
@@ -87,3 +87,8 @@ def style(features: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
     square. features, targets: the same layers, (N, C, H, W) each.
     """
     return perceptual([gram(feature) for feature in features], [gram(target) for target in targets])
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float32 at least: a mean of thousands of half-precision scores would be one of three digits."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

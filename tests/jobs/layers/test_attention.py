@@ -1,59 +1,8 @@
 import pytest
 import torch
-from torch.nn import functional as F
 
 from jobs.layers.attention import ContextualAttention
-
-
-def slow_attention(features, mask, *, fuse, scale, pool):
-    """The layer's equations, one sample and one pair of cells at a time. mask: 4 times the size of features."""
-    outputs = []
-    for sample, hole in zip(features, mask[:, 0], strict=True):
-        channels, height, width = sample.shape
-        h, w = height // 2, width // 2
-        cells = [(i, j) for i in range(h) for j in range(w)]
-        small = F.pad(sample[:, ::2, ::2], (1, 1, 1, 1))
-        large = F.pad(sample, (1, 1, 1, 1))
-        patches = [small[:, i : i + 3, j : j + 3].reshape(-1) for i, j in cells]
-
-        scores = {}
-        for p, query in enumerate(patches):
-            for k, key in enumerate(patches):
-                scores[p, k] = (query * key).sum() / max(key.square().sum().sqrt(), torch.tensor(1e-4))
-
-        def neighbours(scores, order):
-            """Add S[p-1, l-1] and S[p+1, l+1], where -1 and +1 go along `order`, a list of cell numbers."""
-            n = len(order)
-            place = {number: k for k, number in enumerate(order)}
-            fused = {}
-            for p, k in scores:
-                a, b = place[p], place[k]
-                steps = [d for d in (-1, 0, 1) if 0 <= a + d < n and 0 <= b + d < n]
-                fused[p, k] = sum(scores[order[a + d], order[b + d]] for d in steps)
-            return fused
-
-        if fuse:
-            scores = neighbours(scores, [i * w + j for i in range(h) for j in range(w)])
-            scores = neighbours(scores, [i * w + j for j in range(w) for i in range(h)])
-
-        def is_hole(i, j, hole=hole):
-            block = hole[8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
-            return bool(block.max() if pool == "max" else block[0, 0])
-
-        valid = []
-        for i, j in cells:
-            around = [(a, b) for a in range(i - 1, i + 2) for b in range(j - 1, j + 2) if 0 <= a < h and 0 <= b < w]
-            valid.append(0.0 if any(is_hole(a, b) for a, b in around) else 1.0)
-
-        canvas = torch.zeros(channels, height + 2, width + 2, dtype=sample.dtype)
-        for p, (i, j) in enumerate(cells):
-            exponentials = [torch.exp(scale * scores[p, k] * valid[k]) for k in range(len(cells))]
-            for k, (a, b) in enumerate(cells):
-                weight = exponentials[k] / sum(exponentials) * valid[k]
-                patch = weight * large[:, 2 * a : 2 * a + 4, 2 * b : 2 * b + 4]
-                canvas = canvas + F.pad(patch, (2 * j, width - 2 - 2 * j, 2 * i, height - 2 - 2 * i))
-        outputs.append(canvas[:, 1:-1, 1:-1] / 4)
-    return torch.stack(outputs)
+from tests.loops.contextual_attention import contextual_attention
 
 
 @pytest.mark.parametrize("pool", ["nearest", "max"])
@@ -70,7 +19,7 @@ def test_the_batched_layer_agrees_with_a_loop_over_its_equations(h, w, fuse, poo
 
     layer = ContextualAttention(fuse=fuse, softmax_scale=2.0, mask_pool=pool)
     fast = layer(features, features, mask)
-    slow = slow_attention(features, mask, fuse=fuse, scale=2.0, pool=pool)
+    slow = contextual_attention(features, mask, fuse=fuse, scale=2.0, pool=pool)
     torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
 
     cotangent = torch.randn(fast.shape, generator=generator, dtype=torch.float64)
