@@ -1,0 +1,157 @@
+"""Coherence priors, ready to train: image and segmentation first, then the two coherence losses beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from jobs.batches import Batch
+from jobs.generators.coherence_priors import Config
+from jobs.generators.coherence_priors.losses import one_hot, patch_coherence, straight_through_one_hot
+from jobs.generators.coherence_priors.networks import Generator
+from jobs.layers.discriminators import PatchDiscriminator
+from jobs.layers.padding import crop, pad_to_multiple
+from jobs.layers.semantic import (
+    SMALLEST_MULTIPLE,
+    check_labels,
+    cross_entropy_of_all_scales,
+    hole_cells,
+    l1_of_all_scales,
+)
+from jobs.layers.vgg import VGG19, imagenet_normalised
+from jobs.losses import hinge_fake, hinge_generator, hinge_real
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, composite
+
+__all__ = ["Config", "build"]
+
+PATCH_LAYER, PATCH_SCALE = "relu3_1", 2  # its cells are 2^2 pixels wide
+Losses = Callable[[Networks, Batch, Outputs], Terms]
+
+
+def build(config: Config) -> Recipe:
+    """Coherence priors with fresh weights, drawn from torch's global generator."""
+    networks = {
+        "generator": Generator(width=config.width, num_classes=config.num_classes),
+        "texture_d": PatchDiscriminator(3 + config.num_classes, config.d_width),
+        "structure_d": PatchDiscriminator(3 + config.num_classes, config.d_width),
+    }
+    betas = (config.beta1, config.beta2)
+    rates = {name: config.learning_rate if name == "generator" else config.d_learning_rate for name in networks}
+    return Recipe(
+        networks=networks,
+        optimizers={name: Adam(network.parameters(), rates[name], betas) for name, network in networks.items()},
+        phases=_phases(config, rates),
+        inpaint=_inpaint,
+        batch_size=config.batch_size,
+        columns=("semantics",),
+    )
+
+
+def _phases(config: Config, rates: dict[str, float]) -> tuple[Phase, Phase]:
+    def predict(networks: Networks, batch: Batch) -> Outputs:
+        check_labels(batch.semantics, config.num_classes)
+        return networks["generator"](batch.image, batch.mask)
+
+    def predict_and_compose(networks: Networks, batch: Batch) -> Outputs:
+        """Also "completed", I_c, and what discriminators see beside images: "layout", S_hat, and "true_layout", Y."""
+        outputs = predict(networks, batch)
+        layout = straight_through_one_hot(outputs["logits0"], batch.semantics)
+        return outputs | {
+            "completed": composite(outputs["image0"], batch.image, batch.mask),
+            "layout": layout,
+            "true_layout": one_hot(batch.semantics, config.num_classes, layout.dtype),
+        }
+
+    def supervised(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        return {
+            "l1": config.l1_weight * l1_of_all_scales(outputs, batch.image),
+            "segmentation": config.segmentation_weight * cross_entropy_of_all_scales(outputs, batch.semantics),
+        }
+
+    coherence = _coherence_terms(config)
+
+    def both(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        return supervised(networks, batch, outputs) | coherence(networks, batch, outputs)
+
+    return (
+        Phase(
+            name="supervised",
+            steps=config.supervised_steps,
+            forward=predict,
+            updates=(Update(networks=("generator",), terms=supervised),),
+            learning_rates=_halved(rates, config.halving_steps, 0, ("generator",)),
+        ),
+        Phase(
+            name="coherence",
+            steps=config.coherence_steps,
+            forward=predict_and_compose,
+            updates=(
+                Update(networks=("texture_d", "structure_d"), terms=_discriminator_terms),
+                Update(networks=("generator",), terms=both),
+            ),
+            learning_rates=_halved(rates, config.halving_steps, config.supervised_steps, tuple(rates)),
+        ),
+    )
+
+
+def _discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+    real = torch.cat((batch.image, outputs["true_layout"]), dim=1)
+    fake = torch.cat((outputs["completed"], outputs["layout"]), dim=1).detach()
+    # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+    pairs = torch.cat((real, fake))
+    terms: Terms = {}
+    for name in ("texture_d", "structure_d"):
+        scores = networks[name](pairs)
+        terms[f"{name}_real"] = hinge_real(scores[: len(real)])
+        terms[f"{name}_fake"] = hinge_fake(scores[len(real) :])
+    return terms
+
+
+def _coherence_terms(config: Config) -> Losses:
+    vgg = VGG19((PATCH_LAYER,), config.features, config.features_seed) if config.patch_weight else None
+
+    def structure(networks: Networks, outputs: Outputs) -> Tensor:
+        completed, layout = outputs["completed"], outputs["layout"]
+        # Each trains one side of its pair, or the two heads could agree on a wrong answer (inferred).
+        texture_scores = networks["texture_d"](torch.cat((completed, layout.detach()), dim=1))
+        structure_scores = networks["structure_d"](torch.cat((completed.detach(), layout), dim=1))
+        return hinge_generator(texture_scores) + hinge_generator(structure_scores)
+
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        found = {"structure": config.structure_weight * structure(networks, outputs)}
+        if vgg is not None:
+            with torch.no_grad():
+                real = vgg(_vgg_input(batch.image))[PATCH_LAYER]
+            generated = vgg(_vgg_input(outputs["completed"]))[PATCH_LAYER]
+            labels = batch.semantics[:, :: 2**PATCH_SCALE, :: 2**PATCH_SCALE]  # nearest
+            found["patch"] = config.patch_weight * patch_coherence(
+                generated, real, labels, hole_cells(batch.mask, PATCH_SCALE)
+            )
+        return found
+
+    return terms
+
+
+def _vgg_input(image: Tensor) -> Tensor:
+    return imagenet_normalised((image + 1) / 2)
+
+
+def _halved(
+    rates: dict[str, float], halving_steps: tuple[int, ...], first: int, names: tuple[str, ...]
+) -> dict[str, Callable[[int], float]]:
+    """Learning rates in a phase that starts at step `first` of the training; halving_steps count from step 0."""
+
+    def halved(rate: float) -> Callable[[int], float]:
+        return lambda step: rate * 0.5 ** sum(first + step >= halving for halving in halving_steps)
+
+    return {name: halved(rates[name]) for name in names}
+
+
+def _inpaint(networks: Networks, batch: Batch) -> Outputs:
+    # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
+    image, mask = (pad_to_multiple(tensor, SMALLEST_MULTIPLE) for tensor in (batch.image, batch.mask))
+    output = networks["generator"](image, mask, all_scales=False)["image0"]
+    return {"output": crop(output, *batch.image.shape[-2:])}

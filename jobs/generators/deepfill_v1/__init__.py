@@ -1,0 +1,127 @@
+"""Generative Image Inpainting with Contextual Attention (DeepFill v1). Yu, Lin, Yang, Shen, Lu, Huang, CVPR 2018.
+
+arXiv 1801.07892. "The code" is what the authors released beside it, branch v1.0.0.
+
+Built: the coarse and the refinement network, the latter with contextual attention; a global and a local Wasserstein
+critic with gradient penalty on the hole; spatially discounted l1. Parameters: generator 3,601,542 (coarse 1,448,227,
+refinement 2,153,315), global critic 2,733,441, local critic 4,339,329. The paper's 2.9 million (unverified) fit twice
+the coarse network, its baseline without attention.
+
+A step of the phase `adversarial` is one update of the critics; each `num_critic`-th also updates the generator. `steps`
+counts critic updates: 5,000,000 are the code's 1,000,000 of the generator. `pretrain_steps` come before, with the
+coarse network's losses alone, as the code's option; it is off by default there and here.
+
+Needs: nothing beside image and mask. Training needs images of image_size, which the critics' linear layers fix;
+inpainting takes any H x W, pads image and mask by reflection to a multiple of 8 and crops back.
+
+Holes of any shape. The paper's hole is one box of 128 pixels, shrunk at random; l1 acts on that box and the local
+critic sees it. Here the box is the window of local_size pixels, per sample, centred on the bounding box of the hole and
+shifted to lie inside the image. For masks that are not one box within it:
+- l1_region="box" is the code's: the discount falls with the distance to the window's border, whatever is known inside,
+  and what the hole has beyond the window gets no l1 at all.
+- l1_region="hole" takes the paper's definition by the word: gamma^(distance to the nearest known pixel), over the whole
+  hole and nothing else. The distance is counted in steps to the four neighbours (ours); in a hole that is a box inside
+  the image this is the code's map without its asymmetry. The sum is divided by the number of elements of the window, so
+  that its weight keeps its meaning. Recommended for free-form masks.
+- local_critic=False leaves the local critic out.
+
+Differs from the paper, with the code:
+- gamma is 0.9, not 0.99: the box's centre then counts 0.001 and not 0.5.
+- The hole is 0 (grey); the paper fills it with white.
+- Attention: only the background's patches are normalised, scores are fused before the softmax, and masked patches get
+  score 0 before it and weight 0 after it (`jobs/layers/attention.py`).
+- l1 on the box acts on raw outputs, also where the hole is smaller than the box.
+Differs from the code:
+- Every sample has a mask and a box of its own; in the code a batch shares one. Masks, crops and flips are the
+  pipeline's (MaskConfig's "rectangle" is this paper's mask, a random crop of 256 pixels its image; it has no flips).
+- The generator's update shares its batch with the critics' fifth; the code takes a fresh one.
+- Two (or three) Adam optimizers. The code's single one counts all updates in its bias correction.
+- The gradient's norm is sqrt(sum + 1e-12), since a root has no slope at 0.
+- Strided convolutions pad symmetrically; `tf_same=True` pads (0, 1) and (1, 2) as TensorFlow does for even sizes, which
+  converted weights need. Nearest down-sampling in the attention takes every second pixel in either case; the code's
+  aligns corners, which differs by a pixel in half of the map.
+- mask_pool: "nearest", as the code, loses strokes thinner than 8 pixels in the attention, which then copies hole
+  features as known ones; "max" keeps them and is recommended for free-form masks.
+- Colours are RGB; theirs are BGR. The attention's offsets are not drawn.
+
+Kept from the code: the discount map is longer by one pixel towards the lower right; the outermost ring of the attended
+map is halved; clamping the outputs stops the gradient of what lies beyond [-1, 1].
+
+The gradient penalty is computed in float32 also under autocast (ours). The paper's text was not at hand: what is said
+of it was taken from its equations as summarised elsewhere and from the authors' answers to users.
+
+On a GPU, convolutions and their gradients may differ from run to run unless deterministic algorithms are asked for, and
+the gradient of the window's gather is a scatter-add, for which the same holds (read in PyTorch's documentation, not
+measured).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+PAPER: str = "Generative Image Inpainting with Contextual Attention (Yu et al.)"
+YEAR: int = 2018
+NEEDS: tuple[str, ...] = ()
+PARAMETERS: dict[str, int] = {"generator": 3_601_542, "global_d": 2_733_441, "local_d": 4_339_329}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """DeepFill v1's settings; defaults are those of the authors' code.
+
+    image_size: side of training images in pixels, which the critics fix. local_size: side of the box that l1 and the
+    local critic look at.
+    Raises ValueError for sizes and widths that cannot be and a discount outside (0, 1].
+    """
+
+    image_size: int = 256  # paper and code
+    local_size: int = 128  # paper and code
+    width: int = 32  # channels of the first layer; code. Even
+    d_width: int = 64  # channels of the critics' first layer; code
+    local_critic: bool = True  # paper and code
+    mask_pool: Literal["nearest", "max"] = "nearest"  # how the attention shrinks the mask; code
+    tf_same: bool = False  # TensorFlow's padding of strided convolutions, for converted weights
+
+    l1_region: Literal["box", "hole"] = "box"  # code
+    discount: float = 0.9  # gamma; code. Paper: 0.99
+    l1_weight: float = 1.2  # code
+    ae_weight: float = 1.2  # l1 of known pixels; code
+    coarse_weight: float = 1.2  # of the coarse output within both; code
+    adversarial_weight: float = 0.001  # code
+    gradient_penalty_weight: float = 10.0  # code
+
+    learning_rate: float = 1e-4  # code
+    d_learning_rate: float = 1e-4  # code
+    beta1: float = 0.5  # code
+    beta2: float = 0.9  # code
+    batch_size: int = 16  # code
+    num_critic: int = 5  # critics' updates per update of the generator; code
+    pretrain_steps: int = 0  # with the coarse network alone; an option of the code
+    steps: int = 5_000_000  # updates of the critics: num_critic times the code's 1,000,000 of the generator
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2:
+            raise ValueError(f"width must be even and at least 2, since a layer has half of it; got {self.width}")
+        if self.image_size < 8 or self.image_size % 8:
+            raise ValueError(f"image_size must be a positive multiple of 8, got {self.image_size}")
+        if not 1 <= self.local_size <= self.image_size:
+            raise ValueError(f"local_size must lie in 1 to image_size = {self.image_size}, got {self.local_size}")
+        if not 0 < self.discount <= 1:
+            raise ValueError(f"discount must lie in (0, 1], got {self.discount}")
+        if self.num_critic < 1:
+            raise ValueError(f"num_critic must be at least 1, got {self.num_critic}")
+
+    @classmethod
+    def tiny(cls) -> Config:
+        """For tests: 64 x 64 pixels, narrow, both phases, with an update of the generator."""
+        return cls(
+            image_size=64,
+            local_size=32,
+            width=4,
+            d_width=4,
+            batch_size=2,
+            num_critic=2,
+            pretrain_steps=1,
+            steps=2,
+        )

@@ -1,0 +1,69 @@
+"""DeepFill v1's own losses: discounted l1, l1 of known pixels, and the critics' with a gradient penalty on the hole."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from jobs.collectives import ratio
+
+
+def box_discount(size: int, gamma: float) -> Tensor:
+    """The weights of a size x size box: gamma to the power of the distance to its border, float64 (size, size).
+
+    Yu et al., CVPR 2018, Sec. 3.2, as in the authors' code: max(gamma^min(i, size - i), gamma^min(j, size - j)), which
+    is 1 on the first line and gamma on the last.
+    """
+    lines = torch.arange(size, dtype=torch.float64, device="cpu")
+    powers = gamma ** torch.minimum(lines, size - lines)
+    return torch.maximum(powers[:, None], powers[None, :])
+
+
+def hole_discount(mask: Tensor, gamma: float) -> Tensor:
+    """gamma to the power of the distance to the nearest known pixel, 0 where the mask is 0.
+
+    Yu et al., CVPR 2018, Sec. 3.2, for holes of any shape. The distance counts steps between neighbours in rows and
+    columns, 1 for a hole pixel beside a known one, less 1: a box gets 1 on its border, as in `box_discount`. Beyond the
+    image nothing is known; a sample without known pixels gets weight 1 everywhere, as nothing tells its pixels apart.
+    mask: (N, 1, H, W), 1 = hole. Returns the same shape.
+    """
+    height, width = mask.shape[-2:]
+    far = float(height + width)  # more than any distance
+    distance = _along(_along(mask * far, dim=3), dim=2)
+    distance = torch.where(distance >= far, 1.0, distance)
+    return mask * gamma ** (distance - 1)
+
+
+def _along(distance: Tensor, dim: int) -> Tensor:
+    """min over places k along dim of distance[k] + |i - k|: one of the two passes of a city-block transform."""
+    length = distance.shape[dim]
+    steps = torch.arange(length, device=distance.device, dtype=distance.dtype)
+    places = steps.view(-1, *[1] * (distance.ndim - 1 - dim))
+    forwards = (distance - places).cummin(dim).values + places
+    backwards = (distance + places).flip(dim).cummin(dim).values.flip(dim) - places
+    return torch.minimum(forwards, backwards)
+
+
+def l1_of_known(prediction: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """L_ae: mean |difference| of known pixels, over the whole batch; 0 where there is none.
+
+    prediction, image: (N, 3, H, W) in [-1, 1]; mask: (N, 1, H, W), 1 = hole.
+    """
+    known = 1 - mask
+    return ratio(((prediction - image).abs() * known).mean(), known.mean(), at_least=1 / mask[0].numel())
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, mask: Tensor, share: Tensor) -> Tensor:
+    """Mean over samples of (|gradient of the critic| - 1)^2, taken between real and fake, hole pixels alone.
+
+    Yu et al., CVPR 2018, Eq. 6; Gulrajani et al., "Improved Training of Wasserstein GANs", 2017.
+    real, fake: (N, 3, H, W) in [-1, 1], the latter detached; mask: (N, 1, H, W), 1 = hole; share: (N,) in [0, 1), how
+    much of the fake each sample takes. Computed in float32 at least.
+    """
+    dtype = torch.promote_types(real.dtype, torch.float32)
+    with torch.autocast(real.device.type, enabled=False):
+        real, fake, mask = real.to(dtype), fake.to(dtype), mask.to(dtype)
+        between = (real + share.to(dtype).view(-1, 1, 1, 1) * (fake - real)).requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+        squares = (gradient * mask).square().sum(dim=(1, 2, 3))
+        return ((squares + 1e-12).sqrt() - 1).square().mean()  # without the 1e-12 an empty mask would give NaN

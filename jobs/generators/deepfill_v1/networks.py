@@ -1,0 +1,183 @@
+"""DeepFill v1's networks: the coarse and the refinement network with contextual attention, and a critic."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from jobs.layers.attention import ContextualAttention
+from jobs.recipe import composite
+
+
+class Generator(nn.Module):
+    """Guess the hole coarsely, paste the guess, and refine it with and without attention to the known parts.
+
+    Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, Sec. 3.1 and 4.3.
+    width: channels of the first layer. tf_same: pad strided convolutions as TensorFlow does.
+    forward(image, mask, refine): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. What stands under the hole
+        is not read. Returns the coarse and the refined image, each (N, 3, H, W) in [-1, 1]; with refine=False the
+        coarse one alone.
+    Raises ValueError if H or W is no multiple of 8.
+    """
+
+    def __init__(self, *, width: int, mask_pool: Literal["nearest", "max"] = "nearest", tf_same: bool = False) -> None:
+        super().__init__()
+        self.coarse = Coarse(width, tf_same)
+        self.refinement = Refinement(width, mask_pool, tf_same)
+        self.apply(_initialise)
+
+    def forward(self, image: Tensor, mask: Tensor, refine: bool = True) -> tuple[Tensor, ...]:
+        height, width = image.shape[-2:]
+        if height % 8 or width % 8:
+            raise ValueError(
+                f"H and W must be multiples of 8, got {(height, width)}; pad the batch and crop the result"
+            )
+        known = image * (1 - mask)
+        coarse = self.coarse(known, mask)
+        if not refine:
+            return (coarse,)
+        return coarse, self.refinement(composite(coarse, known, mask), mask)
+
+
+class Coarse(nn.Module):
+    """The first stage: down by 4, dilated convolutions, up by 4.
+
+    forward(known, mask): (N, 3, H, W), 0 in the hole; (N, 1, H, W), 1 = hole. Returns (N, 3, H, W) in [-1, 1].
+    """
+
+    def __init__(self, width: int, tf_same: bool) -> None:
+        super().__init__()
+        c = width
+        self.layers = nn.Sequential(
+            *_conv(5, c, 5),
+            *_conv(c, 2 * c, stride=2, tf_same=tf_same),
+            *_conv(2 * c, 2 * c),
+            *_conv(2 * c, 4 * c, stride=2, tf_same=tf_same),
+            *_conv(4 * c, 4 * c),
+            *_conv(4 * c, 4 * c),
+            *_dilated(4 * c),
+            *_conv(4 * c, 4 * c),
+            *_conv(4 * c, 4 * c),
+            *_decoder(c),
+        )
+
+    def forward(self, known: Tensor, mask: Tensor) -> Tensor:
+        return self.layers(_with_planes(known, mask)).clamp(-1, 1)
+
+
+class Refinement(nn.Module):
+    """The second stage: two encoders on one input, one of them with contextual attention, and a decoder of both.
+
+    forward(pasted, mask): (N, 3, H, W) in [-1, 1], the coarse output in the hole; (N, 1, H, W), 1 = hole.
+    Returns (N, 3, H, W) in [-1, 1].
+    """
+
+    def __init__(self, width: int, mask_pool: Literal["nearest", "max"], tf_same: bool) -> None:
+        super().__init__()
+        c = width
+        self.hallucination = nn.Sequential(
+            *_conv(5, c, 5),
+            *_conv(c, c, stride=2, tf_same=tf_same),
+            *_conv(c, 2 * c),
+            *_conv(2 * c, 2 * c, stride=2, tf_same=tf_same),
+            *_conv(2 * c, 4 * c),
+            *_conv(4 * c, 4 * c),
+            *_dilated(4 * c),
+        )
+        self.before_attention = nn.Sequential(
+            *_conv(5, c, 5),
+            *_conv(c, c, stride=2, tf_same=tf_same),
+            *_conv(c, 2 * c),
+            *_conv(2 * c, 4 * c, stride=2, tf_same=tf_same),
+            *_conv(4 * c, 4 * c),
+            *_conv(4 * c, 4 * c, activation=nn.ReLU),
+        )
+        self.attention = ContextualAttention(mask_pool=mask_pool)
+        self.after_attention = nn.Sequential(*_conv(4 * c, 4 * c), *_conv(4 * c, 4 * c))
+        self.merge = nn.Sequential(*_conv(8 * c, 4 * c), *_conv(4 * c, 4 * c), *_decoder(c))
+
+    def forward(self, pasted: Tensor, mask: Tensor) -> Tensor:
+        seen = _with_planes(pasted, mask)
+        hallucinated = self.hallucination(seen)
+        features = self.before_attention(seen)
+        attended = self.after_attention(self.attention(features, features, mask))
+        return self.merge(torch.cat((hallucinated, attended), dim=1)).clamp(-1, 1)
+
+
+class Critic(nn.Module):
+    """A Wasserstein critic: four strided convolutions without norm, and one number per image.
+
+    Yu et al., CVPR 2018, Sec. 3.2; widths of the authors' code: factors (1, 2, 4, 4) for the global critic and
+    (1, 2, 4, 8) for the local one, times `width`.
+    forward(image): (N, 3, size, size) in [-1, 1]. Returns scores (N, 1). Can be differentiated twice.
+    Raises ValueError for images of another size.
+    """
+
+    def __init__(self, *, size: int, width: int, factors: tuple[int, ...], tf_same: bool = False) -> None:
+        super().__init__()
+        self.size = size
+        layers: list[nn.Module] = []
+        in_channels = 3
+        for factor in factors:
+            layers += _conv(in_channels, factor * width, 5, stride=2, tf_same=tf_same)[:-1]
+            layers.append(nn.LeakyReLU(0.2))
+            in_channels = factor * width
+            size = -(-size // 2)
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(in_channels * size * size, 1))
+        self.apply(_initialise)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[-2:] != (self.size, self.size):
+            side, given = self.size, tuple(image.shape[-2:])
+            raise ValueError(f"the critic's linear layer fixes the size: H and W must be {side}, got {given}")
+        return self.layers(image)
+
+
+def _with_planes(image: Tensor, mask: Tensor) -> Tensor:
+    # The ones tell the border's zero padding from the hole's zeros.
+    return torch.cat((image, torch.ones_like(mask), mask), dim=1)  # (N, 5, H, W)
+
+
+def _conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 3,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    activation: type[nn.Module] = nn.ELU,
+    tf_same: bool = False,
+) -> list[nn.Module]:
+    """A convolution with zero padding "same" and its activation."""
+    padding = dilation * (kernel_size - 1) // 2
+    before: list[nn.Module] = []
+    if tf_same and stride == 2:  # on even sizes TensorFlow pads k - 2 in all, the odd one below and on the right
+        first, last, padding = (kernel_size - 2) // 2, (kernel_size - 1) // 2, 0
+        before = [nn.ZeroPad2d((first, last, first, last))]
+    return [*before, nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation), activation()]
+
+
+def _dilated(channels: int) -> list[nn.Module]:
+    return [part for dilation in (2, 4, 8, 16) for part in _conv(channels, channels, dilation=dilation)]
+
+
+def _decoder(width: int) -> list[nn.Module]:
+    """From 4 * width channels at a quarter of the size to three, not yet clamped."""
+    return [
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        *_conv(4 * width, 2 * width),
+        *_conv(2 * width, 2 * width),
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        *_conv(2 * width, width),
+        *_conv(width, width // 2),
+        nn.Conv2d(width // 2, 3, 3, padding=1),
+    ]
+
+
+def _initialise(module: nn.Module) -> None:
+    """TensorFlow's default, which the authors use: Glorot uniform, bias 0."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)

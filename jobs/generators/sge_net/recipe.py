@@ -1,0 +1,90 @@
+"""SGE-Net, ready to train: one phase, discriminator then generator."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch.optim import Adam
+
+from jobs.batches import Batch
+from jobs.generators.sge_net import Config
+from jobs.generators.sge_net.networks import Generator
+from jobs.layers.discriminators import PatchDiscriminator
+from jobs.layers.padding import crop, pad_to_multiple
+from jobs.layers.semantic import (
+    SMALLEST_MULTIPLE,
+    check_labels,
+    cross_entropy_of_all_scales,
+    l1_of_all_scales,
+)
+from jobs.losses import hinge_fake, hinge_generator, hinge_real
+from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, composite
+
+__all__ = ["Config", "build"]
+
+
+def build(config: Config) -> Recipe:
+    """SGE-Net with fresh weights, drawn from torch's global generator."""
+    networks = {
+        "generator": Generator(
+            width=config.width,
+            num_classes=config.num_classes,
+            spade_hidden=config.spade_hidden,
+            refined_shares=config.refined_shares,
+        ),
+        "generator_d": PatchDiscriminator(width=config.d_width),
+    }
+    betas = (config.beta1, config.beta2)
+    rates = {"generator": config.learning_rate, "generator_d": config.d_learning_rate}
+
+    def forward(networks: Networks, batch: Batch) -> Outputs:
+        check_labels(batch.semantics, config.num_classes)
+        predictions = networks["generator"](batch.image, batch.mask)
+        return predictions | {"completed": composite(predictions["image0"], batch.image, batch.mask)}
+
+    def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+        scores = networks["generator_d"](torch.cat((batch.image, outputs["completed"].detach())))
+        real, fake = scores.chunk(2)
+        return {"d_real": hinge_real(real), "d_fake": hinge_fake(fake)}
+
+    def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        scores = networks["generator_d"](outputs["completed"])
+        return {
+            "l1": config.l1_weight * l1_of_all_scales(outputs, batch.image),
+            "segmentation": config.segmentation_weight * cross_entropy_of_all_scales(outputs, batch.semantics),
+            "adversarial": config.adversarial_weight * hinge_generator(scores),
+        }
+
+    return Recipe(
+        networks=networks,
+        optimizers={name: Adam(network.parameters(), rates[name], betas) for name, network in networks.items()},
+        phases=(
+            Phase(
+                name="joint",
+                steps=config.steps,
+                forward=forward,
+                updates=(
+                    Update(networks=("generator_d",), terms=discriminator_terms),
+                    Update(networks=("generator",), terms=generator_terms),
+                ),
+                learning_rates={name: partial(_halved, rate, config.halving_steps) for name, rate in rates.items()},
+            ),
+        ),
+        inpaint=_inpaint,
+        batch_size=config.batch_size,
+        columns=("semantics",),
+    )
+
+
+def _halved(rate: float, halving_steps: tuple[int, ...], step: int) -> float:
+    """The learning rate at a step, the first being 0."""
+    return rate * 0.5 ** sum(step >= halving for halving in halving_steps)
+
+
+def _inpaint(networks: Networks, batch: Batch) -> Outputs:
+    # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
+    image, mask = (pad_to_multiple(tensor, SMALLEST_MULTIPLE) for tensor in (batch.image, batch.mask))
+    output = networks["generator"](image, mask, all_scales=False)["image0"]
+    return {"output": crop(output, *batch.image.shape[-2:])}

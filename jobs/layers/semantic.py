@@ -1,0 +1,134 @@
+"""What papers share that predict a segmentation beside the image, coarse to fine: encoder, heads, losses of all scales.
+
+Liao et al., "Guidance and Evaluation: Semantic-Aware Image Inpainting for Mixed Scenes", ECCV 2020, and "Image
+Inpainting Guided by Coherence Priors of Semantics and Textures", CVPR 2021. Scale l has 1 / 2^l of the image's sides.
+What is predicted there is called "image<l>", (N, 3, h, w) in [-1, 1], and "logits<l>", (N, K, h, w).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jobs.batches import IGNORE
+from jobs.layers.convolution import ConvNormReLU, ResidualBlock
+from jobs.losses import cross_entropy
+
+NUM_SCALES = 5
+SMALLEST_MULTIPLE = 2 ** (NUM_SCALES - 1)
+"""Both sides of an image must be multiples of this."""
+
+
+def scale_channels(width: int) -> tuple[int, ...]:
+    """Channels of the features at scales 0, 1, ..., 4: 64, 128, 256, 512, 512 at width 64."""
+    return width, 2 * width, 4 * width, 8 * width, 8 * width
+
+
+class SemanticEncoder(nn.Module):
+    """Four halvings and four dilated residual blocks, over image, zero in the hole, and mask.
+
+    Layer numbers are inferred, neither paper's tables could be read. width: channels of the first layer.
+    forward(image, mask): (N, 3, H, W) in [-1, 1]; (N, 1, H, W), 1 = hole. What stands under the hole is not read.
+    Returns the features of scale 4, (N, 8 * width, H / 16, W / 16), and the skips of scales 0, 1, 2, 3.
+    Raises ValueError for an H or W that is no multiple of 16, or for 16 x 16 pixels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        channels = scale_channels(width)
+        self.stages = nn.ModuleList([ConvNormReLU(4, width, 5)])
+        for fine, coarse in pairwise(channels):
+            self.stages.append(ConvNormReLU(fine, coarse, 4, stride=2))
+        self.middle = nn.Sequential(*(ResidualBlock(channels[-1], dilation) for dilation in (1, 2, 4, 8)))
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        height, width = image.shape[-2:]
+        # A map of one cell has no deviation to normalise with.
+        if height % SMALLEST_MULTIPLE or width % SMALLEST_MULTIPLE or height * width <= SMALLEST_MULTIPLE**2:
+            raise ValueError(
+                f"H and W must be multiples of {SMALLEST_MULTIPLE}, and one of them larger; got {(height, width)}; "
+                f"pad the batch and crop the result"
+            )
+        features = [torch.cat((image * (1 - mask), mask), dim=1)]
+        for stage in self.stages:
+            features.append(stage(features[-1]))
+        return self.middle(features[-1]), tuple(features[1:-1])
+
+
+class SemanticHeads(nn.Module):
+    """The two predictions of one scale from the features they share: segmentation and image.
+
+    hidden: channels between the two convolutions of a head.
+    forward(features): (N, channels, h, w), any range. Returns logits (N, num_classes, h, w) and an image (N, 3, h, w)
+    in (-1, 1). Who needs only one of them calls `segmentation` or `image`.
+    """
+
+    def __init__(self, channels: int, num_classes: int, hidden: int) -> None:
+        super().__init__()
+        self.segmentation = nn.Sequential(
+            nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, num_classes, 1)
+        )
+        self.image = nn.Sequential(
+            nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 3, 3, padding=1), nn.Tanh()
+        )
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.segmentation(features), self.image(features)
+
+
+def heads_of_all_scales(width: int, num_classes: int) -> nn.ModuleList:
+    """One `SemanticHeads` per scale, from 0 to 4; half the features' channels between convolutions, at least width."""
+    return nn.ModuleList(
+        SemanticHeads(channels, num_classes, max(channels // 2, width)) for channels in scale_channels(width)
+    )
+
+
+def class_probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the classes, in float32 at least: (N, K, h, w) -> the same shape, in [0, 1]."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+
+
+def hole_cells(mask: Tensor, scale: int) -> Tensor:
+    """The mask at a scale, where one hole pixel makes a hole cell: (N, 1, H, W) -> (N, 1, H / 2^scale, W / 2^scale)."""
+    return F.max_pool2d(mask, 2**scale) if scale else mask
+
+
+def check_labels(labels: Tensor | None, num_classes: int) -> Tensor:
+    """The labels, int64 (N, H, W), if they are there and all below num_classes or `IGNORE`; ValueError otherwise."""
+    if labels is None:
+        raise ValueError('training needs batch.semantics; read the column "semantics"')
+    wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != IGNORE)]
+    if wrong.numel():
+        raise ValueError(
+            f"label {wrong[0].item()} is not below num_classes = {num_classes}; "
+            f"set num_classes to the number of the data's classes, or give the label as {IGNORE} to leave it out"
+        )
+    return labels
+
+
+def l1_of_all_scales(predictions: Mapping[str, Tensor], image: Tensor) -> Tensor:
+    """Sum over scales of the mean absolute error, hole and known alike, against the image at full size.
+
+    predictions: "image0" to "image4"; image: (N, 3, H, W) in [-1, 1].
+    """
+    size = image.shape[-2:]
+    return sum(F.l1_loss(_enlarge(predictions[f"image{scale}"], size), image) for scale in range(NUM_SCALES))
+
+
+def cross_entropy_of_all_scales(predictions: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """Sum over scales of the mean cross-entropy over labelled pixels, against the labels at full size.
+
+    predictions: "logits0" to "logits4"; labels: int64 (N, H, W), `IGNORE` where unknown.
+    """
+    size = labels.shape[-2:]
+    return sum(cross_entropy(_enlarge(predictions[f"logits{scale}"], size), labels) for scale in range(NUM_SCALES))
+
+
+def _enlarge(prediction: Tensor, size: torch.Size) -> Tensor:
+    """The prediction at full size, bilinear, in float32 at least."""
+    prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+    return prediction if prediction.shape[-2:] == size else F.interpolate(prediction, size, mode="bilinear")

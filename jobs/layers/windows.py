@@ -1,0 +1,49 @@
+"""Windows of one size, at a place of its own in each sample: what local discriminators see of a batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def window_around_hole(mask: Tensor, size: int) -> Tensor:
+    """The size x size window centred on the bounding box of each sample's hole, shifted to lie inside the image.
+
+    mask: (N, 1, H, W), 1 = hole. Returns the windows' first rows and columns, int64 (N, 2). A box no larger than the
+    window lies wholly inside it. A sample without a hole gets the window in the image's centre.
+    Raises ValueError if the window is larger than the image.
+    """
+    height, width = mask.shape[-2:]
+    _check(size, height, width)
+    hole = mask[:, 0] > 0
+    return torch.stack((_start(hole.any(dim=2), size), _start(hole.any(dim=1), size)), dim=1)
+
+
+def crop_windows(tensor: Tensor, starts: Tensor, size: int) -> Tensor:
+    """Cut one size x size window out of each sample: (N, C, H, W) -> (N, C, size, size). Gradients flow back.
+
+    starts: first rows and columns, int64 (N, 2), each window inside its image.
+    Raises ValueError if the window is larger than the image.
+    """
+    num_samples, channels, height, width = tensor.shape
+    _check(size, height, width)
+    steps = torch.arange(size, device=tensor.device)
+    rows = (starts[:, :1] + steps).view(num_samples, 1, size, 1).expand(-1, channels, -1, width)
+    columns = (starts[:, 1:] + steps).view(num_samples, 1, 1, size).expand(-1, channels, size, -1)
+    return tensor.gather(2, rows).gather(3, columns)
+
+
+def _start(occupied: Tensor, size: int) -> Tensor:
+    """(N, L), True where a line holds some of the hole -> the first line of a window of `size` lines, int64 (N,)."""
+    length = occupied.shape[1]
+    lines = torch.arange(length, device=occupied.device)
+    # Without a hole, first + last is length - 1, so that the window is centred in the image.
+    first = torch.where(occupied, lines, length).amin(dim=1)
+    last = torch.where(occupied, lines, -1).amax(dim=1)
+    start = torch.div(first + last + 1 - size, 2, rounding_mode="floor")
+    return start.clamp(0, length - size)
+
+
+def _check(size: int, height: int, width: int) -> None:
+    if not 1 <= size <= min(height, width):
+        raise ValueError(f"a window of {size} x {size} does not fit into an image of {height} x {width}")
