@@ -50,9 +50,8 @@ for 256x256 and 20 classes, all heads; the attention holds a few maps of 67 MB p
 layers.
 
 On a GPU these sum in varying order unless deterministic algorithms are asked for: convolutions, and the gradients of
-bilinear enlargement, for which PyTorch then has a slower form, and of indexing in the patch coherence. Cross-entropy
-reduced to a sum has no such form and is refused in that mode, by PyTorch's documentation (nothing here was run on a
-GPU).
+bilinear enlargement, for which PyTorch then has a slower form, and of indexing in the patch coherence (read in its
+documentation, not run on a GPU).
 """
 
 from __future__ import annotations

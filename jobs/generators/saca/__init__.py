@@ -42,8 +42,7 @@ the inner weights of a SACA module get none before its gate has moved, in the fi
 
 Needs: VGG-19 features, unless perceptual and style weights are both 0; the column `semantics` if supervised.
 On a GPU, convolutions and their gradients may differ from run to run unless deterministic algorithms are asked for;
-with supervision also the bilinear resize's gradient, and the cross-entropy, which has no deterministic kernel and is
-refused then (read in PyTorch's documentation, not measured).
+with supervision also the bilinear resize's gradient (read in PyTorch's documentation, not measured).
 """
 
 from __future__ import annotations

@@ -44,8 +44,7 @@ finest segmentation head run. Cost (calculated): 142 G multiplications forward f
 in the last SGIM.
 
 On a GPU these sum in varying order unless deterministic algorithms are asked for: convolutions, and the gradient of
-bilinear enlargement, for which PyTorch then has a slower form. Cross-entropy reduced to a sum has no such form and is
-refused in that mode, by PyTorch's documentation (nothing here was run on a GPU).
+bilinear enlargement, for which PyTorch then has a slower form (read in its documentation, not run on a GPU).
 """
 
 from __future__ import annotations
