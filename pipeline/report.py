@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -126,16 +127,15 @@ def _metrics(group: Mapping[str, Any]) -> dict[str, Value | str]:
 
 def _curves(generator: str) -> Iterator[Curves]:
     """Every phase of a generator, in the order of training."""
-    phases: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    phases: dict[str, dict[str, dict[int, float]]] = {}
     for path in sorted(curves_folder(generator).rglob("*.tsv")):
         with path.open(encoding="utf-8") as file:
-            points = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file, delimiter="\t")]
+            points = {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file, delimiter="\t")}
         phases.setdefault(path.parent.name, {})[path.stem] = points
-    for phase, terms in sorted(phases.items(), key=lambda item: min(p[0][0] for p in item[1].values())):
-        steps = [step for step, _ in next(iter(terms.values()))]
-        yield Curves(
-            generator=generator, phase=phase, steps=steps, series={t: [v for _, v in p] for t, p in terms.items()}
-        )
+    for phase, terms in sorted(phases.items(), key=lambda item: min(min(points) for points in item[1].values())):
+        steps = sorted(set().union(*terms.values()))  # not every update is due at every step
+        series = {term: [points.get(step, math.nan) for step in steps] for term, points in terms.items()}
+        yield Curves(generator=generator, phase=phase, steps=steps, series=series)
 
 
 def _gallery(params: Params, scores: Scores, images: Column, masks: Column) -> list[GalleryRow]:

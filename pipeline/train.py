@@ -35,7 +35,7 @@ _REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pillow", "pyarrow
 def run(params: Params, generator: str) -> None:
     """Write models/<generator> and curves/<generator>; take up an interrupted training of the same experiment.
 
-    Raises ParamsError for a generator that params.yaml does not list.
+    Raises ParamsError for a generator that params.yaml does not list, or that has fewer classes than the labels.
     """
     if generator not in params.generators:
         raise ParamsError(f"params.yaml: generators has no {generator}; it lists {', '.join(params.generators)}")
@@ -43,6 +43,7 @@ def run(params: Params, generator: str) -> None:
     columns = {name: Column(column_folder(name, "train")) for name in ("image", *recipe.columns)}
     for column in columns.values():
         column.verify()
+    _check_classes(generator, params.generators[generator], columns.get("semantics"))
     identity = _identity(params, generator, columns)
     storage = Path(params.cluster.storage).resolve() / generator / identity[:16]
     storage.mkdir(parents=True, exist_ok=True)
@@ -70,6 +71,17 @@ def run(params: Params, generator: str) -> None:
     finally:
         tracking.close_run(run_id, failed=not succeeded)
     shutil.rmtree(storage)  # a finished training leaves nothing to resume from
+
+
+def _check_classes(generator: str, config: Any, semantics: Column | None) -> None:
+    if semantics is None:
+        return
+    classes = len(semantics.manifest.parameters["classes"])
+    if classes > getattr(config, "num_classes", classes):
+        raise ParamsError(
+            f"params.yaml: generators.{generator}.num_classes is {config.num_classes}, but shards/semantics has "
+            f"{classes} classes; set it to {classes}"
+        )
 
 
 def _note(event: Event) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from jobs.collectives import all_sum, num_processes
@@ -13,7 +14,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation over the global batch: the result does not depend on how many processes share it.
 
     Ioffe and Szegedy, "Batch Normalization", 2015. In one process, and in eval mode, it is PyTorch's own, to the bit;
-    parameters, buffers and their names are the same. Unlike nn.SyncBatchNorm it also runs on a CPU.
+    parameters, buffers and their names are the same. Unlike nn.SyncBatchNorm it also runs on a CPU. It cannot be
+    differentiated twice where several processes train.
     forward(features): (N, C, H, W), any range. Returns the same shape.
     """
 
@@ -23,24 +25,59 @@ class BatchNorm2d(nn.BatchNorm2d):
         dtype = torch.promote_types(features.dtype, torch.float32)
         with torch.autocast(features.device.type, enabled=False):
             wide = features.to(dtype)
-            count = all_sum(wide.new_tensor(wide.numel() / wide.shape[1]))
-            mean = all_sum(wide.sum((0, 2, 3))) / count
-            centred = wide - mean[:, None, None]
-            variance = all_sum(centred.square().sum((0, 2, 3))) / count
-            self._remember(mean.detach(), (variance * count / (count - 1)).detach())
-            scale = torch.rsqrt(variance + self.eps)
-            if self.affine:
-                scale = scale * self.weight
-            normalised = centred * scale[:, None, None]
-            if self.affine:
-                normalised = normalised + self.bias[:, None, None]
+            mean, variance, count = _global_statistics(wide.detach())
+            self._remember(mean, variance * count / (count - 1))
+            normalised = _Normalise.apply(wide, self.weight, self.bias, mean, variance, count, self.eps)
         return normalised.to(features.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        if self.track_running_stats:
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+
+
+def _global_statistics(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance of every channel over all processes, (C,) each, and how many values they are of."""
+    variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
+    # One message; in double precision, so that the difference of squares below loses nothing.
+    mean, variance = mean.double(), variance.double()
+    count = mean.new_full((1,), features.numel() // features.shape[1])
+    count, total, squares = all_sum(torch.cat((count, count * mean, count * (variance + mean.square())))).split(
+        (1, len(mean), len(mean))
+    )
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_min(0)
+    return mean.to(features.dtype), variance.to(features.dtype), count.to(features.dtype)
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) * weight + bias; the gradient knows that mean and variance are the batch's.
+
+    PyTorch's kernels for given statistics do the work; what the statistics add to the gradient is linear in x.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, features: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, count: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(features, weight, mean, variance, count)
+        ctx.eps = eps
+        return F.batch_norm(features, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, mean, variance, count = ctx.saved_tensors
+        direct, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient.contiguous(), features, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        # dx = s (dy - mean(dy) - x^ mean(dy x^)), s = weight / deviation, means over all processes.
+        of_gradient, of_product = (all_sum(torch.cat((by_bias, by_weight))) / count).chunk(2)
+        deviation = torch.rsqrt(variance + ctx.eps)
+        slope = -weight * deviation.square() * of_product
+        offset = -weight * deviation * of_gradient - slope * mean
+        through_statistics = torch.addcmul(offset[:, None, None], features, slope[:, None, None])
+        return direct + through_statistics, by_weight, by_bias, None, None, None, None
 
 
 class SPADE(nn.Module):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from datasets.durable import file_digest
 from datasets.ingest import IngestConfig
+from datasets.semantics import SemanticsConfig
 from datasets.shards import Column
 from jobs import tracking
 from jobs.baselines import BASELINES
@@ -22,7 +23,7 @@ from jobs.tracking import load_model
 from jobs.trained import fill, load_trained
 from masks.hole_ratio import BINS
 from pipeline import evaluate, ingest, inpaint, precompute, report, semantics, train
-from pipeline.params import DatasetParams, read_params
+from pipeline.params import DatasetParams, ParamsError, read_params
 from pipeline.report import ReportError
 from tests.photographs import photograph
 
@@ -42,6 +43,7 @@ def params(tmp_path_factory):
         read,
         dataset=DatasetParams(name="folder", root=str(folder / "pictures")),
         ingest=IngestConfig(size=64, format="png", records_per_shard=3),
+        semantics=SemanticsConfig(num_clusters=4),
         train=TrainConfig(checkpoint_steps=1, log_steps=1, sample_steps=1),
         evaluate=EvaluateConfig(gallery_images=2, bootstrap_samples=50),
         cluster=dataclasses.replace(read.cluster, num_workers=0, train_workers=0),
@@ -162,6 +164,15 @@ def test_stages_repeat_to_the_byte(params):
     evaluate.run(params, name)
     report.run(params)
     assert {path: file_digest(Path(path)) for path in made} == before
+
+
+def test_more_classes_than_a_generator_has_are_named_before_it_trains(params):
+    few = dataclasses.replace(params.generators["sge_net"], num_classes=3)
+    params = dataclasses.replace(params, generators={"sge_net": few})
+    with pytest.raises(
+        ParamsError, match=r"sge_net\.num_classes is 3, but shards/semantics has 4 classes; set it to 4"
+    ):
+        train.run(params, "sge_net")
 
 
 def test_results_of_two_suites_share_no_table(params):

@@ -98,7 +98,7 @@ def random_windows(batch: Batch, size: int) -> Tensor:
     The real image's window (M_d of the paper), drawn independently of the hole.
     """
     height, width = batch.image.shape[-2:]
-    places = [(batch.uniform(n) * (side - size + 1)).long() for n, side in enumerate((height, width))]
+    places = [(batch.uniform(n).double() * (side - size + 1)).long() for n, side in enumerate((height, width))]
     return torch.stack(places, dim=1)
 
 
