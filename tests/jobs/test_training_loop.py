@@ -128,3 +128,37 @@ def test_two_processes_train_what_one_trains(folders, tmp_path):
     alone, together = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
     for name, tensor in alone.items():
         torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def moved(job):
+    """Names of the parameters and buffers that a training changes."""
+    from safetensors.torch import load_file
+
+    before = {f"{n}/{k}": v.clone() for n, net in build_recipe(job.generator, job.config, job.seed).networks.items()
+              for k, v in net.state_dict().items()}  # fmt: skip
+    train({"job": job})
+    after = load_file(Path(job.storage) / "weights.safetensors")
+    assert after.keys() <= before.keys()
+    return {name for name, value in after.items() if not torch.equal(value, before[name])}
+
+
+def test_an_update_that_is_not_due_moves_nothing(folders, tmp_path):
+    shared = {"pretrain_steps": 0, "num_critic": 3}
+    two = moved(job(folders, tmp_path / "two", "deepfill_v1", steps=2, **shared))
+    assert {name.split("/")[0] for name in two} == {"global_d", "local_d"}
+    three = moved(job(folders, tmp_path / "three", "deepfill_v1", steps=3, **shared))
+    assert {name.split("/")[0] for name in three} == {"global_d", "local_d", "generator"}
+
+
+def test_what_a_phase_freezes_stays(folders, tmp_path):
+    names = moved(job(folders, tmp_path, "partial_conv", train_steps=0, finetune_steps=2))
+    norms = {name for name in names if ".norm." in name}
+    assert {name.split("/")[1].split(".")[0] for name in norms} == {"decoder"}
+    assert any(name.startswith("generator/encoder.") for name in names - norms)
+
+
+def test_the_schedule_of_a_phase_sets_the_rate_of_each_step(folders, tmp_path):
+    """CSA's rate is 0 in its last epoch."""
+    epochs = {"steps_per_epoch": 1, "constant_epochs": 0}
+    assert not moved(job(folders, tmp_path / "one", "csa", steps=1, **epochs))
+    assert moved(job(folders, tmp_path / "two", "csa", steps=2, **epochs))
