@@ -27,12 +27,13 @@ source .venv/bin/activate
 # Only this job's processes know the token; Slurm hands the environment to every node.
 RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-RAY_ADDRESS=$(python -c "import ray; print(ray.util.get_node_ip_address())"):$((20000 + SLURM_JOB_ID % 20000))
-export RAY_ADDRESS
+address=$(python -c "import ray; print(ray.util.get_node_ip_address())")
+port=$((20000 + SLURM_JOB_ID % 6000 * 2)) # and the next one: no other job's, should two share this node
+export RAY_ADDRESS=$address:$port
 
-# On this node, the first of the job, the head; on each other node a node of the cluster. 0 ports: any that is free.
-ray start --block --head --node-ip-address="${RAY_ADDRESS%:*}" --port="${RAY_ADDRESS#*:}" \
-  --num-cpus="$SLURM_CPUS_ON_NODE" --include-dashboard=false --ray-client-server-port=0 &
+# On this node, the first of the job, the head; on each other node a node of the cluster.
+ray start --block --head --node-ip-address="$address" --port="$port" --ray-client-server-port="$((port + 1))" \
+  --num-cpus="$SLURM_CPUS_ON_NODE" --include-dashboard=false &
 started=("$!")
 until ray status >/dev/null 2>&1; do
   kill -0 "${started[0]}" || exit 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -51,8 +50,9 @@ def drive(folder: Path) -> None:
         folders={column: str(folder / "shards" / column / "train") for column in ("image", "edge")},
         storage=str(folder / "storage"),
     )
-    cluster = ClusterConfig(train_workers=2, storage=str(folder / "storage"))
-    train_workers(train, {"job": job, "record": str(folder / "consumed")}, cluster, name="two-nodes")
+    cluster = ClusterConfig(train_workers=(1, 2), storage=str(folder / "storage"))
+    arguments = {"job": job, "record": str(folder / "consumed")}
+    train_workers(train, arguments, cluster, name="two-nodes", batch_size=BATCH)
 
 
 def train(arguments: dict) -> None:
@@ -82,7 +82,7 @@ def train(arguments: dict) -> None:
                 yield batch
 
     samples.TrainingSamples.loader = recorded
-    training_loop.train({"job": arguments["job"]})
+    training_loop.train(arguments)
 
 
 def read_consumed(folder: Path) -> list[Consumed]:
@@ -99,4 +99,3 @@ if __name__ == "__main__":  # the functions that travel to workers must not be o
     from tests.cluster import recorded
 
     recorded.drive(Path(sys.argv[1]))
-    os._exit(0)

@@ -104,6 +104,14 @@ class Job:
     def preempt(self):
         self._process.terminate()  # as `--signal=B:TERM` does: the script alone
 
+    def wait_for(self, path, seconds):
+        """Wait until the command has made a file."""
+        end = time.monotonic() + seconds
+        while not path.exists():
+            assert time.monotonic() < end, (self.folder / "log").read_text()
+            assert self._process.poll() is None or path.exists(), (self.folder / "log").read_text()
+            time.sleep(0.05)
+
     def kill(self):
         """End all that is left of it."""
         for process in psutil.process_iter(["environ"]):
@@ -121,13 +129,6 @@ def write_program(path, body):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/usr/bin/env bash\n{body}\n")
     path.chmod(0o755)
-
-
-def wait_for(path, seconds):
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not come in {seconds} s"
-        time.sleep(0.05)
 
 
 SAVES = "trap 'exit {code}' INT; touch begun; while :; do sleep 0.05; done"
@@ -152,7 +153,7 @@ def test_slurm_queues_again_what_can_go_on(tmp_path, code, preempted, state, que
     write_program(tmp_path / ".venv/bin/ray", "[[ $1 == status ]] || exec sleep 60")
     command = SAVES.format(code=code) if preempted else f"touch begun; exit {code}"
     job = Job(tmp_path, "bash", "-c", command, state=state)
-    wait_for(tmp_path / "begun", 20)
+    job.wait_for(tmp_path / "begun", 20)
     if preempted:
         job.preempt()
     ended, said, _ = job.end(20)
@@ -178,8 +179,8 @@ def test_slurm_starts_a_ray_of_all_its_nodes_and_ends_it(tmp_path):
     (tmp_path / ".venv").symlink_to(sys.prefix)
     job = Job(tmp_path, "python", "-c", WORK, nodes=2)
     try:
-        wait_for(tmp_path / "begun", 300)
-        port = 20000 + os.getpid() % 20000
+        job.wait_for(tmp_path / "begun", 300)
+        port = 20000 + os.getpid() % 6000 * 2
         listening = {address.laddr.port: address.pid for address in psutil.net_connections("tcp") if address.pid}
         head = psutil.Process(listening[port])
         job.preempt()
