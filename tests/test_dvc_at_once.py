@@ -14,7 +14,8 @@ import pytest
 from dvc.lock import Lock
 from dvc.utils.hydra import compose_and_dump
 
-from tests.pipeline.pictures import write_pictures
+from datasets.decode import encode_png
+from tests.photographs import photograph
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = {
@@ -51,7 +52,10 @@ def checkout(tmp_path, monkeypatch):
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "A. U. Thor")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "author@example.org")
-    write_pictures(folder / "pictures", 20)
+    for number in range(20):
+        path = folder / "pictures" / ("val" if number % 5 == 0 else "train") / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(photograph(number, 64)))
     overrides = [*SMALL, "generators=both"]
     compose_and_dump(folder / "params.yaml", str(folder / "conf"), None, "config", "plugins", overrides)
     run("git", "init", "--quiet")

@@ -27,6 +27,7 @@ source .venv/bin/activate
 # Only this job's processes know the token; Slurm hands the environment to every node.
 RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3 # a lost node is missed in half a minute
 address=$(python -c "import ray; print(ray.util.get_node_ip_address())")
 port=$((20000 + SLURM_JOB_ID % 6000 * 2)) # and the next one: no other job's, should two share this node
 export RAY_ADDRESS=$address:$port

@@ -3,7 +3,7 @@
     python -m tests.cluster.two_nodes            # kill -9 of every process of the second node
     python -m tests.cluster.two_nodes --silent   # its network goes first, so that nobody hears of its end
 
-The nodes are namespaces of this machine (network, processes, mounts), joined by a cable. Where the system allows none,
+The nodes are namespaces of this machine (network, processes, mounts), joined by a bridge. Where the system allows none,
 `ray.cluster_utils` starts two nodes that share an address. Exit code 0: the run completed on the node that was left,
 every sample of every epoch was consumed exactly once, and the first new step came within 90 seconds.
 """
@@ -39,12 +39,15 @@ class Namespaces:
 
     def __init__(self, log: Path) -> None:
         self._log = log.open("w")
-        holder = subprocess.Popen([*UNSHARE, "sleep", "infinity"])
+        holder = subprocess.Popen([*UNSHARE, "sleep", "infinity"], stderr=self._log)
         children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
         _until(lambda: children.read_text().strip(), 10, "the second machine does not start")
         self._first_process = int(children.read_text())
         enter = ["nsenter", f"--target={self._first_process}", "--net", "--pid", "--mount"]
-        _run("ip", "link", "add", "net0", "type", "veth", "peer", "name", "net0", "netns", str(self._first_process))
+        # A bridge, for a cable alone goes with the machine at its end, and takes the address at the other with it.
+        _run("ip", "link", "add", "net0", "type", "bridge")
+        _run("ip", "link", "add", "port", "type", "veth", "peer", "name", "net0", "netns", str(self._first_process))
+        _run("ip", "link", "set", "port", "master", "net0", "up")
         for inside, address in (([], HEAD), (enter, OTHER)):
             _run(*inside, "ip", "address", "add", f"{address}/24", "dev", "net0")
             _run(*inside, "ip", "link", "set", "lo", "up")
@@ -63,7 +66,7 @@ class Namespaces:
     def lose_one(self, *, silently: bool) -> None:
         """End every process of the second machine at once; `silently`: without a last word to the first."""
         if silently:
-            _run("ip", "link", "set", "net0", "down")
+            _run("ip", "link", "set", "port", "down")
         os.kill(self._first_process, signal.SIGKILL)  # the kernel ends the rest of its namespace
 
 
@@ -94,6 +97,8 @@ def lose_a_node_and_complete(folder: Path, *, namespaces: bool, silently: bool) 
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "200",  # a busy machine needs more than the usual 30
+        "RAY_health_check_timeout_ms": "5000",  # as in jobs/clusters
+        "RAY_health_check_failure_threshold": "3",
     }
     write_shards(folder)
     nodes = (Namespaces if namespaces else OneAddress)(folder / "nodes.log")
@@ -107,7 +112,8 @@ def lose_a_node_and_complete(folder: Path, *, namespaces: bool, silently: bool) 
     assert driver.poll() is None, "the training ended before a node was lost"
     killed = time.time()
     nodes.lose_one(silently=silently)
-    assert driver.wait(timeout=300) == 0, "the training failed"
+    _until(lambda: driver.poll() is not None, 300, "the training does not end")
+    assert driver.returncode == 0, "the training failed"
     return _check(read_consumed(folder), killed)
 
 
