@@ -46,8 +46,25 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on the device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def channels_last(self) -> Batch:
+        """The same batch with the channels of images and masks innermost in memory."""
+        return self._each(lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t)
+
+    def parts(self, count: int) -> list[Batch]:
+        """The batch in `count` equal parts. Raises ValueError unless it can be shared so."""
+        if len(self.image) % count:
+            raise ValueError(f"{len(self.image)} samples cannot be taken in {count} equal parts")
+        if count == 1:
+            return [self]
+        size = len(self.image) // count
+        slices = [slice(start, start + size) for start in range(0, len(self.image), size)]
+        return [replace(self._each(lambda t, part=part: t[part]), key=self.key[part]) for part in slices]
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Batch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{n: t.to(device, non_blocking=True) for n, t in tensors.items() if torch.is_tensor(t)})
+        return replace(self, **{name: function(t) for name, t in tensors.items() if torch.is_tensor(t)})
 
 
 def _mixed(value: Tensor) -> Tensor:

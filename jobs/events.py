@@ -43,6 +43,9 @@ class EventLog:
         self._file.write(json.dumps({"step": step, "losses": dict(losses), "speed": speed}) + "\n")
         self._file.flush()
 
+    def segment(self, **facts: object) -> None:
+        """Placeholder."""
+
     def image(self, step: int, image: Tensor) -> None:
         """Save a picture, (3, H, W) in [-1, 1], as `samples/step-<step>.png` beside the log."""
         array = ((image.detach().cpu().numpy().transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).round().astype(np.uint8)

@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     train = verb("train", "stage: train one generator", "train edge_connect")
     train.add_argument("generator", help="a name that params.yaml lists")
+    stop = verb("stop", "ask running trainings to save and stop; they exit with 75", "stop edge_connect")
+    stop.add_argument("generator", nargs="?", help="a name that params.yaml lists (default: all of them)")
     evaluate = verb("evaluate", "stage: score one generator, or the baselines", "evaluate edge_connect")
     evaluate.add_argument("row", help='a generator that params.yaml lists, or "baselines"')
     verb("report", "stage: all results to one page", "report")
@@ -155,6 +157,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from pipeline import train
 
         train.run(params, arguments.generator)
+    elif arguments.verb == "stop":
+        from pipeline import stop
+
+        print(stop.run(params, arguments.generator))
     elif arguments.verb == "evaluate":
         from pipeline import evaluate
 
@@ -179,7 +185,7 @@ def main(words: list[str] | None = None) -> int:
         from pipeline.progress import printable
 
         print(f"{arguments.verb}: {printable(str(error))}", file=sys.stderr)  # names from outside may stand in it
-        return 1
+        return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         return 130
 

@@ -24,6 +24,8 @@ INERT = {
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/progress.py": "prints",
     "jobs/tracking.py": "writes to the tracking server",
+    "jobs/stopping.py": "decides after which step a training rests; it ends with the same weights",
+    "pipeline/experiment.py": "finds where a training lies and who is at it",
     "jobs/launch.py": "runs functions somewhere; how many processes train is a parameter",
     "jobs/settings.py": "declares parameters; their values are the stage's `params`",
     "jobs/generators/__init__.py": "finds a folder by its name",

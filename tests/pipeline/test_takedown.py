@@ -297,7 +297,7 @@ def test_generators_trained_on_the_images_are_named(params):
             seed=1,
             steps=1,
             samples_seen=16,
-            world_size=1,
+            world_sizes=(1,),
             images=images,
             columns={},
             train={},
