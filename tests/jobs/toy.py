@@ -26,10 +26,11 @@ def build_toy(generator: str, config: Toy, seed: int) -> Recipe:
     """Takes the place of `jobs.recipe.build_recipe` for the generator "toy"."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights", generator))
+        # No bias before the hinge: its gradient would be exactly 0 at first, of which Adam would magnify the rounding.
         norm = BatchNorm2d(8) if config.norm else nn.Identity()
         networks = {
             "generator": nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), norm, nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1)),
-            "generator_d": nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3, 2)),
+            "generator_d": nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3, 2, bias=False)),
         }
 
     def fill(networks, batch):
