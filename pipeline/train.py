@@ -18,17 +18,18 @@ from typing import Any
 
 from datasets.columns import Column
 from datasets.durable import file_digest, write_durably
-from jobs import tracking
 from jobs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
+from jobs.delivery import Courier, describe_run, hand_in, set_aside
 from jobs.events import Event, losses_by_step, read_events
 from jobs.launch import ROOT, train_workers
 from jobs.receipt import WEIGHTS_NAME, Receipt, read_receipt, write_receipt
 from jobs.recipe import Recipe, build_recipe
 from jobs.stopping import stop_mark
+from jobs.tracking import TrackedDataset
 from jobs.training_loop import PeerError, TrainJob, train
 from jobs.training_step import TrainingError
 from pipeline.experiment import Experiment, StoppedError, claimed, stoppable
-from pipeline.layout import column_folder, curves_folder, model_folder
+from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError
 from pipeline.progress import Bar
 
@@ -84,30 +85,40 @@ def run(params: Params, generator: str) -> None:
             collective_seconds=params.cluster.collective_seconds,
             store=params.store,
         )
-        run_id = _open_run(params, generator, columns, storage, experiment.identity)
-        succeeded = False
-        try:
-            with (
-                Bar(f"train {generator}", recipe.steps, "steps") as bar,
-                tracking.Courier(run_id, storage, on_event=lambda event: bar.at(event.step, _note(event))),
-            ):
-                train_workers(
-                    train,
-                    {"job": job},
-                    params.cluster,
-                    name=f"{generator}-{experiment.identity[:16]}",
-                    batch_size=recipe.batch_size,
-                    is_over=lambda: (storage / WEIGHTS_NAME).is_file() or stop_mark(storage).is_file(),
-                    final=(TrainingError,),
-                    secondary=(PeerError,),
-                )
+        undelivered = undelivered_folder(params.cluster.storage)
+        _describe_run(params, columns, experiment)
+        with (
+            Bar(f"train {generator}", recipe.steps, "steps") as bar,
+            Courier(
+                storage,
+                undelivered,
+                on_event=lambda event: bar.at(event.step, _note(event)),
+                resumable=(StoppedError, KeyboardInterrupt, SystemExit),
+            ) as courier,
+        ):
+            train_workers(
+                train,
+                {"job": job},
+                params.cluster,
+                name=f"{generator}-{experiment.identity[:16]}",
+                batch_size=recipe.batch_size,
+                is_over=lambda: (storage / WEIGHTS_NAME).is_file() or stop_mark(storage).is_file(),
+                final=(TrainingError,),
+                secondary=(PeerError,),
+            )
             _check_finished(generator, storage, parent)
             receipt = _write_outputs(params, experiment, recipe, columns)
-            _register(generator, run_id, receipt, columns, experiment.identity)
-            succeeded = True
-        finally:
-            tracking.close_run(run_id, failed=not succeeded)
-        shutil.rmtree(storage)  # a finished training leaves nothing to resume from
+            _hand_in(receipt, columns, experiment)
+        if courier.delivered:
+            shutil.rmtree(storage)  # a finished training leaves nothing to resume from
+        else:
+            log.warning(
+                "train %s: done, but the tracking server was not told all (%s); its run and model wait in %s; deliver "
+                "them with: python -m pipeline deliver",
+                generator,
+                courier.problem,
+                set_aside(storage, undelivered),
+            )
 
 
 def _is_done(generator: str, experiment: Experiment) -> bool:
@@ -188,17 +199,17 @@ def _parts(params: Params, generator: str, columns: dict[str, Column]) -> dict[s
     }
 
 
-def _open_run(params: Params, generator: str, columns: dict[str, Column], storage: Path, identity: str) -> str:
-    """One tracked run per training: its id lies in the storage, so that a restart goes on with it."""
-    note = storage / "run_id"
-    resume = note.read_text() if note.is_file() else None
+def _describe_run(params: Params, columns: dict[str, Column], experiment: Experiment) -> None:
+    """One tracked run per training: it is described in the storage, so that a restart goes on with it."""
     image = columns["image"]
-    run_id = tracking.open_run(
-        f"{generator}",
+    generator = experiment.generator
+    describe_run(
+        experiment.storage,
+        generator,
         parameters={"seed": params.seed, "train": asdict(params.train), **asdict(params.generators[generator])},
-        tags={"generator": generator, "identity": identity, **_code_version()},
+        tags={"generator": generator, "identity": experiment.identity, **_code_version()},
         datasets=[
-            tracking.TrackedDataset(
+            TrackedDataset(
                 name=f"{image.manifest.dataset}-train-{name}",
                 digest=column.manifest.digest,
                 source=str(column.folder),
@@ -208,10 +219,7 @@ def _open_run(params: Params, generator: str, columns: dict[str, Column], storag
             for name, column in columns.items()
         ],
         files={"params.json": json.dumps(params.to_dict(), indent=2, sort_keys=True)},
-        resume=resume,
     )
-    write_durably(note, run_id.encode())
-    return run_id
 
 
 def _write_outputs(params: Params, experiment: Experiment, recipe: Recipe, columns: dict[str, Column]) -> Receipt:
@@ -258,17 +266,19 @@ def _write_curves(folder: Path, storage: Path) -> None:
             csv.writer(file, delimiter="\t", lineterminator="\n").writerows([("step", "loss"), *points])
 
 
-def _register(generator: str, run_id: str, receipt: Receipt, columns: dict[str, Column], identity: str) -> None:
+def _hand_in(receipt: Receipt, columns: dict[str, Column], experiment: Experiment) -> None:
+    """What is to be registered, for the courier."""
+    generator = experiment.generator
     image = columns["image"].manifest
-    version = tracking.register_model(
-        run_id,
+    hand_in(
+        experiment.storage,
         f"inpaint-{generator}",
         files={"model": model_folder(generator)},
         tags={
             "weights_sha256": receipt.weights_sha256,
             "images_manifest": receipt.images,
             **{f"{name}_manifest": digest for name, digest in receipt.columns.items()},
-            "identity": identity,
+            "identity": experiment.identity,
             **_code_version(),
             "packages_lock": file_digest(ROOT / "requirements.lock"),
             "steps": str(receipt.steps),
@@ -279,7 +289,6 @@ def _register(generator: str, run_id: str, receipt: Receipt, columns: dict[str, 
         code=_CODE,
         requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
     )
-    log.info("registered inpaint-%s version %s", generator, version)
 
 
 def _code_version() -> dict[str, str]:

@@ -23,6 +23,7 @@ INERT = {
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/progress.py": "prints",
+    "jobs/delivery.py": "carries what training wrote to the tracking server",
     "jobs/tracking.py": "writes to the tracking server",
     "jobs/stopping.py": "decides after which step a training rests; it ends with the same weights",
     "pipeline/experiment.py": "finds where a training lies and who is at it",
