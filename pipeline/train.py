@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.columns import Column
-from datasets.durable import file_digest, write_durably
+from datasets.durable import file_digest
 from jobs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
 from jobs.delivery import Courier, describe_run, hand_in, set_aside
 from jobs.events import Event, losses_by_step, read_events
