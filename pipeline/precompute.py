@@ -12,6 +12,7 @@ import numpy as np
 from datasets.decode import encode_grey_png
 from datasets.edges import EdgeConfig, canny_edges
 from datasets.plan import derive_seed
+from jobs.launch import workers_at_hand
 from jobs.mask_files import Masks, open_masks
 from masks.hole_ratio import BINS, member_of_bin
 from masks.sampler import MaskConfig
@@ -56,11 +57,12 @@ def run_edges(params: Params) -> None:
     A column that would become the same stays as it is, and one that `edges` no longer names is removed.
     """
     for folder in Path("shards/edges").glob("*"):
-        if folder.name not in params.edges:
+        if folder.is_dir() and folder.name not in params.edges:
             shutil.rmtree(folder)
             made_note(folder.name).unlink(missing_ok=True)
-    for column, config in params.edges.items():
-        write_column(params, image_splits(), column, EdgeMembers(config), asdict(config), keep=True)
+    with workers_at_hand(params.cluster.num_workers if len(params.edges) > 1 else 0):
+        for column, config in params.edges.items():
+            write_column(params, image_splits(), column, EdgeMembers(config), asdict(config), keep=True)
 
 
 def run_masks(params: Params) -> None:
