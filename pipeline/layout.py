@@ -28,6 +28,11 @@ def staging_folder(column: str) -> Path:
     return Path("shards") / f".{column}.partial"
 
 
+def made_note(column: str) -> Path:
+    """Of what and by which code a column was made, so that it can be kept: no output, since every edit changes it."""
+    return Path("shards") / ".made" / f"{column}.json"
+
+
 def model_folder(generator: str) -> Path:
     """Weights and receipt of a trained generator."""
     return Path("models") / generator
