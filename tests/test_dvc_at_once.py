@@ -1,0 +1,104 @@
+"""Several trainings of one checkout: stages at once, and a queue of experiments. All with the real DVC and MLflow."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from dvc.lock import Lock
+from dvc.utils.hydra import compose_and_dump
+
+from tests.pipeline.pictures import write_pictures
+
+ROOT = Path(__file__).resolve().parent.parent
+PRESETS = {
+    "context_encoder": "{context_encoder: {image_size: 64, width: 8, batch_size: 4, steps: 4}}",
+    "deepfill_v2": "{deepfill_v2: {width: 4, d_width: 4, batch_size: 4, steps: 4}}",
+    "both": "{context_encoder: {image_size: 64, width: 8, batch_size: 4, steps: 4},"
+    " deepfill_v2: {width: 4, d_width: 4, batch_size: 4, steps: 4}}",
+}
+SMALL = ("dataset=folder", "dataset.root=pictures", "cluster.num_workers=0", "cluster.train_workers=0")
+
+
+def run(*command, fails=False):
+    """What a command prints."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, timeout=900, check=False, **streams)
+    assert bool(done.returncode) == fails, done.stdout
+    return done.stdout
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A git checkout of this code with small presets and shards, everything committed."""
+    folder = tmp_path / "checkout"
+    for name in ("conf", "datasets", "jobs", "masks", "pipeline"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "requirements.lock", "tombstones.jsonl"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    for name, preset in PRESETS.items():
+        (folder / "conf/generators" / f"{name}.yaml").write_text(preset)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "A. U. Thor")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "author@example.org")
+    write_pictures(folder / "pictures", 20)
+    overrides = [*SMALL, "generators=both"]
+    compose_and_dump(folder / "params.yaml", str(folder / "conf"), None, "config", "plugins", overrides)
+    run("git", "init", "--quiet")
+    run("dvc", "repro", "ingest", "edges", "semantics")
+    run("git", "add", "--all")
+    run("git", "commit", "--quiet", "--message=small")
+    return folder
+
+
+def runs(checkout):
+    """The tracked runs of the checkout's own database."""
+    client = mlflow.MlflowClient(f"sqlite:///{checkout}/mlflow.db")
+    return client.search_runs([each.experiment_id for each in client.search_experiments()])
+
+
+@pytest.mark.slow
+def test_stages_of_two_generators_run_at_once(checkout):
+    """By the README's own line; a third DVC keeps the repository locked longer than DVC usually waits."""
+    (line,) = re.findall(r"\| (xargs .*)", (ROOT / "README.md").read_text())
+    lock = Lock(str(checkout / ".dvc/tmp/lock"))
+    lock.lock()
+    both = subprocess.Popen(f"printf '%s\\n' context_encoder deepfill_v2 | {line}", shell=True)
+    assert "Unable to acquire lock" in run("dvc", "status", fails=True)
+    time.sleep(2)
+    assert both.poll() is None
+    lock.unlock()
+    assert both.wait(timeout=900) == 0
+    assert json.loads(run("dvc", "status", "--json", "train")) == {}
+    locked = (checkout / "dvc.lock").read_text()
+    assert all(f"train@{name}:" in locked for name in ("context_encoder", "deepfill_v2"))
+    first, second = runs(checkout)
+    assert {first.data.tags["generator"], second.data.tags["generator"]} == {"context_encoder", "deepfill_v2"}
+    assert max(first.info.start_time, second.info.start_time) < min(first.info.end_time, second.info.end_time)
+
+
+@pytest.mark.slow
+def test_queued_experiments_are_runs_of_one_database(checkout):
+    """DVC runs them in copies of the checkout, which it removes."""
+    sweep = [f"--set-param={each}" for each in (*SMALL, "generators=context_encoder,deepfill_v2")]
+    run("dvc", "exp", "run", "--queue", *sweep, "train")
+    run("dvc", "exp", "run", "--run-all", "--jobs=2")
+    assert len(run("dvc", "exp", "list", "--name-only").split()) == 2
+    assert not list((checkout / ".dvc/tmp/exps").glob("*/dvc.yaml"))
+    found = runs(checkout)
+    assert sorted(each.data.tags["generator"] for each in found) == ["context_encoder", "deepfill_v2"]
+    for each in found:
+        assert each.info.status == "FINISHED"
+        files = Path(each.info.artifact_uri.removeprefix("file://"))
+        assert files.is_relative_to(checkout)
+        assert json.loads((files / "params.json").read_text())["generators"].keys() == {each.data.tags["generator"]}
