@@ -76,7 +76,9 @@ def write_split(root: Path, count: int, *, size: int = 64, per_shard: int = 8) -
         "image",
         [
             Sample(
-                key=key, members={"png": encode_png(p)}, about={"source": f"{key}.png", "width": size, "height": size}
+                key=key,
+                members={"png": encode_png(p)},
+                about={"source": f"{key}.png", "width": size, "height": size},
             )
             for key, p in pictures.items()
         ],
