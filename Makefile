@@ -21,6 +21,7 @@ bench: setup ## every part beside its limit in the same run; kept in benchmarks/
 	@$(RUN) python -m benchmarks.masks
 	@$(RUN) python -m benchmarks.reading
 	@$(RUN) python -m benchmarks.plan
+	@$(RUN) python -m benchmarks.training
 	@$(RUN) python -m benchmarks.generators
 
 lint: setup

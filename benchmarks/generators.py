@@ -20,14 +20,9 @@ import dataclasses
 import datetime
 import importlib
 import json
-import os
 import pkgutil
 import platform
-import resource
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,8 +34,11 @@ from torch.utils.flop_counter import flop_registry
 import tests.loops
 from jobs.batches import Batch
 from jobs.generators import card, load, names
-from jobs.recipe import Phase, Recipe
-from tests.jobs.generators.steps import make_batch, run_step, visible
+from jobs.probe import ProbeError, Say, device_name, peak_bytes, run_apart, timed
+from jobs.recipe import Recipe
+from jobs.settings import TrainConfig
+from jobs.training_step import TrainingStep
+from tests.jobs.generators.steps import make_batch, visible
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, SIZE = 2, 256
@@ -62,11 +60,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None)
-    parser.add_argument("--row", default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.row:
-        print(json.dumps(_measure(arguments)))
-        return
     machine = _machine(arguments)
     chosen = arguments.only or [*names(), *(f"layer:{module}" for module in _loops())]
     rows = []
@@ -93,26 +87,24 @@ def _line(*cells: Any) -> str:
 
 
 def _in_own_process(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    flags = ["--row", name, "--device", arguments.device, "--precision", arguments.precision]
-    flags += ["--repeats", str(arguments.repeats), *(["--compile"] if arguments.compile else [])]
-    command = [sys.executable, "-m", "benchmarks.generators", *flags]
-    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if result.returncode:
-        return [{"what": f"{name}: failed, exit code {result.returncode}"}]
-    return json.loads(result.stdout.splitlines()[-1])
+    try:
+        return run_apart(_measure, (name, arguments))
+    except ProbeError as error:
+        return [{"what": f"{name}: {error}"}]
 
 
-def _measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    if arguments.row.startswith("layer:"):
-        return _measure_layers(arguments.row.removeprefix("layer:"))
-    return _Generator(arguments).rows()
+def _measure(task: tuple[str, argparse.Namespace], say: Say) -> list[dict[str, Any]]:
+    name, arguments = task
+    if name.startswith("layer:"):
+        return _measure_layers(name.removeprefix("layer:"))
+    return _Generator(name, arguments).rows()
 
 
 class _Generator:
     """One generator on one device."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.name, self.device, self.repeats = arguments.row, torch.device(arguments.device), arguments.repeats
+    def __init__(self, name: str, arguments: argparse.Namespace) -> None:
+        self.name, self.device, self.repeats = name, torch.device(arguments.device), arguments.repeats
         self.bf16 = arguments.precision == "bf16"
         torch.manual_seed(0)
         config = paper_config(self.name)
@@ -123,14 +115,19 @@ class _Generator:
                 network.compile()
         side = getattr(config, "image_size", SIZE)
         self.batch: Batch = make_batch((side, side), self.recipe.columns, BATCH).to(self.device)
+        precision = "bf16" if self.bf16 else "no"
+        self.take_step = TrainingStep(self.recipe, TrainConfig(precision=precision), self.device)
         self.bare = _bare_rate(self.device, self.bf16)
 
     def rows(self) -> list[dict[str, Any]]:
         found = [self._row("forward", self._forward)]
         for phase in self.recipe.phases:
             if phase.steps:
-                phase.set_modes(self.recipe.networks)
-                row = self._row(phase.name, lambda phase=phase: self._step(phase))
+                every = tuple(dataclasses.replace(update, every=1) for update in phase.updates)  # due or not
+                phase = dataclasses.replace(phase, updates=every)
+                self.take_step.start(phase)
+                phase.set_learning_rates(self.recipe.optimizers, 0)
+                row = self._row(phase.name, lambda phase=phase: self.take_step(phase, 0, self.batch))
                 trained = [p for name in phase.trained for p in self.recipe.networks[name].parameters()]
                 found.append(row | {"trained_m": sum(p.numel() for p in trained) / 1e6})
         return found
@@ -141,14 +138,10 @@ class _Generator:
         with torch.no_grad(), self._autocast():
             self.recipe.inpaint(self.recipe.networks, visible(self.batch))
 
-    def _step(self, phase: Phase) -> None:
-        with self._autocast():
-            run_step(self.recipe, phase, self.batch)
-
     def _autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
-    def _row(self, what: str, function: Callable[[], None]) -> dict[str, Any]:
+    def _row(self, what: str, function: Callable[[], Any]) -> dict[str, Any]:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         with _Flops() as counter:  # also the warm-up
@@ -160,7 +153,7 @@ class _Generator:
             "pixels": self.batch.image.shape[-1],
             "ms": 1e3 * seconds,
             "images_per_second": BATCH / seconds,
-            "peak_mb": _peak_mb(self.device),
+            "peak_mb": peak_bytes(self.device) / 2**20,
             "gmac": gmac,
             "of_bare": gmac / seconds / self.bare,
         }
@@ -210,30 +203,14 @@ def _seconds(function: Callable[[], Any], repeats: int, device: torch.device) ->
     """The median of some runs; fewer than asked for once they have taken half a minute."""
     taken: list[float] = []
     while len(taken) < repeats and sum(taken) < 30:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - start)
+        taken.append(timed(function, device))
     return statistics.median(taken)
 
 
-def _peak_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
-
-
 def _machine(arguments: argparse.Namespace) -> dict[str, Any]:
-    if arguments.device == "cuda":
-        device = torch.cuda.get_device_name()
-    else:
-        device = f"{platform.machine()} CPU, {os.cpu_count()} cores"
     return {
         "date": datetime.date.today().isoformat(),
-        "device": device,
+        "device": device_name(torch.device(arguments.device)),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

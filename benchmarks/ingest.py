@@ -1,26 +1,31 @@
 """What ingest costs beside the bare work on pixels: decode, resize, encode of the same pictures by the same functions.
 
-    python -m benchmarks.ingest                     one and two processes; exit code 1 if either is below the limit
+    python -m benchmarks.ingest                     one and two processes, and JSON into benchmarks/results
     python -m benchmarks.ingest --images 500 --processes 1
 
 The pictures are scikit-image's photographs, cut at random to 512x384 and saved as JPEG; they become 256x256. Both sides
 read the same files, which lie in the page cache, and alternate, so that other work on the machine hits both. Bare work
-with several processes is a pool that is given a shard's pictures at a time. Ray takes seconds to start, once, whatever
-the number of pictures: that is measured beside and taken off. `share` is the rate of ingest by the rate of bare work.
+with several processes is a pool that is given a shard's pictures at a time. Both keep their processes from run to run;
+`share` is the rate of ingest by the rate of bare work, and `start s` what the first run pays beside for Ray's start and
+for the imports of its workers, once, whatever the number of pictures. Exit code 1 if a share is below the limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
+import json
 import multiprocessing
 import os
+import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +36,11 @@ from datasets.decode import decode, encode_jpeg, encode_png, fit
 from datasets.ingest import IngestConfig, IngestFilling, plan_shards
 from datasets.sources import SourceConfig, open_source
 from datasets.tombstones import StayOut
-from jobs.launch import map_tasks
+from jobs.launch import workers_at_hand
 from pipeline import ingest
 from pipeline.params import DatasetParams, Params, read_params
 
+RESULTS = Path(__file__).resolve().parent / "results"
 LIMIT = 0.85
 _SHARD = 128
 
@@ -44,8 +50,10 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
     params = read_params()
+    out = (arguments.out or RESULTS / f"{datetime.date.today():%Y%m%d}-ingest.json").absolute()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         _make_pictures(Path("pictures"), arguments.images)
@@ -54,31 +62,48 @@ def main() -> int:
             dataset=DatasetParams(name="folder", root=str(Path("pictures").resolve())),
             ingest=IngestConfig(size=256, format="jpeg", records_per_shard=_SHARD),
         )
-        print(f"{'processes':>9} {'bare images/s':>14} {'ingest images/s':>16} {'Ray start s':>12} {'share':>6}")
-        shares = [_compare(params, processes, arguments.repeats) for processes in arguments.processes]
-    if below := [share for share in shares if share < LIMIT]:
+        print(f"{'processes':>9} {'bare images/s':>14} {'ingest images/s':>16} {'start s':>12} {'share':>6}")
+        rows = [_compare(params, processes, arguments.repeats) for processes in arguments.processes]
+    machine = {
+        "date": datetime.date.today().isoformat(),
+        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "images": arguments.images,
+        "records_per_shard": _SHARD,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": machine, "limits": {"share": LIMIT}, "rows": rows}, indent=1) + "\n")
+    print(out)
+    if below := [row["share"] for row in rows if row["share"] < LIMIT]:
         print(f"ingest runs at {min(below):.0%} of the bare work, below the limit of {LIMIT:.0%}", file=sys.stderr)
     return bool(below)
 
 
-def _compare(params: Params, processes: int, repeats: int) -> float:
+def _compare(params: Params, processes: int, repeats: int) -> dict[str, float]:
     workers = 0 if processes == 1 else processes
     cluster = dataclasses.replace(params.cluster, num_workers=workers)
     params = dataclasses.replace(params, cluster=cluster)
     images = open_source(SourceConfig(name="folder", root=params.dataset.root)).images()
     fillings = [f for split in ("train", "val") for f in plan_shards(images, split, params.ingest, StayOut({}, {}))]
-    bare, whole, starts = [], [], []
     ingest.run(dataclasses.replace(params, cluster=dataclasses.replace(cluster, num_workers=0)))  # imports, page cache
-    for _ in range(repeats):
-        bare.append(_seconds(partial(_bare, fillings, processes)))
-        starts.append(_seconds(partial(_start_workers, workers)) if workers else 0.0)
-        whole.append(_seconds(partial(ingest.run, params)) - starts[-1])
+    bare, whole = [], []
+    with multiprocessing.Pool(processes) as pool:
+        began = time.perf_counter()
+        with workers_at_hand(workers):
+            ingest.run(params)
+            first = time.perf_counter() - began
+            for _ in range(repeats):
+                bare.append(_seconds(partial(_bare, fillings, pool if workers else None)))
+                whole.append(_seconds(partial(ingest.run, params)))
     rates = [len(images) / statistics.median(seconds) for seconds in (bare, whole)]
-    share = rates[1] / rates[0]
-    print(
-        f"{processes:9d} {rates[0]:14.1f} {rates[1]:16.1f} {statistics.median(starts):12.1f} {share:6.0%}", flush=True
-    )
-    return share
+    row = {
+        "processes": processes,
+        "bare_images_per_second": rates[0],
+        "ingest_images_per_second": rates[1],
+        "start_s": max(0.0, first - statistics.median(whole)),
+        "share": rates[1] / rates[0],
+    }
+    print(f"{processes:9d} {rates[0]:14.1f} {rates[1]:16.1f} {row['start_s']:12.1f} {row['share']:6.0%}", flush=True)
+    return row
 
 
 def _seconds(work: partial) -> float:
@@ -87,13 +112,8 @@ def _seconds(work: partial) -> float:
     return time.perf_counter() - start
 
 
-def _bare(fillings: Sequence[IngestFilling], processes: int) -> None:
-    if processes == 1:
-        for filling in fillings:
-            _bare_shard(filling)
-        return
-    with multiprocessing.Pool(processes) as pool:
-        pool.map(_bare_shard, fillings, chunksize=1)
+def _bare(fillings: Sequence[IngestFilling], pool: Pool | None) -> None:
+    list(map(_bare_shard, fillings) if pool is None else pool.imap_unordered(_bare_shard, fillings))
 
 
 def _bare_shard(filling: IngestFilling) -> int:
@@ -104,17 +124,6 @@ def _bare_shard(filling: IngestFilling) -> int:
         lossless = filling.split != "train"
         total += len(encode_png(image) if lossless else encode_jpeg(image, filling.config.jpeg_quality))
     return total
-
-
-def _start_workers(workers: int) -> None:
-    """What Ray needs before the first picture: its start, and a worker each that has imported the code."""
-    list(map_tasks(_import, range(2 * workers), num_workers=workers))
-
-
-def _import(number: int) -> int:
-    import webdataset  # noqa: F401
-
-    return number
 
 
 def _make_pictures(folder: Path, count: int) -> None:

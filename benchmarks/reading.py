@@ -36,7 +36,6 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from datasets.decode import decode_image, encode_jpeg
 from datasets.shards import Sample
-from jobs.batches import stack
 from jobs.samples import TrainingSamples
 from jobs.settings import SampleConfig
 from masks.sampler import draw_mask
@@ -91,19 +90,18 @@ def main() -> None:
 
 
 class _Decoded(Dataset):
-    """Positions of the training stream, decoded and no more."""
+    """Positions of the training stream, decoded and no more: the first half of what the stream does with a batch."""
 
     def __init__(self, samples: TrainingSamples) -> None:
         self.samples = samples
 
-    def __getitem__(self, position: int) -> tuple[np.ndarray, str]:
-        key, arrays = self.samples.decoded(position)
-        return arrays["image"], key
+    def __getitems__(self, positions: list[int]) -> tuple[torch.Tensor, list[str]]:
+        images, records = self.samples.decoded(positions)
+        return images, [key for key, _ in records]
 
-    @staticmethod
-    def collate(records: list[tuple[np.ndarray, str]]) -> tuple[torch.Tensor, list[str]]:
-        """A batch as the training stream makes it."""
-        return stack([image for image, _ in records]), [key for _, key in records]
+
+def _as_it_is(batch: tuple[torch.Tensor, list[str]]) -> tuple[torch.Tensor, list[str]]:
+    return batch
 
 
 class _Files(Dataset):
@@ -194,9 +192,7 @@ class _Reading:
         sampler = self.samples.loader(
             steps=range(self.count // BATCH), batch_size=BATCH, rank=0, world_size=1, num_workers=0
         ).batch_sampler
-        return DataLoader(
-            _Decoded(self.samples), batch_sampler=sampler, collate_fn=_Decoded.collate, num_workers=workers
-        )
+        return DataLoader(_Decoded(self.samples), batch_sampler=sampler, collate_fn=_as_it_is, num_workers=workers)
 
     def _samples(self, workers: int) -> Iterable:
         return self.samples.loader(

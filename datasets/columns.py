@@ -138,10 +138,12 @@ class Column:
         offsets, lengths, digests = self._places(shard).fields[field]
         offset, length, wanted = offsets[place], lengths[place], digests[place].as_py()
         content = os.pread(self._open(shard), length, offset)
-        if hashlib.sha256(content).digest() != wanted and self._remote[shard]:
+        found = hashlib.sha256(content)
+        if found.digest() != wanted and self._remote[shard]:
             self._forget(shard)  # the local copy has changed since it was compared with its digest
             content = os.pread(self._open(shard), length, offset)
-        if (found := hashlib.sha256(content)).digest() != wanted:
+            found = hashlib.sha256(content)
+        if found.digest() != wanted:
             where = self._store.url_of(self.manifest.shards[shard]) if self._remote[shard] else self._path(shard)
             raise ShardError(
                 f"{where}: {self.key(index)}.{field} has digest {found.hexdigest()}, {self.folder / RECORDS_NAME} says "
@@ -253,14 +255,20 @@ class Column:
     def _check_inside(self, shard: int, rows: pa.Table) -> None:
         """Raise ShardError unless every member lies inside its shard, or any length could be asked of memory."""
         size = self.manifest.shards[shard].bytes
-        numbers, offsets, lengths = (rows[name].to_numpy() for name in ("shard", "offset", "length"))
+        with as_shard_errors(self.folder / RECORDS_NAME, self.remedy):
+            # Not by to_numpy, which imports pandas: a second, before the first record of a process.
+            columns = (rows[name].combine_chunks() for name in ("shard", "offset", "length"))
+            numbers, offsets, lengths = (np.from_dlpack(column) for column in columns)
         inside = (offsets >= 0) & (lengths >= 0) & (lengths <= size) & (offsets <= size - np.minimum(lengths, size))
         if not inside.all() or not (numbers == shard_number(self.manifest.shards[shard].name)).all():
             raise ShardError(f"{self.folder / RECORDS_NAME} places members outside their shards; run: {self.remedy}")
 
     def _by_field(self, shard: int, rows: pa.Table) -> dict[str, pa.Table]:
         """A shard's rows by field, each field's with the same keys in the same order."""
-        fields = {field: rows.filter(pc.equal(rows["field"], field)) for field in self.fields}
+        if len(self.fields) == 1 and pc.unique(rows["field"]).to_pylist() == list(self.fields):
+            fields = {self.field: rows}  # comparing with a text would import pandas, too
+        else:
+            fields = {field: rows.filter(pc.equal(rows["field"], field)) for field in self.fields}
         keys = fields[self.fields[0]]["key"]
         for field, ours in fields.items():
             if len(ours) != self.shard_sizes[shard] or not ours["key"].equals(keys):

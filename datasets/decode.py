@@ -268,9 +268,16 @@ def _encoded(image: np.ndarray, format_name: str, **options: int) -> bytes:
 # compare them with their digest first.
 
 
-def decode_image(content: bytes) -> np.ndarray:
-    """A stored image to uint8 (H, W, 3) RGB. Raises RejectedImageError for what is none."""
-    return cv2.cvtColor(_stored(content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+def decode_image(content: bytes, out: np.ndarray | None = None) -> np.ndarray:
+    """A stored image to uint8 (H, W, 3) RGB: to `out`, which is returned, if that has its shape, else to a new array.
+
+    Raises RejectedImageError for what is none.
+    """
+    image = _stored(content, cv2.IMREAD_COLOR)
+    if out is None or out.shape != image.shape:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
+    return out
 
 
 def decode_map(content: bytes) -> np.ndarray:

@@ -37,6 +37,12 @@ def write_durably(path: Path, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def sync_file(path: Path) -> None:
+    """Put the content of a file that another library has written on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Put a folder's entries, such as a rename, on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,15 +1,17 @@
 """Records taken out of finished shards: only the shards that hold one are written anew, and all files change at once.
 
 New files are staged first, with a note of what goes where; only then are they moved into place, folder by folder, each
-manifest last. A kill at any point leaves either the old state or a note from which `finish_removal` goes on.
+manifest last, and the shards that they replace removed. What lies in a store goes there, as objects of other names. A
+kill at any point leaves either the old state or a note from which `finish_removal` goes on.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -37,24 +39,29 @@ from datasets.shards import (
     read_member,
     read_table,
     records_table,
-    shard_name,
     shard_number,
     write_shard,
     write_table,
 )
+from datasets.stores import Store, StoreConfig, put
 
 _NOTE = "note.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalTask:
-    """One shard of one folder to write anew into `staged`, without some keys."""
+    """One shard of one folder, or of the store, to write anew into `staged`, without some keys."""
 
     folder: Path
     staged: Path
     column: str
-    number: int
+    shard: Shard
     keys: frozenset[str]
+    store: StoreConfig
+
+    @property
+    def number(self) -> int:
+        return shard_number(self.shard.name)
 
 
 def staged_folder(staging: Path, folder: Path) -> Path:
@@ -62,27 +69,30 @@ def staged_folder(staging: Path, folder: Path) -> Path:
     return staging / folder
 
 
-def removal_tasks(folder: Path, staging: Path, keys: Collection[str]) -> list[RemovalTask]:
+def removal_tasks(folder: Path, staging: Path, keys: Collection[str], store: StoreConfig) -> list[RemovalTask]:
     """A task per shard of a folder that holds one of the keys."""
-    column = read_manifest(folder).column
+    manifest = read_manifest(folder)
     table = read_table(folder, columns=("key", "shard"))
-    touched = pc.unique(table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))["shard"]).to_pylist()
+    touched = set(table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))["shard"].to_pylist())
     return [
         RemovalTask(
             folder=folder.resolve(),
             staged=staged_folder(staging, folder).resolve(),
-            column=column,
-            number=number,
+            column=manifest.column,
+            shard=shard,
             keys=frozenset(keys),
+            store=store,
         )
-        for number in sorted(touched)
+        for shard in manifest.shards
+        if shard_number(shard.name) in touched
     ]
 
 
 def rewrite_shard(task: RemovalTask) -> tuple[RemovalTask, Shard | None, list[Field]]:
     """Write one shard without its keys; returns its entry, None if no record is left, and its rows.
 
-    Every byte that is kept was compared with its digest: raises ShardError that names the first that differs.
+    Every byte that is kept was compared with its digest: raises ShardError that names the first that differs, and
+    StoreError if a store does not give the shard.
     """
     samples = list(_kept(task))
     if not samples:
@@ -91,9 +101,10 @@ def rewrite_shard(task: RemovalTask) -> tuple[RemovalTask, Shard | None, list[Fi
 
 
 def _kept(task: RemovalTask) -> Iterator[Sample]:
-    path = task.folder / shard_name(task.column, task.number)
+    path = task.folder / task.shard.name
     rows = read_table(task.folder, shard=task.number).to_pylist()
-    with path.open("rb") as file:
+    in_store = task.store.url and not path.exists()
+    with os.fdopen(Store(task.store).open(task.shard), "rb") if in_store else path.open("rb") as file:
         for key, members in groupby(rows, key=lambda row: row["key"]):
             if key in task.keys:
                 continue
@@ -172,12 +183,12 @@ def commit_removal(staging: Path, folders: Sequence[Path], about: dict[str, Any]
 
 def _change(folder: Path, staged: Path) -> dict[str, Any]:
     before, after = read_manifest(folder), read_manifest(staged)
-    kept = {shard.name for shard in after.shards}
     return {
         "folder": str(folder),
         "before": before.digest,
         "after": after.digest,
-        "drop": [shard.name for shard in before.shards if shard.name not in kept],
+        "old": [asdict(shard) for shard in before.shards if shard not in after.shards],
+        "new": [asdict(shard) for shard in after.shards if shard not in before.shards],
     }
 
 
@@ -208,30 +219,38 @@ def _still_fits(change: dict[str, Any]) -> bool:
         return False
 
 
-def finish_removal(staging: Path) -> None:
-    """Move what was decided into place; may be called again after a kill.
+def finish_removal(staging: Path, store: StoreConfig) -> None:
+    """Move what was decided into place, and remove what it replaces; may be called again after a kill.
 
-    Raises ShardError if a folder does not hold the shards that its new manifest lists.
+    Raises ShardError if a folder does not hold the shards that its new manifest lists, StoreError if the store does not
+    take a new shard or keeps an old one; then it may be called again, too.
     """
     note = json.loads((staging / _NOTE).read_bytes())
     for change in note["folders"]:
-        _replace(Path(change["folder"]), staged_folder(staging, Path(change["folder"])), change["drop"])
+        folder = Path(change["folder"])
+        old, new = ([Shard(**shard) for shard in change[which]] for which in ("old", "new"))
+        _replace(folder, staged_folder(staging, folder), old, new, store)
     (staging / _NOTE).unlink()
     sync_folder(staging)
     shutil.rmtree(staging)
 
 
-def _replace(folder: Path, staged: Path, drop: Sequence[str]) -> None:
+def _replace(folder: Path, staged: Path, old: Sequence[Shard], new: Sequence[Shard], store: StoreConfig) -> None:
     manifest = staged / MANIFEST_NAME
     if manifest.is_file():
+        for shard in new:
+            if store.url and (staged / shard.name).is_file():
+                put(store, staged, shard)
         (folder / MANIFEST_NAME).unlink(missing_ok=True)  # half old, half new is not complete
         sync_folder(folder)
         for path in sorted(staged.iterdir()):
             if path != manifest:
                 path.replace(folder / path.name)
-        for name in drop:
+        for name in {shard.name for shard in old} - (set() if store.url else {shard.name for shard in new}):
             (folder / name).unlink(missing_ok=True)
         sync_folder(folder)
         manifest.replace(folder / MANIFEST_NAME)
         sync_folder(folder)
-    Column(folder)
+    Column(folder, store=store)
+    for shard in old if store.url else ():
+        Store(store).remove(shard)

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -86,13 +87,28 @@ class Store:
 
         Raises StoreError for a store that cannot be written to, and when what arrived has another size.
         """
-        if self._is_http:
-            raise StoreError(f"{self.config.url} can only be read; write to s3:// or gs://, or leave store.url null")
+        self.check_writable()
         if not self.has(shard):
             self._attempt(shard, "write", lambda: self._filesystem.put_file(str(path), self._path(shard)))
             if (size := self._size(shard)) != shard.bytes:
                 raise StoreError(f"{self.url_of(shard)} has {size} bytes after writing, expected {shard.bytes}")
         path.unlink()
+
+    def remove(self, shard: Shard) -> None:
+        """Take a shard out of the store and out of this machine's cache; one that is not there is fine.
+
+        Raises StoreError when the store cannot be written to, and when the shard is still there afterwards.
+        """
+        self.check_writable()
+        self.forget(shard)
+        self._attempt(shard, "remove", lambda: self._remove(shard))
+        if self._size(shard) is not None:
+            raise StoreError(f"{self.url_of(shard)} is still there after it was removed; remove it by other means")
+
+    def check_writable(self) -> None:
+        """Raise StoreError for an address that can only be read."""
+        if self._is_http:
+            raise StoreError(f"{self.config.url} can only be read; write to s3:// or gs://, or leave store.url null")
 
     def has(self, shard: Shard) -> bool:
         """Whether the store holds a shard of this digest and size."""
@@ -120,6 +136,19 @@ class Store:
         """
         return self._cache.open(shard, self._fetch)
 
+    @contextlib.contextmanager
+    def copied(self, shard: Shard) -> Iterator[Path]:
+        """A copy of what the store has now under a shard's name, right or wrong; removed afterwards.
+
+        Raises StoreError when it cannot be had.
+        """
+        folder = self._cache.folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".copy-", dir=folder) as place:
+            path = Path(place) / shard.name
+            self._fetch_any(shard, path)
+            yield path
+
     def prefetch(self, shard: Shard) -> None:
         """Bring a shard into the cache, unless another process is at it or what is in use leaves no room."""
         self._cache.prefetch(shard, self._fetch)
@@ -137,19 +166,28 @@ class Store:
         return self._scheme in ("http", "https")
 
     def _fetch(self, shard: Shard, place: Path) -> None:
-        """Write a shard's bytes to `place`, compared with its digest."""
+        """Write a shard's bytes to `place`; raises StoreError unless they have its digest."""
+        if wrong := self._fetch_any(shard, place):
+            raise StoreError(f"{wrong}; restore it, or delete it and run the stage that wrote it")
+
+    def _fetch_any(self, shard: Shard, place: Path) -> str:
+        """Write what the store has to `place`, once more if its digest differs; returns what is wrong then, or ""."""
         for tries_left in (1, 0):
             self._attempt(shard, "read", lambda: self._get(shard, place))
             size = place.stat().st_size
             with place.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest == shard.sha256:
-                return
+                return ""
             found = f"has digest {digest}" if size == shard.bytes else f"has {size} bytes and digest {digest}"
             wrong = f"{self.url_of(shard)} {found}, its manifest says {shard.bytes} bytes and digest {shard.sha256}"
             if tries_left:
                 log.warning("%s; fetching it once more", wrong)
-        raise StoreError(f"{wrong}; restore it, or delete it and run the stage that wrote it")
+        return wrong
+
+    def _remove(self, shard: Shard) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._path(shard))
 
     def _get(self, shard: Shard, place: Path) -> None:
         self._filesystem.get_file(self._path(shard), str(place), timeout=self.config.timeout_seconds)

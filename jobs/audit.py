@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from datasets.decode import IGNORE, RejectedImageError, decode, decode_grey
 from datasets.durable import file_digest
 from datasets.manifest import Shard
 from datasets.shards import ShardError, read_member, read_table, shard_number
+from datasets.stores import Store, StoreConfig, StoreError
 from datasets.tombstones import DAMAGED
 from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 
@@ -36,11 +38,13 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnShard:
-    """One shard as its manifest lists it. num_classes: of a column of labels, if it says so."""
+    """One shard as its manifest lists it. store: where it lies if not in the folder. num_classes: of a labels column,
+    if it says so."""
 
     folder: Path
     column: str
     shard: Shard
+    store: StoreConfig = field(default_factory=StoreConfig)
     num_classes: int | None = None
 
 
@@ -71,16 +75,17 @@ def audit_shards(task: AuditTask) -> ShardAudit:
     for listed in task.shards:
         one = _Shard(listed)
         try:
-            findings += one.check_file()
             if listed.column == "image":
                 images = {row["key"]: (row.get("height"), row.get("width")) for row in one.rows}
-                findings += one.check_members(_check_image)
-                num_records = len(images)
+                num_records, check = len(images), _check_image
             else:
                 findings += one.check_keys(list(images))
-                findings += one.check_members(partial(_check_map, images=images, listed=listed))
-        except ShardError as error:
-            findings.append(Finding(file=str(one.path), problem=str(error)))
+                check = partial(_check_map, images=images, listed=listed)
+            with one.at_hand() as path:
+                findings += one.check_file(path)
+                findings += one.check_members(path, check)
+        except (ShardError, StoreError) as error:
+            findings.append(Finding(file=one.where, problem=str(error)))
         num_bytes += listed.shard.bytes
     return ShardAudit(findings=tuple(findings), records=num_records, bytes=num_bytes)
 
@@ -95,29 +100,44 @@ class _Shard:
     def shard(self) -> Shard:
         return self.listed.shard
 
+    @cached_property
+    def store(self) -> Store | None:
+        """The store that it lies in; None if it lies, or should lie, in the folder."""
+        beside = (self.listed.folder / self.shard.name).exists()
+        return None if beside or not self.listed.store.url else Store(self.listed.store)
+
     @property
-    def path(self) -> Path:
-        return self.listed.folder / self.shard.name
+    def where(self) -> str:
+        return self.store.url_of(self.shard) if self.store else str(self.listed.folder / self.shard.name)
+
+    @contextmanager
+    def at_hand(self) -> Iterator[Path]:
+        """A file with its bytes as they are now: of a store, not of the cache."""
+        if self.store:
+            with self.store.copied(self.shard) as path:
+                yield path
+        else:
+            yield self.listed.folder / self.shard.name
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         return read_table(self.listed.folder, shard=shard_number(self.shard.name)).to_pylist()
 
-    def check_file(self) -> Iterator[Finding]:
+    def check_file(self, path: Path) -> Iterator[Finding]:
         """The tar's digest and its list of members."""
-        if not self.path.is_file():
+        if not path.is_file():
             yield self._finding("is missing")
             return
-        if (size := self.path.stat().st_size) != self.shard.bytes:
+        if (size := path.stat().st_size) != self.shard.bytes:
             yield self._finding(f"has {size} bytes, its manifest says {self.shard.bytes}")
-        elif (digest := file_digest(self.path)) != self.shard.sha256:
+        elif (digest := file_digest(path)) != self.shard.sha256:
             yield self._finding(f"has digest {digest}, its manifest says {self.shard.sha256}")
-        yield from self._check_list()
+        yield from self._check_list(path)
 
-    def _check_list(self) -> Iterator[Finding]:
+    def _check_list(self, path: Path) -> Iterator[Finding]:
         try:
-            open_tree(self.path)  # refuses what would lead tarfile astray
-            with tarfile.open(self.path, "r:") as tar:
+            open_tree(path)  # refuses what would lead tarfile astray
+            with tarfile.open(path, "r:") as tar:
                 found = {member.name: (member.offset_data, member.size) for member in tar}
         except (ArchiveError, tarfile.TarError, OSError) as error:
             yield self._finding(f"is no plain tar ({' '.join(str(error).split())})")
@@ -142,14 +162,14 @@ class _Shard:
         if own != keys and set(own) == set(keys):
             yield self._finding("its records are in another order than the images")
 
-    def check_members(self, check: Callable[[Mapping[str, Any], bytes], str]) -> Iterator[Finding]:
+    def check_members(self, path: Path, check: Callable[[Mapping[str, Any], bytes], str]) -> Iterator[Finding]:
         """Every member's digest, and its content by `check(row, content)`, which returns what is wrong or ""."""
-        if not self.path.is_file():
+        if not path.is_file():
             return
-        with self.path.open("rb") as file:
+        with path.open("rb") as file:
             for row in self.rows:
                 try:
-                    content = read_member(file, self.path, row)
+                    content = read_member(file, path, row)
                 except ShardError:
                     yield self._finding(f"{row['field']} is not what its digest says", row["key"])
                     continue
@@ -158,7 +178,7 @@ class _Shard:
                     yield self._finding(f"{row['field']} {problem}", row["key"], DAMAGED if is_image else "")
 
     def _finding(self, problem: str, key: str = "", quarantine: str = "") -> Finding:
-        return Finding(file=str(self.path), key=key, problem=problem, quarantine=quarantine)
+        return Finding(file=self.where, key=key, problem=problem, quarantine=quarantine)
 
 
 def _check_image(row: Mapping[str, Any], content: bytes) -> str:

@@ -11,14 +11,17 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load, load_file, save
+import torch
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from datasets.durable import file_digest, sync_folder, write_durably
+from datasets.durable import file_digest, sync_file, sync_folder, write_durably
 
 log = logging.getLogger(__name__)
 
@@ -29,27 +32,58 @@ class CheckpointError(ValueError):
     """Weights or a checkpoint are missing, damaged, or of another network."""
 
 
-def save_checkpoint(
-    folder: Path,
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The state after a step, in memory of its own: the training may go on while it is written.
+
+    networks, optimizers: tensors by path. numbers: the optimizers' plain values. progress: what the loop keeps.
+    """
+
+    step: int
+    networks: Mapping[str, Tensor]
+    optimizers: Mapping[str, Tensor]
+    numbers: Mapping[str, Any]
+    progress: Mapping[str, Any]
+
+
+def take_snapshot(
     step: int,
     networks: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer],
-    *,
-    keep: int = 2,
-) -> Path:
-    """Commit the state after `step` steps and return its folder; older ones beyond the newest `keep` are removed."""
-    final = folder / f"step-{step:08d}"
+    progress: Mapping[str, Any] | None = None,
+) -> Snapshot:
+    """Copy the state after `step` steps. progress: plain data to keep with it."""
+    tensors, numbers = _optimizer_state(optimizers)
+    return Snapshot(
+        step=step,
+        networks={name: _copy(tensor) for name, tensor in _named_tensors(networks).items()},
+        optimizers={name: _copy(tensor) for name, tensor in tensors.items()},
+        numbers=numbers,
+        progress=progress or {},
+    )
+
+
+def write_checkpoint(folder: Path, snapshot: Snapshot, *, keep: int = 2) -> Path:
+    """Commit a snapshot and return its folder; older ones beyond the newest `keep` are removed."""
+    final = folder / f"step-{snapshot.step:08d}"
     if final.is_dir():
-        return final
+        if _is_whole(final):
+            return final
+        shutil.rmtree(final)  # a damaged one, which an earlier start passed over
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    tensors, numbers = _optimizer_state(optimizers)
-    digests = {
-        NETWORKS: write_durably(partial / NETWORKS, save(network_state(networks))),
-        OPTIMIZERS: write_durably(partial / OPTIMIZERS, save(tensors)),
+    digests = {}
+    for name, tensors in ((NETWORKS, snapshot.networks), (OPTIMIZERS, snapshot.optimizers)):
+        save_file(dict(tensors), partial / name)
+        sync_file(partial / name)
+        digests[name] = file_digest(partial / name)
+    state = {
+        "step": snapshot.step,
+        "digests": digests,
+        "optimizers": snapshot.numbers,
+        "progress": snapshot.progress,
     }
-    state = {"step": step, "digests": digests, "optimizers": numbers}
     write_durably(partial / STATE, json.dumps(state, indent=2, sort_keys=True).encode())
     partial.rename(final)
     sync_folder(folder)
@@ -58,24 +92,78 @@ def save_checkpoint(
     return final
 
 
-def load_newest_checkpoint(folder: Path, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]) -> int:
-    """Load the newest set whose digests hold, into the networks and optimizers; returns its step, 0 if there is none.
+class CheckpointWriter:
+    """Writes checkpoints of one folder in the background, one at a time.
 
-    A damaged set is named in a warning and the one before it is taken.
+    Whatever goes wrong while one is written is raised by the next call, as it was.
     """
-    for checkpoint in _found(folder):
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._written: Future | None = None
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Begin to write a snapshot, once the one before it is committed."""
+        self.wait()
+        self._written = self._thread.submit(write_checkpoint, self._folder, snapshot)
+
+    def wait(self) -> None:
+        """Return when the last snapshot is committed."""
+        if self._written is not None:
+            written, self._written = self._written, None
+            written.result()
+
+    def check(self) -> None:
+        """Raise what has gone wrong so far; waits for nothing."""
+        if self._written is not None and self._written.done():
+            self.wait()
+
+    def close(self) -> None:
+        """Wait for what is being written and end the thread."""
         try:
-            state = json.loads((checkpoint / STATE).read_text())
-            for name, digest in state["digests"].items():
-                if (found := file_digest(checkpoint / name)) != digest:
-                    raise CheckpointError(f"{checkpoint / name} has digest {found}, expected {digest}")
-        except (OSError, ValueError, KeyError) as error:
-            log.warning("checkpoint %s is damaged (%s); taking the one before it", checkpoint, error)
-            continue
-        load_networks(networks, load_file(checkpoint / NETWORKS))
-        _load_optimizers(optimizers, load_file(checkpoint / OPTIMIZERS), state["optimizers"])
-        return state["step"]
-    return 0
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+
+def newest_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest set whose digests hold; a damaged one is named in a warning and passed over. None if there is none."""
+    return next((checkpoint for checkpoint in _found(folder) if _is_whole(checkpoint)), None)
+
+
+def load_checkpoint(
+    checkpoint: Path, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
+) -> tuple[int, dict[str, Any]]:
+    """Load a whole checkpoint into the networks and optimizers; returns its step and progress.
+
+    Raises CheckpointError when it is of another network.
+    """
+    state = json.loads((checkpoint / STATE).read_text())
+    load_networks(networks, load_file(checkpoint / NETWORKS))
+    _load_optimizers(optimizers, load_file(checkpoint / OPTIMIZERS), state["optimizers"])
+    return state["step"], state["progress"]
+
+
+def read_progress(checkpoint: Path) -> dict[str, Any]:
+    """What the loop kept with a whole checkpoint."""
+    return json.loads((checkpoint / STATE).read_text())["progress"]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        state = json.loads((checkpoint / STATE).read_text())
+        if state["step"] != int(checkpoint.name.removeprefix("step-")):
+            raise CheckpointError(f"{checkpoint / STATE} is of step {state['step']}")
+        if set(state["digests"]) != {NETWORKS, OPTIMIZERS}:
+            raise CheckpointError(f"{checkpoint / STATE} lists other files")
+        for name, digest in state["digests"].items():
+            if (found := file_digest(checkpoint / name)) != digest:
+                raise CheckpointError(f"{checkpoint / name} has digest {found}, expected {digest}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("checkpoint %s is damaged (%s); taking the one before it", checkpoint, error)
+        return False
+    return True
 
 
 def save_weights(path: Path, networks: Mapping[str, nn.Module]) -> str:
@@ -98,11 +186,7 @@ def load_weights(path: Path, networks: Mapping[str, nn.Module], sha256: str) -> 
 
 def network_state(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """All parameters and buffers as `<network>/<name>`, on the CPU."""
-    return {
-        f"{name}/{key}": tensor.detach().cpu().contiguous()
-        for name, network in sorted(networks.items())
-        for key, tensor in network.state_dict().items()
-    }
+    return {name: tensor.cpu().contiguous() for name, tensor in _named_tensors(networks).items()}
 
 
 def load_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
@@ -113,6 +197,19 @@ def load_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Tenso
             network.load_state_dict(state, strict=True)
         except RuntimeError as error:
             raise CheckpointError(f"weights do not fit network {name}: {error}") from error
+
+
+def _named_tensors(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": tensor.detach()
+        for name, network in sorted(networks.items())
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A copy in the CPU's memory, laid out as it is stored."""
+    return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _found(folder: Path) -> list[Path]:
@@ -130,7 +227,7 @@ def _optimizer_state(optimizers: Mapping[str, Optimizer]) -> tuple[dict[str, Ten
         for index, values in state["state"].items():
             for key, value in values.items():
                 if isinstance(value, Tensor):
-                    tensors[f"{name}/{index}/{key}"] = value.detach().cpu().contiguous()
+                    tensors[f"{name}/{index}/{key}"] = value.detach()
                 else:
                     numbers[name]["state"].setdefault(str(index), {})[key] = value
     return tensors, numbers

@@ -1,21 +1,47 @@
-"""What training a generator takes, as far as its recipe says: steps, batch, columns, and bytes of its checkpoints."""
+"""What training a generator takes, as far as its recipe says: steps, batch, columns, and bytes kept and exchanged."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.optim import Adadelta, Adam
 
-from jobs.recipe import build_recipe
+from jobs.recipe import Phase, Recipe, Update, build_recipe
+
+CHECKPOINTS_AT_ONCE = 3
+"""Two are kept, and a third is written before the oldest goes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepKind:
+    """The steps of a phase in which the same updates are due: they cost the same.
+
+    first: number of the first of them, from the start of the phase. steps: how many of them the phase has.
+    """
+
+    updates: tuple[Update, ...]
+    first: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseFootprint:
+    """gradient_bytes: what the workers have to sum, in the mean over the phase's steps; a network that two updates of
+    a step train is summed twice."""
+
+    name: str
+    steps: int
+    gradient_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
     """batch_size: over all workers. columns: needed beside the images. weights_bytes: of all networks.
-    checkpoint_bytes: of one checkpoint; two are kept and a third is written before the oldest goes."""
+    checkpoint_bytes: of one checkpoint. phases: those that have steps."""
 
     generator: str
     steps: int
@@ -23,6 +49,19 @@ class Footprint:
     columns: tuple[str, ...]
     weights_bytes: int
     checkpoint_bytes: int
+    phases: tuple[PhaseFootprint, ...]
+
+
+def step_kinds(phase: Phase) -> list[StepKind]:
+    """Every kind of step that a phase has, by when it first comes."""
+    cycle = math.lcm(*(update.every for update in phase.updates))
+    whole, rest = divmod(phase.steps, cycle)
+    kinds: dict[tuple[Update, ...], StepKind] = {}
+    for step in range(min(cycle, phase.steps)):
+        due = phase.due(step)
+        kind = kinds.get(due, StepKind(updates=due, first=step, steps=0))
+        kinds[due] = dataclasses.replace(kind, steps=kind.steps + whole + (step < rest))
+    return list(kinds.values())
 
 
 def footprint(generator: str, config: Any) -> Footprint:
@@ -42,7 +81,21 @@ def footprint(generator: str, config: Any) -> Footprint:
         columns=recipe.columns,
         weights_bytes=weights,
         checkpoint_bytes=weights + sum(map(_state_bytes, recipe.optimizers.values())),
+        phases=tuple(_phase(recipe, phase) for phase in recipe.phases if phase.steps),
     )
+
+
+def _phase(recipe: Recipe, phase: Phase) -> PhaseFootprint:
+    total = sum(
+        kind.steps * sum(_gradient_bytes(recipe, phase, update) for update in kind.updates)
+        for kind in step_kinds(phase)
+    )
+    return PhaseFootprint(name=phase.name, steps=phase.steps, gradient_bytes=round(total / phase.steps))
+
+
+def _gradient_bytes(recipe: Recipe, phase: Phase, update: Update) -> int:
+    phase.require_grad(recipe.networks, update.networks)
+    return _bytes(p for name in update.networks for p in recipe.networks[name].parameters() if p.requires_grad)
 
 
 def _state_bytes(optimizer: torch.optim.Optimizer) -> int:

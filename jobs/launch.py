@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,30 +39,44 @@ class WorkerError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """How many processes do the work. Of these only `train_workers` and `threads` can change a result, by rounding.
+    """Where and by how many processes the work is done. Only `train_workers` and `threads` can change a result, by
+    rounding.
 
     num_workers: tasks at once in ingest, precompute and evaluate; 0 = in this process, without Ray; -1 = as many as
         this machine, or the cluster, has cores.
-    train_workers: training processes, which share each batch; 0 = in this process, without Ray.
+    train_workers: training processes, which share each batch; 0 = in this process, without Ray; [min, max] = at every
+        start as many as the cluster has room for and the batch can be shared by, but not fewer than min.
     threads: CPU threads of each training process.
     loader_workers: processes that read and decode for each training process; 0 = it does so itself.
     prefetch_batches: how many batches each of them is ahead.
-    max_failures: restarts of a training before it stops with the first cause.
-    storage: folder or URL of live checkpoints and logs.
+    max_failures: restarts of a training after a failure, before it stops with the first cause.
+    collective_seconds: how long training processes wait for one another before they name the one that does not answer.
+    storage: folder of live checkpoints and logs, which every node sees.
+    start_anew: train though another experiment of the same generator waits there unfinished.
     """
 
     num_workers: int = 2
-    train_workers: int = 2
+    train_workers: int | tuple[int, int] = 2
     threads: int = 1
     loader_workers: int = 0
     prefetch_batches: int = 2
     use_gpu: bool = False
     max_failures: int = 3
+    collective_seconds: float = 600.0
     storage: str = "runs"
+    start_anew: bool = False
 
     def __post_init__(self) -> None:
         if self.num_workers < -1:
             raise ValueError(f"num_workers must be -1 or more, got {self.num_workers}")
+        fewest, most = self.worker_range
+        if not (0 <= fewest <= most and (fewest or not most)):
+            raise ValueError(f"train_workers must be a number or [min, max], 1 <= min <= max, got {self.train_workers}")
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Fewest and most training processes."""
+        return (self.train_workers,) * 2 if isinstance(self.train_workers, int) else self.train_workers
 
 
 def map_tasks(task: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int) -> Iterator[Result]:
@@ -86,56 +105,150 @@ def map_tasks(task: Callable[[Item], Result], items: Sequence[Item], *, num_work
             yield result
 
 
-def train_workers(work: Callable[[dict], None], arguments: dict, config: ClusterConfig, *, name: str) -> None:
-    """Run `work(arguments)` on every training process, as one group that restarts together after a failure.
+@contextmanager
+def workers_at_hand(num_workers: int) -> Iterator[None]:
+    """Keep Ray and its workers from one `map_tasks` to the next; with 0 workers there is nothing to keep."""
+    if num_workers == 0:
+        yield
+        return
+    with _ray(num_workers):
+        yield
 
-    Inside, torch.distributed is initialised when there is more than one process.
-    Raises WorkerError with the first cause once `max_failures` restarts are used up.
+
+def train_workers(
+    work: Callable[[dict], None],
+    arguments: dict,
+    config: ClusterConfig,
+    *,
+    name: str,
+    batch_size: int,
+    is_over: Callable[[], bool] = lambda: True,
+    final: tuple[type[Exception], ...] = (),
+    secondary: tuple[type[Exception], ...] = (),
+) -> None:
+    """Run `work(arguments)` on every training process, as one group that is started again after a failure.
+
+    Inside, torch.distributed is initialised when there is more than one process, and arguments["is_preempted"] tells
+    whether a node of the group will be taken away. batch_size: what the number of processes must divide.
+    is_over: whether work that returned has nothing left to do; if not, it is started again without counting as failed.
+    final: errors after which another try is useless, raised as they are. secondary: errors of processes that only lost
+    another one, whose own error says more.
+    Raises WorkerError with the first cause once `max_failures` restarts are used up; in this process, the last error.
     """
-    if config.train_workers == 0:
+    first, failures = "", 0
+    while True:
+        try:
+            _attempt(work, arguments, config, f"{name}-{uuid.uuid4().hex[:8]}", batch_size)
+            if is_over():
+                return
+        except Exception as error:
+            cause = _first_cause(error, final, secondary)
+            if isinstance(cause, final):
+                raise cause from error
+            first, failures = first or _said(cause), failures + 1
+            if failures > config.max_failures:
+                if config.worker_range[1] == 0:
+                    raise
+                tries = f" at the first of {failures} starts" if failures > 1 else ""
+                raise WorkerError(f"training {name} failed{tries}: {first}") from error
+            log.warning("training %s failed (%s); starting it again", name, _said(cause))
+
+
+def _attempt(work: Callable[[dict], None], arguments: dict, config: ClusterConfig, name: str, batch_size: int) -> None:
+    if config.worker_range[1] == 0:
         work(arguments)
         return
-    with _ray(config.train_workers):
+    storage = Path(config.storage).resolve() / "ray"
+    fitting: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            fitting.set_result(_fit(work, arguments, config, name, batch_size, storage))
+        except BaseException as error:
+            fitting.set_exception(error)
+
+    # Not in the main thread, where Ray would put its own signal handlers in place of the stage's.
+    threading.Thread(target=fit, name="ray", daemon=True).start()
+    try:
+        while not wait([fitting], timeout=0.2).done:
+            pass  # signals are handled in between
+        fitting.result()
+    finally:
+        shutil.rmtree(storage / name, ignore_errors=True)
+
+
+def _fit(
+    work: Callable[[dict], None], arguments: dict, config: ClusterConfig, name: str, batch_size: int, storage: Path
+) -> None:
+    with _ray(config.worker_range[1]) as ray:
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
         resources = {"CPU": 1} if not config.use_gpu else {"CPU": 1, "GPU": 1}
         trainer = TorchTrainer(
-            work,
+            partial(_on_worker, work),
             train_loop_config=arguments,
-            torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
+            torch_config=TorchConfig(
+                backend="nccl" if config.use_gpu else "gloo", timeout_s=round(config.collective_seconds)
+            ),
             scaling_config=ScalingConfig(
-                num_workers=config.train_workers, use_gpu=config.use_gpu, resources_per_worker=resources
+                num_workers=_group_size(config, batch_size, ray.available_resources(), resources),
+                use_gpu=config.use_gpu,
+                resources_per_worker=resources,
             ),
             run_config=RunConfig(
                 name=name,
-                storage_path=str(Path(config.storage).resolve() / "ray"),
-                failure_config=FailureConfig(max_failures=config.max_failures),
+                storage_path=str(storage),
+                failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
         )
-        try:
-            trainer.fit()
-        except Exception as error:
-            raise WorkerError(f"training {name} failed: {_first_cause(error)}") from error
+        trainer.fit()
+
+
+def _on_worker(work: Callable[[dict], None], arguments: dict) -> None:
+    import ray.train
+
+    work({**arguments, "is_preempted": lambda: ray.train.get_preemption_info() is not None})
+
+
+def _group_size(
+    config: ClusterConfig, batch_size: int, available: Mapping[str, float], per_worker: Mapping[str, float]
+) -> int:
+    """The largest allowed group that divides the batch and for which there is room; the smallest waits for room."""
+    fewest, most = config.worker_range
+    if fewest == most:
+        return fewest
+    sizes = [size for size in range(fewest, most + 1) if batch_size % size == 0]
+    if not sizes:
+        raise WorkerError(
+            f"a batch of {batch_size} cannot be shared equally by {fewest} to {most} processes; "
+            "change cluster.train_workers in params.yaml"
+        )
+    room = min(int(available.get(name, 0) // amount) for name, amount in per_worker.items())
+    return max((size for size in sizes if size <= room), default=sizes[0])
 
 
 def _apply(task: Callable[[Item], Result], item: Item) -> Result:
     return task(item)
 
 
-def _first_cause(error: BaseException) -> str:
-    """One line: what the worker that failed first said, with its rank where Ray knows it."""
+def _first_cause(
+    error: BaseException, final: tuple[type[Exception], ...], secondary: tuple[type[Exception], ...]
+) -> BaseException:
+    """Of a group's failures the one that says most: a final one, else one that did not only lose another process."""
     failures = getattr(error, "worker_failures", None)
-    if failures:
-        rank, cause = sorted(failures.items())[0]
-        return f"rank {rank}: {_last_line(cause)}"
-    return _last_line(error)
+    if not failures:
+        return error
+    raised = {rank: getattr(failure, "_base_exc", failure) for rank, failure in failures.items()}
+    rank = min(raised, key=lambda r: (not isinstance(raised[r], final), isinstance(raised[r], secondary), r))
+    return raised[rank] if isinstance(raised[rank], final) else WorkerError(f"rank {rank}: {_said(raised[rank])}")
 
 
-def _last_line(error: BaseException) -> str:
-    """A remote error's text is its whole traceback, whose last line says what is wrong."""
-    return str(error).strip().splitlines()[-1].strip()
+def _said(error: BaseException) -> str:
+    """One line: a remote error's text is its whole traceback, whose last line says what is wrong."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[-1].strip()
 
 
 @contextmanager

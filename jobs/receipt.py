@@ -20,7 +20,9 @@ class Receipt:
     """What the weights beside it are. Nothing in it depends on when or where they were trained.
 
     config: the paper's `Config`, every value. images: digest of the manifest of the images trained on; columns: the
-    same of the other columns. world_size matters by rounding only. samples_seen counts records, with repetition.
+    same of the other columns. world_sizes: of the groups of processes that trained one after another, which matter by
+    rounding only. samples_seen counts records, with repetition. experiment: digest of parameters, data, code and
+    packages together.
     """
 
     generator: str
@@ -29,11 +31,12 @@ class Receipt:
     seed: int
     steps: int
     samples_seen: int
-    world_size: int
+    world_sizes: tuple[int, ...]
     images: str
     columns: Mapping[str, str]
     train: Mapping[str, Any]
     weights_sha256: str
+    experiment: str
     parameters: Mapping[str, int]
 
 
@@ -48,7 +51,8 @@ def read_receipt(folder: Path) -> Receipt:
     path = folder / RECEIPT_NAME
     try:
         found = json.loads(path.read_text())
-        return Receipt(**{**found, "edges": EdgeConfig(**found["edges"])})
+        edges, sizes = EdgeConfig(**found["edges"]), tuple(found["world_sizes"])
+        return Receipt(**{**found, "edges": edges, "world_sizes": sizes})
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; run: dvc repro") from None
     except (ValueError, TypeError, KeyError) as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.augment import Augment
@@ -16,7 +17,7 @@ from datasets.columns import Column, check_alignment
 from datasets.decode import decode_image, decode_map
 from datasets.plan import Plan, derive_seed, positions
 from datasets.stores import StoreConfig, StoreError
-from jobs.batches import Sample, collate
+from jobs.batches import ByteBatch, Sample, byte_block, collate
 from jobs.mask_files import open_masks
 from jobs.settings import SampleConfig
 
@@ -54,7 +55,28 @@ class TrainingSamples(Dataset):
         self._augment = Augment(config.augment, semantics.manifest.parameters["mirrored"] if semantics else ())
 
     def __getitem__(self, position: int) -> Sample:
-        key, arrays = self.decoded(position)
+        return self._sample(position, *self._decoded(position))
+
+    def __getitems__(self, positions: Sequence[int]) -> ByteBatch:
+        """The batch of several positions, as `collate` makes it of them one by one."""
+        cropped = self.config.crop is not None
+        images, records = (None, map(self._decoded, positions)) if cropped else self.decoded(positions)
+        return collate([self._sample(p, *record) for p, record in zip(positions, records, strict=True)], images)
+
+    def decoded(self, positions: Sequence[int]) -> tuple[Tensor, list[tuple[str, dict[str, np.ndarray]]]]:
+        """Key and stored arrays of some positions: "image" uint8 (H, W, 3), every other column uint8 (H, W).
+
+        And the tensor, uint8 (N, H, W, 3), in which the images lie, each at its place, that have the size of the first;
+        so decoded, a batch need not be copied together.
+        """
+        first = self._decoded(positions[0])
+        images = byte_block(len(positions), first[1]["image"].shape)
+        places = images.numpy()
+        places[0] = first[1]["image"]
+        first[1]["image"] = places[0]
+        return images, [first, *(self._decoded(p, out) for p, out in zip(positions[1:], places[1:], strict=True))]
+
+    def _sample(self, position: int, key: str, arrays: dict[str, np.ndarray]) -> Sample:
         epoch, _ = self.plan.locate(position)
         arrays = self._cropped(key, arrays, derive_seed(self.seed, "crop", epoch, key))
         arrays = self._augment(derive_seed(self.seed, "augment", epoch, key), arrays)
@@ -63,11 +85,10 @@ class TrainingSamples(Dataset):
         draws = derive_seed(self.seed, "draws", epoch, key) >> 1  # a tensor's int64 has a sign
         return Sample(key=key, image=image, mask=mask, maps=arrays, seed=draws)
 
-    def decoded(self, position: int) -> tuple[str, dict[str, np.ndarray]]:
-        """Key and stored arrays of a position: "image" uint8 (H, W, 3), every other column uint8 (H, W)."""
+    def _decoded(self, position: int, out: np.ndarray | None = None) -> tuple[str, dict[str, np.ndarray]]:
         _, record = self.plan.locate(position)
         arrays = {
-            name: (decode_image if column is self.images else decode_map)(column.read(record))
+            name: decode_image(column.read(record), out) if column is self.images else decode_map(column.read(record))
             for name, column in self.columns.items()
         }
         return self.images.key(record), arrays
@@ -88,7 +109,7 @@ class TrainingSamples(Dataset):
         return DataLoader(
             self,
             batch_sampler=_Steps(steps, batch_size, rank, world_size, self),
-            collate_fn=collate,
+            collate_fn=_as_it_is,
             num_workers=num_workers,
             prefetch_factor=prefetch_batches if num_workers else None,
             pin_memory=pin_memory,
@@ -131,6 +152,11 @@ def _check_cache(columns: Mapping[str, Column], store: StoreConfig, at_once: int
             f"store.cache_bytes is {store.cache_bytes}, but {at_once} shards of {', '.join(columns)}, which are read "
             f"at once, may take {needed} bytes; raise it or lower train.samples.plan.window_shards"
         )
+
+
+def _as_it_is(batch: ByteBatch) -> ByteBatch:
+    """The collate function of a data set that gives whole batches; picklable."""
+    return batch
 
 
 @dataclass(frozen=True)

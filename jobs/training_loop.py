@@ -6,32 +6,46 @@ Runs in one process or in each of a group; what a step computes depends on (seed
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
+import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from datasets.plan import derive_seed
 from datasets.stores import StoreConfig
 from jobs.batches import Batch, ByteBatch
-from jobs.checkpoints import load_newest_checkpoint, save_checkpoint, save_weights
+from jobs.checkpoints import (
+    CheckpointWriter,
+    load_checkpoint,
+    newest_whole_checkpoint,
+    save_weights,
+    take_snapshot,
+)
 from jobs.events import EventLog
-from jobs.recipe import Networks, Phase, Update, build_recipe, composite, inpaint
+from jobs.receipt import WEIGHTS_NAME
+from jobs.recipe import Phase, build_recipe, composite, inpaint
 from jobs.samples import TrainingSamples
 from jobs.settings import TrainConfig
+from jobs.stopping import StopRequests
+from jobs.training_step import TrainingError, TrainingStep
 
 log = logging.getLogger(__name__)
 
+_LOCK_SECONDS = 60.0  # an earlier process that was given up may still be ending
 
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which step, why, and what to do."""
+
+class PeerError(RuntimeError):
+    """Another process of the group has stopped answering; its own error, if it had one, is the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +54,7 @@ class TrainJob:
 
     config: the paper's `Config`. folders: column -> absolute folder of shards. storage: absolute folder of live
     checkpoints, events and samples, shared by all workers. store: where shards lie that are not in `folders`.
+    collective_seconds: how long a process waits for the others before it gives them up.
     """
 
     generator: str
@@ -51,20 +66,23 @@ class TrainJob:
     threads: int = 1
     loader_workers: int = 0
     prefetch_batches: int = 2
+    collective_seconds: float = 600.0
     store: StoreConfig = field(default_factory=StoreConfig)
 
 
-def train(arguments: dict[str, TrainJob]) -> None:
-    """Train one generator to its last step, from the newest checkpoint if there is one.
+def train(arguments: dict[str, Any]) -> None:
+    """Train one generator to its last step, or to the one after which it is asked to stop.
 
-    Leaves `weights.safetensors` in the job's storage, written by rank 0.
-    Raises TrainingError when a loss is not finite, or when the processes cannot share a batch equally.
+    arguments: "job", a TrainJob; "is_preempted", a function to ask whether a node will be taken away, if there is one.
+    Goes on from the newest whole checkpoint. At the end rank 0 leaves `weights.safetensors` in the job's storage.
+    Raises TrainingError when losses or gradients stay not finite, or when the processes cannot share a batch equally;
+    PeerError when another process does not answer.
     """
     job = arguments["job"]
     torch.set_num_threads(job.threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))  # else accelerate chooses a number
     with _determinism(job.train.deterministic):
-        _Training(job).run()
+        _Training(job, arguments.get("is_preempted")).run()
 
 
 @contextlib.contextmanager
@@ -83,26 +101,21 @@ def _determinism(wanted: bool):
 class _Training:
     """One process's share of one training."""
 
-    def __init__(self, job: TrainJob) -> None:
+    def __init__(self, job: TrainJob, is_preempted: Callable[[], bool] | None) -> None:
         self.job = job
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
-            mixed_precision=job.train.precision,
             # Buffers are not broadcast: that would change them between two passes through one discriminator.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self.device = self.accelerator.device
-        self.rank = self.accelerator.process_index
+        self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.recipe = build_recipe(job.generator, job.config, job.seed)
-        if self.recipe.batch_size % self.accelerator.num_processes:
-            raise TrainingError(
-                f"{job.generator}: a batch of {self.recipe.batch_size} cannot be shared equally by "
-                f"{self.accelerator.num_processes} processes; change generators.{job.generator}.batch_size or "
-                "cluster.train_workers in params.yaml"
-            )
+        self._check_batch()
         self.bare = self.recipe.networks
         for network in self.bare.values():
-            network.to(self.device)
+            network.to(self.device, memory_format=torch.channels_last if job.train.channels_last else None)
+        self.step = TrainingStep(self.recipe, job.train, self.device)
         self.storage = Path(job.storage)
         self.samples = TrainingSamples(
             {name: Path(job.folders[name]) for name in ("image", *self.recipe.columns)},
@@ -110,23 +123,100 @@ class _Training:
             job.seed,
             job.store,
         )
-        self.events = EventLog(self.storage / "events.jsonl") if self.rank == 0 else None
+        self.stop_requests = StopRequests(self.storage, self.rank, is_preempted, job.collective_seconds)
+        self.segments: list[dict[str, int]] = []
+
+    def _check_batch(self) -> None:
+        parts = self.world_size * self.job.train.accumulate
+        if self.recipe.batch_size % parts:
+            accumulated = f", each in {self.job.train.accumulate} parts" if self.job.train.accumulate > 1 else ""
+            raise TrainingError(
+                f"{self.job.generator}: a batch of {self.recipe.batch_size} cannot be shared equally by "
+                f"{self.world_size} processes{accumulated}; change generators.{self.job.generator}.batch_size, "
+                "train.accumulate or cluster.train_workers in params.yaml"
+            )
 
     def run(self) -> None:
-        step = load_newest_checkpoint(self.storage / "checkpoints", self.bare, self.recipe.optimizers)
-        if step:
-            log.info("%s continues after step %d of %d", self.job.generator, step, self.recipe.steps)
+        try:
+            with contextlib.ExitStack() as stack:
+                if self.rank == 0:
+                    stack.enter_context(self._sole_writer())
+                    self.events = stack.enter_context(contextlib.closing(EventLog(self.storage / "events.jsonl")))
+                    self.writer = stack.enter_context(contextlib.closing(CheckpointWriter(self._checkpoints)))
+                self._run()
+        except RuntimeError as error:
+            if self.world_size > 1 and _is_of_a_collective(error):
+                absent = self.stop_requests.name_absent()
+                raise PeerError(f"rank {self.rank} lost another process; {absent or error}") from error
+            raise
+
+    def _run(self) -> None:
+        step = self._load()
+        self._begin_segment(step)
         batches = self._batches(range(step, self.recipe.steps))
         first = 0
         for phase in self.recipe.phases:
             last = first + phase.steps
-            if step < last:
-                self._run_phase(phase, range(max(first, step), last), first, batches)
+            if step < last and not self._run_phase(phase, range(max(first, step), last), first, batches):
+                return
             first = last
         if self.rank == 0:
-            save_weights(self.storage / "weights.safetensors", self.bare)
-            self.events.close()
+            self.writer.wait()
+            save_weights(self.storage / WEIGHTS_NAME, self.step.trained_networks)
         self.accelerator.wait_for_everyone()
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.storage / "checkpoints"
+
+    @property
+    def _saved_networks(self) -> dict[str, torch.nn.Module]:
+        """What a checkpoint holds: the networks and their averages."""
+        return {**self.bare, **{f"{name}.average": average for name, average in self.step.averages.items()}}
+
+    def _load(self) -> int:
+        """Take up the newest whole checkpoint, the same in all processes; returns its step, 0 if there is none."""
+        chosen = [newest_whole_checkpoint(self._checkpoints) if self.rank == 0 else None]
+        if self.world_size > 1:
+            broadcast_object_list(chosen)
+        if chosen[0] is None:
+            return 0
+        step, progress = load_checkpoint(chosen[0], self._saved_networks, self.recipe.optimizers)
+        self.step.load_state(progress["step"])
+        self.segments = progress["segments"]
+        log.info("%s continues after step %d of %d", self.job.generator, step, self.recipe.steps)
+        return step
+
+    def _begin_segment(self, step: int) -> None:
+        """Note who computes the steps from here on; a restart on equal terms changes nothing in the checkpoint."""
+        terms = {"world_size": self.world_size, "threads": self.job.threads}
+        if not self.segments or {key: self.segments[-1][key] for key in terms} != terms:
+            self.segments = [*self.segments, {"from_step": step, **terms}]
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        places = [(socket.gethostname(), name)]
+        if self.world_size > 1:
+            places = gather_object(places)
+        if self.rank == 0:
+            nodes, devices = zip(*places, strict=True)
+            self.events.segment(from_step=step, world_size=self.world_size, nodes=list(nodes), devices=list(devices))
+
+    @contextlib.contextmanager
+    def _sole_writer(self) -> Iterator[None]:
+        """Hold the storage's lock, so that a process that was given up cannot write beside its successor."""
+        self.storage.mkdir(parents=True, exist_ok=True)
+        with (self.storage / "writer.lock").open("w") as lock:
+            end = time.monotonic() + _LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        raise TrainingError(
+                            f"another process has written to {self.storage} for {_LOCK_SECONDS:g} s; end it first"
+                        ) from None
+                    time.sleep(0.1)
+            yield
 
     def _batches(self, steps: range) -> Iterator[ByteBatch]:
         """This rank's batches of all steps, from one set of loader workers."""
@@ -134,68 +224,67 @@ class _Training:
             steps=steps,
             batch_size=self.recipe.batch_size,
             rank=self.rank,
-            world_size=self.accelerator.num_processes,
+            world_size=self.world_size,
             num_workers=self.job.loader_workers,
             prefetch_batches=self.job.prefetch_batches,
             pin_memory=self.device.type == "cuda",
         )
         return iter(loader)
 
-    def _run_phase(self, phase: Phase, steps: range, first: int, batches: Iterator[ByteBatch]) -> None:
-        """Train the steps of one phase, all or what a checkpoint left of them; its first step is number `first`."""
-        phase.require_grad(self.bare, phase.trained)
-        phase.set_modes(self.bare)
-        trained = {name: self.accelerator.prepare(self.bare[name]) for name in phase.trained}
+    def _run_phase(self, phase: Phase, steps: range, first: int, batches: Iterator[ByteBatch]) -> bool:
+        """Train the steps of one phase, all or what a checkpoint left of them; its first step is number `first`.
+
+        Returns False when asked to stop before the end; the state is then committed.
+        """
+        phase.require_grad(self.bare, phase.trained)  # the wrappers below exchange what needs gradients now
+        self.step.start(phase, {name: self.accelerator.prepare(self.bare[name]) for name in phase.trained})
         clock = _Clock(self.recipe.batch_size)
         for step in steps:
             with clock.waiting():
-                batch = next(batches).to(self.device)
+                batch = self._next(batches)
+            self.stop_requests.ask()
             torch.manual_seed(derive_seed(self.job.seed, "step", step, self.rank))
             phase.set_learning_rates(self.recipe.optimizers, step - first)
-            terms = self._step(phase, phase.due(step - first), {**self.bare, **trained}, batch)
+            terms = self._step(phase, step - first, batch)
             done = step + 1
             if done % self.job.train.log_steps == 0 or done == steps.stop:
                 self._log(phase, done, terms, clock)
             if done % self.job.train.sample_steps == 0 or done == self.recipe.steps:
                 self._save_samples(phase, done, batch)
-            if (done % self.job.train.checkpoint_steps == 0 or done == steps.stop) and self.rank == 0:
-                self.events.flush()
-                save_checkpoint(self.storage / "checkpoints", done, self.bare, self.recipe.optimizers)
+            is_stopped = self.stop_requests.agreed()
+            if self.rank == 0:
+                self.writer.check()
+                if done % self.job.train.checkpoint_steps == 0 or done == steps.stop or is_stopped:
+                    self._save(done)
+            if is_stopped and done < self.recipe.steps:
+                if self.rank == 0:
+                    self.writer.wait()
+                    log.warning("%s stops after step %d, as asked", self.job.generator, done)
+                self.accelerator.wait_for_everyone()
+                return False
+        return True
 
-    def _step(self, phase: Phase, updates: tuple[Update, ...], networks: Networks, batch: Batch) -> dict[str, Tensor]:
-        """The updates of one step; returns their terms, detached, by name."""
-        logged: dict[str, Tensor] = {}
-        phase.require_grad(self.bare, {name for update in updates for name in update.networks})
-        with self.accelerator.autocast():
-            outputs = phase.forward(networks, batch)
-        for update in updates:
-            phase.require_grad(self.bare, update.networks)
-            # What this update does not train is called without its distributed wrapper, which would wait for gradients.
-            seen = {n: networks[n] if n in update.networks else self.bare[n] for n in self.bare}
-            with self.accelerator.autocast():
-                terms = update.terms(seen, batch, outputs)
-            self._apply(update, torch.stack(tuple(terms.values())).sum())
-            logged.update({name: value.detach() for name, value in terms.items()})
-        return logged
+    def _next(self, batches: Iterator[ByteBatch]) -> Batch:
+        batch = next(batches).to(self.device)
+        return batch.channels_last() if self.job.train.channels_last else batch
 
-    def _apply(self, update: Update, loss: Tensor) -> None:
-        optimizers = [self.recipe.optimizers[name] for name in update.networks]
-        self.accelerator.backward(loss)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+    def _step(self, phase: Phase, step: int, batch: Batch) -> dict[str, Tensor]:
+        try:
+            return self.step(phase, step, batch)
+        except TrainingError as error:
+            raise TrainingError(f"{self.job.generator}, step {step + 1} of phase {phase.name}: {error}") from error
+
+    def _save(self, done: int) -> None:
+        """Commit the state after `done` steps, in the background."""
+        self.events.flush()
+        progress = {"step": self.step.state, "segments": self.segments}
+        self.writer.write(take_snapshot(done, self._saved_networks, self.recipe.optimizers, progress))
 
     def _log(self, phase: Phase, step: int, terms: Mapping[str, Tensor], clock: _Clock) -> None:
-        """Log every term's mean over the ranks as `<phase>/<term>`; stop when one is not finite."""
+        """Log every term's mean over the ranks as `<phase>/<term>`."""
         means = self.accelerator.reduce(torch.stack(tuple(terms.values())).float(), "mean").tolist()
-        values = {f"{phase.name}/{name}": value for name, value in zip(terms, means, strict=True)}
-        wrong = [name for name, value in values.items() if not abs(value) < float("inf")]
-        if wrong:
-            raise TrainingError(
-                f"{self.job.generator}: {wrong[0]} is {values[wrong[0]]} at step {step}; the last checkpoint is kept. "
-                f"Lower the learning rate or the weight of that term in params.yaml"
-            )
-        if self.events:
+        if self.rank == 0:
+            values = {f"{phase.name}/{name}": value for name, value in zip(terms, means, strict=True)}
             self.events.log(step, values, **clock.read(step))
 
     def _save_samples(self, phase: Phase, step: int, batch: Batch) -> None:
@@ -209,6 +298,11 @@ class _Training:
         )  # (N, 3, 3H, W): one column per sample
         self.events.image(step, torch.cat(tuple(grid), dim=2))
         phase.set_modes(self.bare)
+
+
+def _is_of_a_collective(error: RuntimeError) -> bool:
+    """Whether the exchange with other processes failed, rather than the work of this one."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
 
 
 class _Clock:

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 _QUIET = {
@@ -43,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     train = verb("train", "stage: train one generator", "train edge_connect")
     train.add_argument("generator", help="a name that params.yaml lists")
+    stop = verb("stop", "ask running trainings to save and stop; they exit with 75", "stop edge_connect")
+    stop.add_argument("generator", nargs="?", help="a name that params.yaml lists (default: all of them)")
     evaluate = verb("evaluate", "stage: score one generator, or the baselines", "evaluate edge_connect")
     evaluate.add_argument("row", help='a generator that params.yaml lists, or "baselines"')
     verb("report", "stage: all results to one page", "report")
@@ -60,14 +63,22 @@ def _parser() -> argparse.ArgumentParser:
     duplicates.add_argument("--json", action="store_true", help="print JSON")
     plan = verb(
         "plan",
-        "prove that every record is read once by any number of workers, and say what a run reads and keeps",
-        "plan --records 8026628 --shards 1600 --workers 512 --batch 4096",
+        "prove that every record is read once by any number of workers, and say what a run reads, keeps and costs",
+        "plan --probe --workers 16 --price-per-hour 2.5",
     )
     plan.add_argument("--records", type=int, help="plan for so many records instead of the shards that are here")
     plan.add_argument("--shards", type=int, help="with --records: in so many shards (default: as ingest deals them)")
     plan.add_argument("--workers", type=int, help="training processes (default: cluster.train_workers)")
     plan.add_argument("--batch", type=int, help="with --records: images per step, over all workers")
     plan.add_argument("--images-per-second", type=float, default=100.0, help="for which MB/s are stated (default: 100)")
+    plan.add_argument("--generators", help="of those in params.yaml only these, with commas between")
+    plan.add_argument("--probe", action="store_true", help="take a few steps of each generator here and price its run")
+    plan.add_argument("--seconds", type=float, help="with --probe: per generator (default: 20)")
+    plan.add_argument("--gigabits-per-second", type=float, help="with --probe: of each worker, to exchange gradients")
+    plan.add_argument("--price-per-hour", type=float, help="with --probe: of one worker, in any currency")
+    plan.add_argument(
+        "--dry-run", action="store_true", help="check, on this machine alone, all that so many workers will need"
+    )
     plan.add_argument("--json", action="store_true", help="print JSON")
     audit = verb("audit", "read every byte of the shards and say what is wrong; changes nothing", "audit --json")
     audit.add_argument("--json", action="store_true", help="print JSON")
@@ -82,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     takedown.add_argument("--date", help="when this was decided, YYYY-MM-DD (default: today)")
     takedown.add_argument("--this-copy-only", action="store_true", help="leave other records with the same bytes in")
     takedown.add_argument("--json", action="store_true", help="print JSON")
+    deliver = verb(
+        "deliver", "bring the tracking server what finished trainings could not, because it did not answer", "deliver"
+    )
+    deliver.add_argument("--json", action="store_true", help="print JSON")
     inpaint = verb(
         "inpaint",
         "fill the hole of an image with a registered generator",
@@ -117,24 +132,19 @@ def _run(arguments: argparse.Namespace) -> int:
 
     params = read_params()
     if arguments.verb == "plan":
-        from pipeline import plan
-
-        planned = plan.run(
-            params,
-            records=arguments.records,
-            shards=arguments.shards,
-            workers=arguments.workers,
-            batch=arguments.batch,
-            images_per_second=arguments.images_per_second,
-        )
-        print(plan.shown(planned, as_json=arguments.json))
-        return int(any(reading.problem for reading in planned.readings))
+        return _plan(params, arguments)
     if arguments.verb == "audit":
         from pipeline import audit
 
         found = audit.run(params, quarantine=arguments.quarantine)
         print(audit.shown(found, as_json=arguments.json))
         return int(bool(found.findings) and found.quarantined is None)
+    if arguments.verb == "deliver":
+        from pipeline import deliver
+
+        deliveries = deliver.run(params)
+        print(deliver.shown(deliveries, as_json=arguments.json))
+        return int(any(delivery.problem for delivery in deliveries))
     if arguments.verb == "takedown":
         from pipeline import takedown
 
@@ -155,6 +165,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from pipeline import train
 
         train.run(params, arguments.generator)
+    elif arguments.verb == "stop":
+        from pipeline import stop
+
+        print(stop.run(params, arguments.generator))
     elif arguments.verb == "evaluate":
         from pipeline import evaluate
 
@@ -164,6 +178,41 @@ def _run(arguments: argparse.Namespace) -> int:
 
         report.run(params)
     return 0
+
+
+def _plan(params: Any, arguments: argparse.Namespace) -> int:
+    from pipeline import plan
+    from pipeline.params import ParamsError
+
+    params = plan.chosen(params, arguments.generators)
+    numbers = {name: getattr(arguments, name) for name in ("records", "shards", "batch")}
+    probing = {name: getattr(arguments, name) for name in ("seconds", "gigabits_per_second", "price_per_hour")}
+    probing = {name: value for name, value in probing.items() if value is not None}
+    if probing and not arguments.probe:
+        raise ParamsError(f"--{next(iter(probing)).replace('_', '-')} goes with --probe")
+    if arguments.dry_run:
+        if arguments.probe or any(numbers.values()):
+            raise ParamsError("--dry-run goes with --workers and --generators alone: it checks what is here")
+        from pipeline import dry_run
+
+        checked = dry_run.run(params, arguments.workers)
+        print(dry_run.shown(checked, as_json=arguments.json))
+        return int(not checked.passed)
+    planned = plan.run(params, workers=arguments.workers, images_per_second=arguments.images_per_second, **numbers)
+    failed = any(reading.problem for reading in planned.readings)
+    if not arguments.probe:
+        print(plan.shown(planned, as_json=arguments.json))
+        return int(failed)
+    from pipeline import price
+
+    priced = price.run(
+        params,
+        workers=arguments.workers,
+        use_shards=arguments.records is None,
+        **probing,
+    )
+    print(price.shown(planned, priced, as_json=arguments.json))
+    return int(failed or not priced.is_good)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -179,7 +228,7 @@ def main(words: list[str] | None = None) -> int:
         from pipeline.progress import printable
 
         print(f"{arguments.verb}: {printable(str(error))}", file=sys.stderr)  # names from outside may stand in it
-        return 1
+        return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         return 130
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from datasets.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, ManifestError, read_manifest
 from datasets.shards import ShardError, read_table, shard_name, shard_number
+from datasets.stores import StoreConfig
 from datasets.tombstones import DUPLICATE, TAKEN_DOWN, Tombstone, read_tombstones, stay_out
 from jobs.audit import AuditTask, ColumnShard, Finding, audit_shards
 from jobs.launch import map_tasks
@@ -46,14 +47,10 @@ class Audit:
 def run(params: Params, *, quarantine: bool = False) -> Audit:
     """Audit shards/. With `quarantine`, records that restoring cannot mend are taken out, as `takedown` does it.
 
+    Shards in a store are fetched anew, whatever the cache holds.
     Raises AuditError, with nothing changed, if there is nothing to audit, if something else must be restored first, or
     if more records than ingest.max_rejected allows would be gone.
     """
-    if params.store.url:
-        raise AuditError(
-            f"the shards lie in {params.store.url}, and audit reads those beside their manifests; what is fetched from "
-            "a store is compared with its digests whenever it is read. To audit all of it, ingest with store.url null"
-        )
     splits = tuple(sorted(path.name for path in column_folder("image", "").glob("*") if path.is_dir()))
     if not splits:
         raise AuditError("shards/image has no splits; run: dvc repro ingest")
@@ -62,7 +59,7 @@ def run(params: Params, *, quarantine: bool = False) -> Audit:
     manifests = {split: _manifests(split, findings) for split in splits}
     for split, columns in manifests.items():
         findings += _check_split(params, split, columns)
-        tasks += _tasks(columns, findings)
+        tasks += _tasks(columns, params.store, findings)
         if "image" in columns:
             rejected.update(reject.reason for reject in columns["image"][1].rejected)
     findings += _check_across({split: columns["image"] for split, columns in manifests.items() if "image" in columns})
@@ -97,7 +94,9 @@ def _manifests(split: str, findings: list[Finding]) -> dict[str, tuple[Path, Man
     return found if "image" in found else {}
 
 
-def _tasks(columns: Mapping[str, tuple[Path, Manifest]], findings: list[Finding]) -> list[AuditTask]:
+def _tasks(
+    columns: Mapping[str, tuple[Path, Manifest]], store: StoreConfig, findings: list[Finding]
+) -> list[AuditTask]:
     """A task per shard of the images, with the shards of the same number of all columns."""
     shards = {
         column: {shard_number(shard.name): shard for shard in manifest.shards}
@@ -119,6 +118,7 @@ def _tasks(columns: Mapping[str, tuple[Path, Manifest]], findings: list[Finding]
                     folder=folder,
                     column=column,
                     shard=shards[column][number],
+                    store=store,
                     num_classes=len(manifest.parameters["classes"]) if "classes" in manifest.parameters else None,
                 )
                 for column, (folder, manifest) in columns.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from datasets.columns import read_shard
+from datasets.columns import Column, read_shard
 from datasets.decode import decode_image
+from datasets.durable import remove_partial_files, write_durably
 from datasets.manifest import RECORDS_NAME, Manifest, ManifestError, Rejected, Shard, read_manifest
-from datasets.parts import Filling
+from datasets.parts import Filling, digest_of
 from datasets.shards import Sample, shard_number
-from datasets.stores import StoreConfig
+from datasets.stores import StoreConfig, put
 from pipeline import staging
-from pipeline.layout import column_folder
+from pipeline.layout import column_folder, made_note
 from pipeline.params import Params
 
 _REMEDY = "dvc repro ingest"
@@ -70,10 +72,17 @@ def image_splits() -> list[str]:
 
 
 def write_column(
-    params: Params, splits: Sequence[str], column: str, members: Members, parameters: Mapping[str, Any]
+    params: Params,
+    splits: Sequence[str],
+    column: str,
+    members: Members,
+    parameters: Mapping[str, Any],
+    *,
+    keep: bool = False,
 ) -> None:
     """Write one column of some splits, a shard a task, each split's manifest last. Replaces the column whole.
 
+    keep: leave it as it is if it would become the same.
     Raises ManifestError or ShardError when the images are not complete or not what their manifest says.
     """
     if not splits:
@@ -98,7 +107,49 @@ def write_column(
             made_from=images.digest,
             parameters=dict(parameters),
         )
+    basis = _basis(plan, manifests)
+    if keep:
+        remove_partial_files(made_note(column).parent)
+        if _is_made(column, basis, params.store):
+            _put(column, params.store)
+            return
     staging.write_column(column, plan, manifests, num_workers=params.cluster.num_workers, store=params.store)
+    if keep:
+        write_durably(made_note(column), json.dumps({"basis": basis, "manifests": _digests(column)}).encode())
+
+
+def _basis(plan: Mapping[str, Mapping[int, Filling]], manifests: Mapping[str, Manifest]) -> str:
+    """Digest of all that a column's bytes depend on, code included."""
+    fillings = {split: [(number, each.basis) for number, each in ours.items()] for split, ours in plan.items()}
+    return digest_of([fillings, manifests, staging.code_digest()])
+
+
+def _is_made(column: str, basis: str, store: StoreConfig) -> bool:
+    """Whether a column was noted to be made of this basis and is still, byte for byte, what was made."""
+    try:
+        note = json.loads(made_note(column).read_bytes())
+        if note != {"basis": basis, "manifests": _digests(column)}:
+            return False
+        for split in note["manifests"]:
+            Column(column_folder(column, split), store=store).verify()
+    except (OSError, ValueError):  # no note, or no whole column: errors of manifests, shards and stores are ValueErrors
+        return False
+    return True
+
+
+def _put(column: str, store: StoreConfig) -> None:
+    """Move what lies beside the manifests into the store, if there is one by now."""
+    for split in _digests(column):
+        folder = column_folder(column, split)
+        for shard in read_manifest(folder).shards:
+            if (folder / shard.name).is_file():
+                put(store, folder, shard)
+
+
+def _digests(column: str) -> dict[str, str]:
+    """Split -> digest of the manifest that lies there."""
+    folders = sorted(column_folder(column, "").iterdir())
+    return {folder.name: read_manifest(folder).digest for folder in folders}
 
 
 def _keys(folder: Path, images: Manifest) -> Iterator[list[str]]:

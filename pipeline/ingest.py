@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import asdict
 
@@ -14,6 +15,8 @@ from pipeline.layout import TOMBSTONES
 from pipeline.params import Params
 from pipeline.staging import write_column
 
+log = logging.getLogger(__name__)
+
 
 class IngestError(ValueError):
     """The sources cannot become a data set; the message says which and what to do."""
@@ -22,11 +25,18 @@ class IngestError(ValueError):
 def run(params: Params) -> None:
     """Write shards/image/<split> for every split of the data set.
 
+    Warns of a split that has another number of pictures than was published, which its manifest then states.
     Raises IngestError as soon as too many sources are unusable, PartError when a split is left empty.
     """
     source = open_source(params.dataset)
     images = source.images()
-    splits = list(dict.fromkeys(image.split for image in images))
+    counts = Counter(image.split for image in images)
+    unlike = source.unlike_published(counts)
+    for split, (here, published) in unlike.items():
+        log.warning(
+            f"{source.card.name} has {here:,} pictures of {split} here, {published:,} were published; if that is not "
+            f"meant, see: python -m pipeline datasets {source.card.name}"
+        )
     out = stay_out(read_tombstones(TOMBSTONES), source.card.name)
     manifests = {
         split: Manifest(
@@ -36,13 +46,15 @@ def run(params: Params) -> None:
             licence=source.card.licence,
             shards=(),
             records_sha256="",
-            parameters=asdict(params.ingest) | source.parameters(),
+            parameters=asdict(params.ingest)
+            | source.parameters()
+            | ({"published_pictures": unlike[split][1]} if split in unlike else {}),
         )
-        for split in splits
+        for split in counts
     }
     write_column(
         "image",
-        {split: dict(enumerate(plan_shards(images, split, params.ingest, out))) for split in splits},
+        {split: dict(enumerate(plan_shards(images, split, params.ingest, out))) for split in counts},
         manifests,
         num_workers=params.cluster.num_workers,
         store=params.store,

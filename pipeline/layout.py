@@ -28,6 +28,11 @@ def staging_folder(column: str) -> Path:
     return Path("shards") / f".{column}.partial"
 
 
+def made_note(column: str) -> Path:
+    """Of what and by which code a column was made, so that it can be kept: no output, since every edit changes it."""
+    return Path("shards") / ".made" / f"{column}.json"
+
+
 def model_folder(generator: str) -> Path:
     """Weights and receipt of a trained generator."""
     return Path("models") / generator
@@ -46,6 +51,11 @@ def results_folder(row: str) -> Path:
 def metrics_file(row: str) -> Path:
     """What `dvc metrics show` reads."""
     return Path("metrics") / f"{row}.json"
+
+
+def undelivered_folder(storage: str) -> Path:
+    """Trainings that are finished, of which the tracking server does not know all yet; storage: cluster.storage."""
+    return Path(storage).resolve() / "undelivered"
 
 
 BASELINES_ROW = "baselines"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from datasets.manifest import read_manifest
 from datasets.plan import Plan
@@ -76,7 +77,7 @@ def run(
     over all workers (default: one image per worker). workers: instead of cluster.train_workers.
     Raises ParamsError for numbers that make no plan, ManifestError without shards, PlanError if the proof fails.
     """
-    workers = max(params.cluster.train_workers, 1) if workers is None else workers
+    workers = max(params.cluster.worker_range[1], 1) if workers is None else workers
     for name, value in {"records": records, "shards": shards, "workers": workers, "batch": batch}.items():
         if value is not None and value < 1:
             raise ParamsError(f"--{name} must be at least 1, got {value}")
@@ -102,19 +103,40 @@ def run(
         window_shards=len(window),
         window_records=sum(window),
         window_bytes=round(sum(column_bytes.values()) * sum(window) / sum(sizes)) if column_bytes else None,
-        disk_bytes=_disk_bytes() if column_bytes else None,
+        disk_bytes=disk_bytes() if column_bytes else None,
         images_per_second=images_per_second,
         readings=tuple(readings),
         proofs=tuple(proofs),
     )
 
 
+def chosen(params: Params, generators: str | None) -> Params:
+    """The parameters with these generators alone, which are named with commas between; None keeps all.
+
+    Raises ParamsError for a name that params.yaml does not list.
+    """
+    if generators is None:
+        return params
+    for name in (names := generators.split(",")):
+        if name not in params.generators:
+            raise ParamsError(f"--generators: params.yaml has no {name!r}; it lists {', '.join(params.generators)}")
+    return replace(params, generators={name: params.generators[name] for name in names})
+
+
+def shard_folders(params: Params) -> dict[str, Path]:
+    """What training reads and is here: column -> absolute folder."""
+    read = {"image": "image", "edge": params.train.edges, "semantics": "semantics"}  # of several columns of edges, one
+    there = columns_of("train")
+    return {name: column_folder(column, "train").resolve() for name, column in read.items() if column in there}
+
+
 def _here(params: Params) -> tuple[list[int], dict[str, int]]:
     """Sizes of the training shards, and the bytes of each column that training may read and that is there."""
     images = read_manifest(column_folder("image", "train"), remedy="dvc repro ingest, or pass --records")
-    read = {"image": "image", "edge": params.train.edges, "semantics": "semantics"}  # of several columns of edges, one
-    there = columns_of("train")
-    column_bytes = {name: _bytes(column, "train") for name, column in read.items() if column in there}
+    column_bytes = {
+        name: sum(shard.bytes for shard in read_manifest(folder).shards)
+        for name, folder in shard_folders(params).items()
+    }
     return [shard.records for shard in images.shards], column_bytes
 
 
@@ -164,8 +186,9 @@ def _prove(plan: Plan, batch_size: int, workers: int) -> Proof:
     return prove(plan, batch_size, sorted({w for w in (1, 2, workers) if batch_size % w == 0}))
 
 
-def _disk_bytes() -> int:
-    splits = sorted(path.name for path in column_folder("image", "").iterdir() if path.is_dir())
+def disk_bytes() -> int:
+    """Of all shards that are here, every column and split."""
+    splits = sorted(path.name for path in column_folder("image", "").glob("*") if path.is_dir())
     return sum(_bytes(column, split) for split in splits for column in columns_of(split))
 
 
@@ -173,8 +196,14 @@ def shown(planned: Planned, *, as_json: bool) -> str:
     """The plan, for people or as JSON."""
     if as_json:
         return json.dumps(asdict(planned), indent=2)
-    window = "" if planned.window_bytes is None else f", {_size(planned.window_bytes)} with all columns"
-    lines = [
+    more = "time     hours, worker-hours and memory: add --probe, which takes a few steps of each generator here"
+    return "\n".join([*lines(planned), more])
+
+
+def lines(planned: Planned) -> list[str]:
+    """The plan for people."""
+    window = "" if planned.window_bytes is None else f", {as_bytes(planned.window_bytes)} with all columns"
+    found = [
         f"data     {planned.records:,} records in {planned.shards:,} shards of "
         f"{planned.smallest_shard:,} to {planned.largest_shard:,}",
         f"order    shuffled in windows of {planned.window_shards} shards: {planned.window_records:,} records{window}",
@@ -185,13 +214,12 @@ def shown(planned: Planned, *, as_json: bool) -> str:
         *(f"problem  {reading.name}: {reading.problem}" for reading in planned.readings if reading.problem),
     ]
     if planned.disk_bytes is not None:
-        lines += [
+        found += [
             "",
-            f"disk     shards {_size(planned.disk_bytes)}, and as much in DVC's cache where it cannot link; "
+            f"disk     shards {as_bytes(planned.disk_bytes)}, and as much in DVC's cache where it cannot link; "
             "of checkpoints two are kept and a third exists while it is written",
         ]
-    lines.append("time     hours and GPU-hours are not estimated here: they need a measurement of each generator")
-    return "\n".join(lines)
+    return found
 
 
 def _of_proof(proof: Proof) -> str:
@@ -217,18 +245,24 @@ def _table(planned: Planned) -> list[str]:
                 f"{each.steps_per_epoch:,.1f}",
                 "-" if each.steps is None else f"{each.steps:,}",
                 "-" if each.epochs is None else f"{each.epochs:,.1f}",
-                _size(each.bytes_per_epoch),
+                as_bytes(each.bytes_per_epoch),
                 rate,
-                _size(each.weights_bytes),
-                _size(each.checkpoint_bytes),
+                as_bytes(each.weights_bytes),
+                as_bytes(each.checkpoint_bytes),
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line per row, the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
             for row in rows]  # fmt: skip
 
 
-def _size(count: int | None) -> str:
+def as_bytes(count: float | None) -> str:
+    """Such as 25.3 GB; "-" where it is not known."""
     if count is None:
         return "-"
     power = next((p for p in (4, 3, 2, 1) if count >= 1000**p), 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,12 @@ import numpy as np
 from datasets.decode import encode_grey_png
 from datasets.edges import EdgeConfig, canny_edges
 from datasets.plan import derive_seed
+from jobs.launch import workers_at_hand
 from jobs.mask_files import Masks, open_masks
 from masks.hole_ratio import BINS, member_of_bin
 from masks.sampler import MaskConfig
 from pipeline.columns import Members, image_splits, write_column
-from pipeline.layout import column_folder
+from pipeline.layout import column_folder, made_note
 from pipeline.params import Params, ParamsError
 
 
@@ -49,9 +52,17 @@ class SuiteMembers(Members):
 
 
 def run_edges(params: Params) -> None:
-    """Write shards/edges/<column>/<split> for every column that `edges` names and every split of shards/image."""
-    for column, config in params.edges.items():
-        write_column(params, image_splits(), column, EdgeMembers(config), asdict(config))
+    """Write shards/edges/<column>/<split> for every column that `edges` names and every split of shards/image.
+
+    A column that would become the same stays as it is, and one that `edges` no longer names is removed.
+    """
+    for folder in Path("shards/edges").glob("*"):
+        if folder.is_dir() and folder.name not in params.edges:
+            shutil.rmtree(folder)
+            made_note(folder.name).unlink(missing_ok=True)
+    with workers_at_hand(params.cluster.num_workers if len(params.edges) > 1 else 0):
+        for column, config in params.edges.items():
+            write_column(params, image_splits(), column, EdgeMembers(config), asdict(config), keep=True)
 
 
 def run_masks(params: Params) -> None:

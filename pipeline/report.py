@@ -189,7 +189,8 @@ def _facts(params: Params, receipts: Mapping[str, Receipt], images: Column, mask
         *((f"Weights of {name}", receipt.weights_sha256) for name, receipt in receipts.items()),
         *(
             (f"Training of {name}", f"{r.steps:,} steps, {r.samples_seen:,} samples, seed {r.seed}, "
-             f"{r.world_size} processes; parameters: " + ", ".join(f"{k} {v:,}" for k, v in r.parameters.items()))
+             f"{', then '.join(map(str, r.world_sizes))} processes; parameters: "
+             + ", ".join(f"{k} {v:,}" for k, v in r.parameters.items()))
             for name, r in receipts.items()
         ),
         ("Packages, lock file", file_digest(ROOT / "requirements.lock")),

@@ -40,7 +40,7 @@ def write_column(
     """
     target, staging = column_folder(column, "").resolve(), staging_folder(column).resolve()
     shutil.rmtree(target, ignore_errors=True)
-    code = _code_digest()
+    code = code_digest()
     tasks = {
         split: [
             PartTask(
@@ -101,7 +101,7 @@ def _remove_foreign_files(staging: Path, tasks: Sequence[PartTask]) -> None:
             folder.rmdir()
 
 
-def _code_digest() -> str:
+def code_digest() -> str:
     """Of the code and packages that make shards: a shard of other code is not taken over."""
     paths = [path for floor in _CODE for path in sorted((ROOT / floor).rglob("*.py"))]
     return digest_of({str(path.relative_to(ROOT)): file_digest(path) for path in [*paths, ROOT / "requirements.lock"]})

@@ -25,6 +25,7 @@ from datasets.removal import (
     stage_folder,
 )
 from datasets.shards import read_table
+from datasets.stores import Store, StoreConfig
 from datasets.tombstones import TAKEN_DOWN, StayOut, Tombstone, add_tombstones, read_tombstones, stay_out
 from jobs.checkpoints import CheckpointError
 from jobs.launch import map_tasks
@@ -38,6 +39,10 @@ _COMMIT = "what lies there now is what these stages would write, if dvc status h
 _KMEANS = """;
       not so the labels by k-means: they keep their clusters, which may have been fitted on the images;
       leave semantics out of the command to have all labels made anew"""
+_IN_STORE = (
+    "  the old objects are gone from the store, unless it keeps versions: then remove those by its own means;",
+    "  other machines that read from it keep fetched shards in store.cache: empty that folder there",
+)
 _MANY = 100_000  # names among which looking for a similar one takes seconds
 
 
@@ -58,13 +63,15 @@ class Removed:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a takedown changed. folders: folder -> shards written anew or dropped. images: split -> digest of the
-    images' manifest before and after. models: generators trained on the images as they were before."""
+    images' manifest before and after. models: generators trained on the images as they were before. store: where the
+    shards lie, if in a store."""
 
     dataset: str
     removed: tuple[Removed, ...] = ()
     folders: dict[str, int] | None = None
     images: dict[str, tuple[str, str]] | None = None
     models: tuple[str, ...] = ()
+    store: str | None = None
 
 
 def run(
@@ -96,12 +103,9 @@ def remove(params: Params, choose: Callable[[str, pa.Table], Iterable[Tombstone]
     The records: columns split, key, source, source_sha256.
     """
     if params.store.url:
-        raise TakedownError(
-            f"the shards lie in {params.store.url}, and takedown rewrites those beside their manifests; add the "
-            f"tombstone to {TOMBSTONES} by hand, run dvc repro, and delete the old objects from the store"
-        )
+        Store(params.store).check_writable()
     if interrupted := pending_removal(_STAGING):
-        _finish(interrupted)
+        _finish(interrupted, params.store)
     splits = sorted(path.parent.name for path in column_folder("image", "").glob("*/manifest.json"))
     if not splits:
         raise TakedownError("shards/image holds no complete split; run: dvc repro ingest")
@@ -119,14 +123,14 @@ def remove(params: Params, choose: Callable[[str, pa.Table], Iterable[Tombstone]
     except Exception:
         shutil.rmtree(_STAGING, ignore_errors=True)
         raise
-    _finish(about)
+    _finish(about, params.store)
     return _outcome(about)
 
 
-def _finish(about: dict[str, Any]) -> None:
+def _finish(about: dict[str, Any], store: StoreConfig) -> None:
     """The tombstones first: no record is missing from the shards without one."""
     add_tombstones(TOMBSTONES, (Tombstone(**tombstone) for tombstone in about["tombstones"]))
-    finish_removal(_STAGING)
+    finish_removal(_STAGING, store)
 
 
 def _outcome(about: dict[str, Any]) -> Outcome:
@@ -136,6 +140,7 @@ def _outcome(about: dict[str, Any]) -> Outcome:
         folders=about["folders"],
         images={split: tuple(digests) for split, digests in about["images"].items()},
         models=tuple(about["models"]),
+        store=about["store"],
     )
 
 
@@ -203,10 +208,13 @@ def _touched(records: pa.Table, out: StayOut) -> tuple[Removed, ...]:
 def _stage(params: Params, dataset: str, removed: Sequence[Removed]) -> dict[str, Any]:
     """Write new files beside the old ones, and say what they are."""
     splits = sorted({each.split for each in removed})
-    folders = {split: _folders_of(split) for split in splits}
+    folders = {split: _folders_of(split, params.store) for split in splits}
     keys = {split: frozenset(each.key for each in removed if each.split == split) for split in splits}
     tasks = [
-        task for split in splits for folder in folders[split] for task in removal_tasks(folder, _STAGING, keys[split])
+        task
+        for split in splits
+        for folder in folders[split]
+        for task in removal_tasks(folder, _STAGING, keys[split], params.store)
     ]
     done: dict[Path, list] = {}
     work = map_tasks(rewrite_shard, tasks, num_workers=params.cluster.num_workers)
@@ -228,10 +236,11 @@ def _stage(params: Params, dataset: str, removed: Sequence[Removed]) -> dict[str
         "folders": {str(folder): len(done[folder.resolve()]) for split in splits for folder in folders[split]},
         "images": images,
         "models": models,
+        "store": params.store.url,
     }
 
 
-def _folders_of(split: str) -> list[Path]:
+def _folders_of(split: str, store: StoreConfig) -> list[Path]:
     """The images of a split, then the columns made from these very images.
 
     Raises ManifestError or ShardError for a column that is not whole or was made from others: nothing of it could be
@@ -241,7 +250,9 @@ def _folders_of(split: str) -> list[Path]:
     found = [column_folder(column, split) for column in columns_of(split) if column != "image"]
     for folder in found:
         remedy = f"dvc repro {stage_of(folder.parent.name)}"
-        check_alignment(Column(image, remedy="dvc repro ingest"), Column(folder, remedy=remedy))
+        check_alignment(
+            Column(image, store=store, remedy="dvc repro ingest"), Column(folder, store=store, remedy=remedy)
+        )
     return [image, *found]
 
 
@@ -284,6 +295,7 @@ def shown(outcome: Outcome, *, as_json: bool) -> str:
         "      (trains and evaluates anew what used the images)",
         "  dvc gc --workspace",
         "      (until then the old shards lie in DVC's cache; with --cloud, in its remote as well)",
+        *(_IN_STORE if outcome.store else ()),
     ]
     return "\n".join(lines)
 

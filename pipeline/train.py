@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import hashlib
 import importlib.metadata
 import json
 import logging
+import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from datasets.columns import Column
-from datasets.durable import file_digest, write_durably
-from jobs import tracking
-from jobs.events import Event, losses_by_step
+from datasets.durable import file_digest
+from jobs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
+from jobs.delivery import Courier, describe_run, hand_in, set_aside
+from jobs.events import Event, losses_by_step, read_events
 from jobs.launch import ROOT, train_workers
-from jobs.receipt import WEIGHTS_NAME, Receipt, write_receipt
-from jobs.recipe import build_recipe
-from jobs.training_loop import TrainJob, train
-from pipeline.layout import column_folder, curves_folder, model_folder
+from jobs.receipt import WEIGHTS_NAME, Receipt, read_receipt, write_receipt
+from jobs.recipe import Recipe, build_recipe
+from jobs.stopping import stop_mark
+from jobs.tracking import TrackedDataset
+from jobs.training_loop import PeerError, TrainJob, train
+from jobs.training_step import TrainingError
+from pipeline.experiment import Experiment, StoppedError, claimed, stoppable
+from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError
 from pipeline.progress import Bar
 
@@ -35,11 +43,14 @@ _REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pillow", "pyarrow
 def run(params: Params, generator: str) -> None:
     """Write models/<generator> and curves/<generator>; take up an interrupted training of the same experiment.
 
+    While another process is training this very experiment, its progress is shown, and its result is taken.
     Raises ParamsError for a generator that params.yaml does not list, or that has fewer classes than the labels, and
-    for images of unequal sizes.
+    for images of unequal sizes; ExperimentError when another experiment waits unfinished; StoppedError when the
+    training was asked to stop.
     """
     if generator not in params.generators:
         raise ParamsError(f"params.yaml: generators has no {generator}; it lists {', '.join(params.generators)}")
+    parent = os.getppid()
     recipe = build_recipe(generator, params.generators[generator], params.seed)
     sources = {"edge": params.train.edges}  # several columns of edges may lie side by side
     columns = {
@@ -50,35 +61,95 @@ def run(params: Params, generator: str) -> None:
         column.verify()
     _check_sizes(columns["image"])
     _check_classes(generator, params.generators[generator], columns.get("semantics"))
-    identity = _identity(params, generator, columns)
-    storage = Path(params.cluster.storage).resolve() / generator / identity[:16]
-    storage.mkdir(parents=True, exist_ok=True)
-    job = TrainJob(
-        generator=generator,
-        config=params.generators[generator],
-        train=params.train,
-        seed=params.seed,
-        folders={name: str(column.folder.resolve()) for name, column in columns.items()},
-        storage=str(storage),
-        threads=params.cluster.threads,
-        loader_workers=params.cluster.loader_workers,
-        prefetch_batches=params.cluster.prefetch_batches,
-        store=params.store,
-    )
-    run_id = _open_run(params, generator, columns, storage, identity)
-    succeeded = False
-    try:
+    experiment = Experiment(generator, _parts(params, generator, columns), Path(params.cluster.storage).resolve())
+    experiment.check(start_anew=params.cluster.start_anew)
+    storage = experiment.storage
+    with (
+        claimed(storage, lambda holder: _watching(storage, holder, generator, recipe.steps)) as waited,
+        stoppable(storage),
+    ):
+        if waited and _is_done(generator, experiment):
+            shutil.rmtree(storage)
+            return
+        experiment.describe()
+        job = TrainJob(
+            generator=generator,
+            config=params.generators[generator],
+            train=params.train,
+            seed=params.seed,
+            folders={name: str(column.folder.resolve()) for name, column in columns.items()},
+            storage=str(storage),
+            threads=params.cluster.threads,
+            loader_workers=params.cluster.loader_workers,
+            prefetch_batches=params.cluster.prefetch_batches,
+            collective_seconds=params.cluster.collective_seconds,
+            store=params.store,
+        )
+        undelivered = undelivered_folder(params.cluster.storage)
+        _describe_run(params, columns, experiment)
         with (
             Bar(f"train {generator}", recipe.steps, "steps") as bar,
-            tracking.Courier(run_id, storage, on_event=lambda event: bar.at(event.step, _note(event))),
+            Courier(
+                storage,
+                undelivered,
+                on_event=lambda event: bar.at(event.step, _note(event)),
+                resumable=(StoppedError, KeyboardInterrupt, SystemExit),
+            ) as courier,
         ):
-            train_workers(train, {"job": job}, params.cluster, name=f"{generator}-{identity[:16]}")
-        receipt = _write_outputs(params, generator, recipe, columns, storage)
-        _register(generator, run_id, receipt, columns, identity)
-        succeeded = True
-    finally:
-        tracking.close_run(run_id, failed=not succeeded)
-    shutil.rmtree(storage)  # a finished training leaves nothing to resume from
+            train_workers(
+                train,
+                {"job": job},
+                params.cluster,
+                name=f"{generator}-{experiment.identity[:16]}",
+                batch_size=recipe.batch_size,
+                is_over=lambda: (storage / WEIGHTS_NAME).is_file() or stop_mark(storage).is_file(),
+                final=(TrainingError,),
+                secondary=(PeerError,),
+            )
+            _check_finished(generator, storage, parent)
+            receipt = _write_outputs(params, experiment, recipe, columns)
+            _hand_in(receipt, columns, experiment)
+        if courier.delivered:
+            shutil.rmtree(storage)  # a finished training leaves nothing to resume from
+        else:
+            log.warning(
+                "train %s: done, but the tracking server was not told all (%s); its run and model wait in %s; deliver "
+                "them with: python -m pipeline deliver",
+                generator,
+                courier.problem,
+                set_aside(storage, undelivered),
+            )
+
+
+def _is_done(generator: str, experiment: Experiment) -> bool:
+    """Whether the process that was watched has left what this one would."""
+    with contextlib.suppress(CheckpointError):
+        receipt, weights = read_receipt(model_folder(generator)), model_folder(generator) / WEIGHTS_NAME
+        return receipt.experiment == experiment.identity and file_digest(weights) == receipt.weights_sha256
+    return False
+
+
+def _check_finished(generator: str, storage: Path, parent: int) -> None:
+    if not (storage / WEIGHTS_NAME).is_file():
+        raise StoppedError(f"{generator} is stopped, with everything saved in {storage}; the same command goes on")
+    if os.getppid() != parent:  # whoever started this is gone, and would have no use for outputs
+        raise StoppedError(f"{generator} is trained, but nobody waits for it; the same command takes it from {storage}")
+
+
+@contextlib.contextmanager
+def _watching(storage: Path, holder: str, generator: str, steps: int) -> Iterator[Callable[[], None]]:
+    """Show the progress of a training that another process does."""
+    print(f"train {generator}: {holder} is training this; watching", file=sys.stderr, flush=True)
+    offset = 0
+    with Bar(f"train {generator}", steps, "steps") as bar:
+
+        def look() -> None:
+            nonlocal offset
+            for event, behind in read_events(storage / "events.jsonl", offset=offset):
+                offset = behind
+                bar.at(event.step, _note(event))
+
+        yield look
 
 
 def _check_sizes(images: Column) -> None:
@@ -109,33 +180,36 @@ def _note(event: Event) -> str:
     return f"{loss}  {speed:.1f} images/s" if speed else loss
 
 
-def _identity(params: Params, generator: str, columns: dict[str, Column]) -> str:
-    """What makes two trainings the same experiment: parameters, data, code."""
-    parts = {
-        "generator": generator,
+def _parts(params: Params, generator: str, columns: dict[str, Column]) -> dict[str, Any]:
+    """What makes two trainings the same experiment: parameters, data, code, packages."""
+    others = ROOT / "jobs" / "generators"
+    code = [
+        path
+        for folder in _CODE
+        for path in (ROOT / folder).rglob("*.py")
+        if not path.is_relative_to(others) or path.is_relative_to(others / generator) or path.parent == others
+    ]
+    return {
         "config": asdict(params.generators[generator]),
         "train": asdict(params.train),
         "seed": params.seed,
-        "world_size": max(params.cluster.train_workers, 1),
-        "threads": params.cluster.threads,
         "data": {name: column.manifest.digest for name, column in columns.items()},
-        "code": {str(path.relative_to(ROOT)): file_digest(path) for f in _CODE for path in (ROOT / f).rglob("*.py")},
+        "code": {str(path.relative_to(ROOT)): file_digest(path) for path in sorted(code)},
         "packages": file_digest(ROOT / "requirements.lock"),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _open_run(params: Params, generator: str, columns: dict[str, Column], storage: Path, identity: str) -> str:
-    """One tracked run per training: its id lies in the storage, so that a restart goes on with it."""
-    note = storage / "run_id"
-    resume = note.read_text() if note.is_file() else None
+def _describe_run(params: Params, columns: dict[str, Column], experiment: Experiment) -> None:
+    """One tracked run per training: it is described in the storage, so that a restart goes on with it."""
     image = columns["image"]
-    run_id = tracking.open_run(
-        f"{generator}",
+    generator = experiment.generator
+    describe_run(
+        experiment.storage,
+        generator,
         parameters={"seed": params.seed, "train": asdict(params.train), **asdict(params.generators[generator])},
-        tags={"generator": generator, "identity": identity, **_code_version()},
+        tags={"generator": generator, "identity": experiment.identity, **_code_version()},
         datasets=[
-            tracking.TrackedDataset(
+            TrackedDataset(
                 name=f"{image.manifest.dataset}-train-{name}",
                 digest=column.manifest.digest,
                 source=str(column.folder),
@@ -145,13 +219,11 @@ def _open_run(params: Params, generator: str, columns: dict[str, Column], storag
             for name, column in columns.items()
         ],
         files={"params.json": json.dumps(params.to_dict(), indent=2, sort_keys=True)},
-        resume=resume,
     )
-    write_durably(note, run_id.encode())
-    return run_id
 
 
-def _write_outputs(params: Params, generator: str, recipe: Any, columns: dict[str, Column], storage: Path) -> Receipt:
+def _write_outputs(params: Params, experiment: Experiment, recipe: Recipe, columns: dict[str, Column]) -> Receipt:
+    generator, storage = experiment.generator, experiment.storage
     folder = model_folder(generator)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(storage / WEIGHTS_NAME, folder / WEIGHTS_NAME)
@@ -162,16 +234,22 @@ def _write_outputs(params: Params, generator: str, recipe: Any, columns: dict[st
         seed=params.seed,
         steps=recipe.steps,
         samples_seen=recipe.steps * recipe.batch_size,
-        world_size=max(params.cluster.train_workers, 1),
+        world_sizes=tuple(part["world_size"] for part in _segments(storage)),
         images=columns["image"].manifest.digest,
         columns={name: column.manifest.digest for name, column in columns.items() if name != "image"},
         train=asdict(params.train),
         weights_sha256=file_digest(folder / WEIGHTS_NAME),
+        experiment=experiment.identity,
         parameters={name: sum(p.numel() for p in network.parameters()) for name, network in recipe.networks.items()},
     )
     write_receipt(folder, receipt)
     _write_curves(curves_folder(generator), storage)
     return receipt
+
+
+def _segments(storage: Path) -> list[dict[str, int]]:
+    """Since which step how many processes trained, from the last checkpoint."""
+    return read_progress(newest_whole_checkpoint(storage / "checkpoints"))["segments"]
 
 
 def _write_curves(folder: Path, storage: Path) -> None:
@@ -188,17 +266,19 @@ def _write_curves(folder: Path, storage: Path) -> None:
             csv.writer(file, delimiter="\t", lineterminator="\n").writerows([("step", "loss"), *points])
 
 
-def _register(generator: str, run_id: str, receipt: Receipt, columns: dict[str, Column], identity: str) -> None:
+def _hand_in(receipt: Receipt, columns: dict[str, Column], experiment: Experiment) -> None:
+    """What is to be registered, for the courier."""
+    generator = experiment.generator
     image = columns["image"].manifest
-    version = tracking.register_model(
-        run_id,
+    hand_in(
+        experiment.storage,
         f"inpaint-{generator}",
         files={"model": model_folder(generator)},
         tags={
             "weights_sha256": receipt.weights_sha256,
             "images_manifest": receipt.images,
             **{f"{name}_manifest": digest for name, digest in receipt.columns.items()},
-            "identity": identity,
+            "identity": experiment.identity,
             **_code_version(),
             "packages_lock": file_digest(ROOT / "requirements.lock"),
             "steps": str(receipt.steps),
@@ -209,7 +289,6 @@ def _register(generator: str, run_id: str, receipt: Receipt, columns: dict[str, 
         code=_CODE,
         requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
     )
-    log.info("registered inpaint-%s version %s", generator, version)
 
 
 def _code_version() -> dict[str, str]:

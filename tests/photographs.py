@@ -75,7 +75,11 @@ def write_split(root: Path, count: int, *, size: int = 64, per_shard: int = 8) -
         folders["image"],
         "image",
         [
-            Sample(key=key, members={"png": encode_png(p)}, about={"source": f"{key}.png"})
+            Sample(
+                key=key,
+                members={"png": encode_png(p)},
+                about={"source": f"{key}.png", "width": size, "height": size},
+            )
             for key, p in pictures.items()
         ],
         per_shard=per_shard,

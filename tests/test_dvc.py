@@ -23,7 +23,10 @@ INERT = {
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/progress.py": "prints",
+    "jobs/delivery.py": "carries what training wrote to the tracking server",
     "jobs/tracking.py": "writes to the tracking server",
+    "jobs/stopping.py": "decides after which step a training rests; it ends with the same weights",
+    "pipeline/experiment.py": "finds where a training lies and who is at it",
     "jobs/launch.py": "runs functions somewhere; how many processes train is a parameter",
     "jobs/settings.py": "declares parameters; their values are the stage's `params`",
     "jobs/generators/__init__.py": "finds a folder by its name",
@@ -184,6 +187,42 @@ def test_names_on_the_command_line_are_compared_and_no_more(tmp_path, monkeypatc
     assert sorted(tmp_path.parent.rglob("*")) == before
 
 
+def _small_data_set(project: Path) -> None:
+    """Forty pictures of a folder, in this process."""
+    write_pictures(project / "pictures")
+    text = Path("params.yaml").read_text().replace("name: photos\n  root: null", "name: folder\n  root: pictures")
+    text = text.replace("ingest:\n  size: 64", "ingest:\n  size: 32").replace(
+        "records_per_shard: 56", "records_per_shard: 7"
+    )
+    Path("params.yaml").write_text(text.replace("num_workers: 2", "num_workers: 0"))
+
+
+@pytest.mark.slow
+def test_dvc_leaves_the_columns_of_edges_alone_that_do_not_change(project):
+    from dvc.repo import Repo
+
+    def shards(column: str) -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in Path("shards/edges", column).rglob("*.tar")}
+
+    _small_data_set(project)
+    with Repo() as repo:
+        repo.reproduce(["edges"])
+    before, digests = shards("edge"), tree()
+    text = Path("params.yaml").read_text()
+    assert before
+    Path("params.yaml").write_text(text.replace("edges:\n", "edges:\n  fine:\n    sigma: 1.0\n"))
+    with Repo() as repo:
+        assert [stage.name for stage in repo.reproduce(["edges"])] == ["edges"]
+        assert repo.status(["edges"]) == {}
+    assert shards("edge") == before
+    assert len(shards("fine")) == len(before)
+    Path("params.yaml").write_text(text)
+    with Repo() as repo:
+        repo.reproduce(["edges"])
+    assert shards("edge") == before
+    assert tree() == digests
+
+
 @pytest.mark.slow
 def test_after_a_takedown_and_its_commit_dvc_has_nothing_to_do(project):
     """And without the commit, ingest runs again and writes the very bytes that takedown left."""
@@ -192,12 +231,7 @@ def test_after_a_takedown_and_its_commit_dvc_has_nothing_to_do(project):
     from pipeline import takedown
     from pipeline.params import read_params
 
-    write_pictures(project / "pictures")
-    text = Path("params.yaml").read_text().replace("name: photos\n  root: null", "name: folder\n  root: pictures")
-    text = text.replace("ingest:\n  size: 64", "ingest:\n  size: 32").replace(
-        "records_per_shard: 56", "records_per_shard: 7"
-    )
-    Path("params.yaml").write_text(text.replace("num_workers: 2", "num_workers: 0"))
+    _small_data_set(project)
     stages = ["ingest", "edges", "semantics", "masks"]
     with Repo() as repo:
         repo.reproduce(stages)

@@ -95,6 +95,10 @@ class CelebAHQ(Source):
                 labels=tuple(parts.get(index, ())),
             )
 
+    def _published(self) -> Mapping[str, int]:
+        lists = {"celeba": self.card.counts, "lama": {"val": 2_000}, "first28000": {"train": 28_000, "val": 2_000}}
+        return lists[self.config.split_list]
+
     def _originals(self, entries: Mapping[str, Locator]) -> dict[int, str]:
         """File name in CelebA by index, from the columns idx, orig_idx, orig_file; optional if no split needs it."""
         read = self._needed_list if self.config.split_list == "celeba" else self._list

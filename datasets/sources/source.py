@@ -149,6 +149,18 @@ class Source(ABC):
         lists = dict(sorted(self._list_digests.items()))
         return options | ({"list_files": lists} if lists else {})
 
+    def unlike_published(self, counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """Splits with another number of pictures than was published: split -> (here, published).
+
+        counts: pictures here, by split, as `images` lists them; a split that has none is left out.
+        """
+        found = {split: (counts.get(split, 0), number) for split, number in self._published().items()}
+        return {split: (here, number) for split, (here, number) in found.items() if here not in (0, number)}
+
+    def _published(self) -> Mapping[str, int]:
+        """Pictures per split, for the options of this data set."""
+        return self.card.counts
+
     @staticmethod
     def label_map(files: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
         """Labels of every pixel, uint8 (H, W), 255 = not known, of a picture's label files by name, uint8 (H, W) each.

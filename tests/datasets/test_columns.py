@@ -1,5 +1,7 @@
 import io
 import pickle
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,8 @@ from datasets.shards import ShardError
 from jobs.samples import TrainingSamples
 from jobs.settings import SampleConfig
 from tests.photographs import samples, write_column, write_split
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_offsets_lead_to_the_members(tmp_path):
@@ -42,6 +46,18 @@ def test_every_flipped_bit_of_a_member_is_found(tmp_path):
         row = table[rng.integers(len(table))]
         column.read(keys.index(row["key"]), row["field"])
     Column(tmp_path).verify()
+
+
+def test_the_first_record_of_a_process_imports_no_pandas(tmp_path):
+    """Which takes a second, of every process that reads."""
+    plain = [replace(sample, members={"png": sample.members["png"]}) for sample in samples()]
+    write_column(tmp_path, "image", plain)
+    code = (
+        "import sys; from pathlib import Path; from datasets.columns import Column\n"
+        f"column = Column(Path({str(tmp_path)!r})); column.read(9); print(column.key(9), 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [plain[9].key, "False"]
 
 
 def test_a_shorter_shard_is_refused_before_anything_is_read(tmp_path):

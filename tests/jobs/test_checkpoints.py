@@ -1,16 +1,23 @@
 import copy
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from jobs.checkpoints import CheckpointError, load_newest_checkpoint, load_weights, save_checkpoint, save_weights
+from jobs.checkpoints import (
+    CheckpointError,
+    CheckpointWriter,
+    load_checkpoint,
+    load_weights,
+    newest_whole_checkpoint,
+    save_weights,
+    take_snapshot,
+    write_checkpoint,
+)
+from tests.faults import in_child
 
 
 def networks_and_optimizers(seed=0):
@@ -32,6 +39,20 @@ def step(networks, optimizers, number):
         optimizer.zero_grad()
 
 
+def save(folder, number, networks, optimizers, keep=2):
+    return write_checkpoint(folder, take_snapshot(number, networks, optimizers, {"count": number}), keep=keep)
+
+
+def load_newest(folder, networks, optimizers, progress=None):
+    """The step, and 0 if there is no whole checkpoint."""
+    newest = newest_whole_checkpoint(folder)
+    if newest is None:
+        return 0
+    number, found = load_checkpoint(newest, networks, optimizers)
+    assert found == ({"count": number} if progress is None else progress)
+    return number
+
+
 def state(networks):
     return {f"{n}.{k}": v.clone() for n, net in networks.items() for k, v in net.state_dict().items()}
 
@@ -45,9 +66,9 @@ def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path)
     for number in range(10):
         step(networks, optimizers, number)
         if number == 4:
-            save_checkpoint(tmp_path, 5, networks, optimizers)
+            save(tmp_path, 5, networks, optimizers)
     again, their_optimizers = networks_and_optimizers(seed=99)
-    assert load_newest_checkpoint(tmp_path, again, their_optimizers) == 5
+    assert load_newest(tmp_path, again, their_optimizers) == 5
     for number in range(5, 10):
         step(again, their_optimizers, number)
     assert equal(state(networks), state(again))
@@ -55,14 +76,14 @@ def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path)
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
     networks, optimizers = networks_and_optimizers()
-    save_checkpoint(tmp_path, 5, networks, optimizers)
+    save(tmp_path, 5, networks, optimizers)
     good = state(networks)
     step(networks, optimizers, 5)
-    newest = save_checkpoint(tmp_path, 10, networks, optimizers)
+    newest = save(tmp_path, 10, networks, optimizers)
     contents = {path.name: path.read_bytes() for path in newest.iterdir()}
     rng = np.random.default_rng(0)
-    faults = [("cut", name) for name in contents] + [("emptied", name) for name in contents]
-    faults += [("missing", name) for name in contents] + [("flipped", list(contents)[n % 3]) for n in range(60)]
+    faults = [(fault, name) for fault in ("cut", "emptied", "missing") for name in contents]
+    faults += [("flipped", list(contents)[n % 3]) for n in range(100)]
     for fault, name in faults:
         path, content = newest / name, contents[name]
         if fault == "missing":
@@ -79,83 +100,56 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
             path.write_bytes(content[: len(content) // 2 if fault == "cut" else 0])
         caplog.clear()
         again, theirs = networks_and_optimizers(seed=7)
-        assert load_newest_checkpoint(tmp_path, again, theirs) == 5, (fault, name)
+        assert load_newest(tmp_path, again, theirs) == 5, (fault, name)
         assert "step-00000010 is damaged" in caplog.text
         assert equal(state(again), good)
         path.write_bytes(content)
     again, theirs = networks_and_optimizers(seed=7)
-    assert load_newest_checkpoint(tmp_path, again, theirs) == 10
+    assert load_newest(tmp_path, again, theirs) == 10
 
 
 def test_only_the_newest_are_kept_by_step_whatever_the_clock_says(tmp_path):
     networks, optimizers = networks_and_optimizers()
     for number in (5, 10, 15):
-        folder = save_checkpoint(tmp_path, number, networks, optimizers)
+        folder = save(tmp_path, number, networks, optimizers)
         os.utime(folder, (1e9 - number * 3600,) * 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]
-    assert load_newest_checkpoint(tmp_path, networks, optimizers) == 15
+    assert load_newest(tmp_path, networks, optimizers) == 15
 
 
 def test_no_checkpoint_means_the_first_step(tmp_path):
     networks, optimizers = networks_and_optimizers()
     before = copy.deepcopy(state(networks))
-    assert load_newest_checkpoint(tmp_path, networks, optimizers) == 0
+    assert load_newest(tmp_path, networks, optimizers) == 0
     assert equal(before, state(networks))
 
 
-_SAVER = textwrap.dedent(
-    """
-    import os, resource, signal, sys
-    from pathlib import Path
-    from tests.jobs.test_checkpoints import networks_and_optimizers, step
-    from jobs.checkpoints import save_checkpoint
-    sys.dont_write_bytecode = True  # Python would cache modules cut at the limit
-    folder, fault, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+def save_in_child(folder, **fault):
     networks, optimizers = networks_and_optimizers()
     step(networks, optimizers, 0)
-    if fault == "full":
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
-    else:
-        seen = 0
-        def die(event, arguments):
-            global seen
-            writes = event == "open" and isinstance(arguments[1], str) and ("w" in arguments[1] or "a" in arguments[1])
-            if writes or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
-                seen += 1
-                if seen == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(die)
-    save_checkpoint(folder, 10, networks, optimizers, keep=1)
-    """
-)
-
-
-def _save_in_child(folder, fault, number):
-    command = [sys.executable, "-c", _SAVER, str(folder), fault, str(number)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return in_child(lambda: save(folder, 10, networks, optimizers, keep=1), **fault)
 
 
 def test_a_full_disk_keeps_the_older_checkpoint(tmp_path):
     networks, optimizers = networks_and_optimizers()
-    save_checkpoint(tmp_path, 5, networks, optimizers)
-    for size in (16, 600):
-        result = _save_in_child(tmp_path, "full", size)
-        assert "File too large" in result.stderr
-        assert load_newest_checkpoint(tmp_path, *networks_and_optimizers(seed=3)) == 5
+    save(tmp_path, 5, networks, optimizers)
+    for size in (1, 16, 300, 600, 900):
+        code, said = save_in_child(tmp_path, file_bytes=size)
+        assert code == 1
+        assert "File too large" in said
+        assert load_newest(tmp_path, *networks_and_optimizers(seed=3)) == 5
 
 
-@pytest.mark.slow
-def test_a_kill_at_every_point_of_a_save_leaves_a_verified_checkpoint(tmp_path):
+def test_a_kill_at_every_point_of_a_save_leaves_a_whole_checkpoint(tmp_path):
     networks, optimizers = networks_and_optimizers()
     for number in range(1, 50):
         folder = tmp_path / str(number)
-        save_checkpoint(folder, 5, networks, optimizers)
-        result = _save_in_child(folder, "kill", number)
-        assert load_newest_checkpoint(folder, *networks_and_optimizers(seed=3)) in (5, 10)
-        if result.returncode == 0:
+        save(folder, 5, networks, optimizers)
+        code, said = save_in_child(folder, kill_at=number)
+        assert load_newest(folder, *networks_and_optimizers(seed=3)) in (5, 10)
+        if code == 0:
             break
-        assert result.returncode == -signal.SIGKILL, result.stderr
+        assert code == -signal.SIGKILL, said
     assert 5 < number < 49
 
 
@@ -171,3 +165,19 @@ def test_weights_with_another_digest_or_shape_are_refused(tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match="its receipt says"):
         load_weights(tmp_path / "weights.safetensors", networks, digest)
+
+
+def test_what_fails_in_the_background_is_raised_and_the_next_snapshot_is_written(tmp_path):
+    networks, optimizers = networks_and_optimizers()
+    writer = CheckpointWriter(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").touch()  # where a folder should be
+    writer.write(take_snapshot(5, networks, optimizers))
+    with pytest.raises(NotADirectoryError):
+        writer.wait()
+    (tmp_path / "checkpoints").unlink()
+    writer.write(take_snapshot(10, networks, optimizers))
+    step(networks, optimizers, 10)  # goes on meanwhile, and is no part of the snapshot
+    writer.close()
+    again, theirs = networks_and_optimizers(seed=7)
+    assert load_newest(tmp_path / "checkpoints", again, theirs, progress={}) == 10
+    assert not equal(state(networks), state(again))

@@ -1,11 +1,12 @@
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from datasets.manifest import ManifestError
-from jobs.launch import ClusterConfig, WorkerError, map_tasks, train_workers
+from jobs.launch import ClusterConfig, WorkerError, _group_size, map_tasks, train_workers
 
 
 def square(number):
@@ -25,6 +26,23 @@ def note_rank(arguments):
     Path(arguments["folder"], f"rank-{rank}").write_text(str(os.getpid()))
 
 
+def fail_once(arguments):
+    """Out of memory at first, killed the second time, then well."""
+    attempts = Path(arguments["folder"], "attempts")
+    with attempts.open("a") as file:
+        file.write("x")
+    if attempts.read_text() == "x":
+        raise MemoryError("no room for 8 images")
+    if attempts.read_text() == "xx" and arguments["kill"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def give_up(arguments):
+    with Path(arguments["folder"], "attempts").open("a") as file:
+        file.write("x")
+    raise ManifestError("no shards")
+
+
 def fail_with_a_cause(arguments):
     with Path(arguments["folder"], "attempts").open("a") as file:
         file.write("x")
@@ -38,8 +56,59 @@ def test_in_this_process_results_come_in_order_and_errors_as_they_are():
 
 
 def test_without_workers_training_runs_here(tmp_path):
-    train_workers(note_rank, {"folder": str(tmp_path)}, ClusterConfig(train_workers=0), name="here")
+    train_workers(note_rank, {"folder": str(tmp_path)}, ClusterConfig(train_workers=0), name="here", batch_size=4)
     assert (tmp_path / "rank-0").read_text() == str(os.getpid())
+
+
+def test_in_this_process_a_failure_is_followed_by_another_start(tmp_path):
+    train_workers(
+        fail_once,
+        {"folder": str(tmp_path), "kill": False},
+        ClusterConfig(train_workers=0, max_failures=1),
+        name="here",
+        batch_size=4,
+    )
+    assert (tmp_path / "attempts").read_text() == "xx"
+
+
+def test_in_this_process_the_limit_ends_it_with_the_error_as_it_is(tmp_path):
+    config = ClusterConfig(train_workers=0, max_failures=2)
+    with pytest.raises(ValueError, match="no such column: depth"):
+        train_workers(fail_with_a_cause, {"folder": str(tmp_path)}, config, name="here", batch_size=4)
+    assert (tmp_path / "attempts").read_text() == "xxx"
+
+
+def test_a_final_error_is_not_tried_again(tmp_path):
+    config = ClusterConfig(train_workers=0, max_failures=2)
+    with pytest.raises(ManifestError, match="no shards"):
+        train_workers(give_up, {"folder": str(tmp_path)}, config, name="here", batch_size=4, final=(ManifestError,))
+    assert (tmp_path / "attempts").read_text() == "x"
+
+
+def test_work_that_is_not_over_is_started_again_without_counting(tmp_path):
+    def is_over():
+        return (tmp_path / "rank-0").stat().st_size and next(calls) == 3
+
+    calls = iter(range(9))
+    config = ClusterConfig(train_workers=0, max_failures=0)
+    train_workers(note_rank, {"folder": str(tmp_path)}, config, name="here", batch_size=4, is_over=is_over)
+    assert next(calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("workers", "batch", "cpus", "size"),
+    [(2, 16, 0, 2), ((1, 8), 16, 5, 4), ((1, 8), 6, 5, 3), ((2, 8), 16, 1, 2), ((3, 8), 16, 8, 8), ((1, 4), 7, 4, 1)],
+)
+def test_a_group_is_as_large_as_there_is_room_and_the_batch_allows(workers, batch, cpus, size):
+    config = ClusterConfig(train_workers=workers)
+    assert _group_size(config, batch, {"CPU": float(cpus)}, {"CPU": 1}) == size
+
+
+def test_a_range_without_a_size_that_divides_the_batch_is_refused():
+    with pytest.raises(WorkerError, match="a batch of 16 cannot be shared equally by 5 to 7 processes"):
+        _group_size(ClusterConfig(train_workers=(5, 7)), 16, {"CPU": 9.0}, {"CPU": 1})
+    with pytest.raises(ValueError, match=r"a number or \[min, max\]"):
+        ClusterConfig(train_workers=(3, 2))
 
 
 @pytest.mark.slow
@@ -54,7 +123,7 @@ def test_ray_tasks_give_what_one_process_gives():
 @pytest.mark.slow
 def test_ray_train_runs_every_rank_in_a_process_of_its_own(tmp_path):
     config = ClusterConfig(train_workers=2, storage=str(tmp_path / "storage"))
-    train_workers(note_rank, {"folder": str(tmp_path)}, config, name="ranks")
+    train_workers(note_rank, {"folder": str(tmp_path)}, config, name="ranks", batch_size=4)
     processes = {(tmp_path / f"rank-{rank}").read_text() for rank in range(2)}
     assert len(processes) == 2
     assert str(os.getpid()) not in processes
@@ -64,5 +133,12 @@ def test_ray_train_runs_every_rank_in_a_process_of_its_own(tmp_path):
 def test_a_training_that_always_fails_stops_at_the_limit_with_the_first_cause(tmp_path):
     config = ClusterConfig(train_workers=1, storage=str(tmp_path / "storage"), max_failures=1)
     with pytest.raises(WorkerError, match=r"rank 0: .*no such column: depth"):
-        train_workers(fail_with_a_cause, {"folder": str(tmp_path)}, config, name="fails")
+        train_workers(fail_with_a_cause, {"folder": str(tmp_path)}, config, name="fails", batch_size=4)
     assert (tmp_path / "attempts").read_text() == "xx"
+
+
+@pytest.mark.slow
+def test_a_group_that_lost_its_memory_once_and_a_process_once_finishes(tmp_path):
+    config = ClusterConfig(train_workers=1, storage=str(tmp_path / "storage"), max_failures=2)
+    train_workers(fail_once, {"folder": str(tmp_path), "kill": True}, config, name="survives", batch_size=4)
+    assert (tmp_path / "attempts").read_text() == "xxx"

@@ -55,6 +55,24 @@ def test_loader_workers_change_nothing(folders, num_workers):
         assert torch.equal(one.seed, other.seed)
 
 
+@pytest.mark.parametrize("crop", [None, 24])
+def test_a_batch_is_what_its_samples_are_one_by_one(folders, crop):
+    samples = TrainingSamples(folders, SampleConfig(crop=crop), 1)
+    for start in (0, 8):
+        positions = range(start, start + 8)
+        batch, single = samples.__getitems__(positions), [samples[position] for position in positions]
+        assert batch.key == tuple(sample.key for sample in single)
+        for place, sample in enumerate(single):
+            assert (batch.image[place].numpy() == sample.image).all()
+            assert (batch.mask[place].numpy() == sample.mask).all()
+            for name, array in sample.maps.items():
+                assert (batch.maps[name][place].numpy() == array).all()
+        if crop is None:
+            stored = [arrays["image"] for _, arrays in samples.decoded(positions)[1]]
+            flipped = sum((one.image != image).any() for one, image in zip(single, stored, strict=True))
+            assert 0 < flipped < 8  # those that were are copied, the others lie where they were decoded
+
+
 def test_two_ranks_read_what_one_reads(folders):
     ranks = [batches(folders, rank=rank, world_size=2) for rank in range(2)]
     for step, whole in enumerate(batches(folders)):

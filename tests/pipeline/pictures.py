@@ -47,5 +47,6 @@ def write_shards(params: Params) -> None:
 
 
 def tree(folder: Path = Path("shards")) -> dict[str, str]:
-    """Digest of every file below a folder, hidden ones included."""
-    return {str(path): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Digest of every file below a folder, hidden ones included, but for notes that are no output."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and ".made" not in path.parts)
+    return {str(path): file_digest(path) for path in files}

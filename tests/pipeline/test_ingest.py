@@ -274,7 +274,7 @@ def _jpeg(number):
     return buffer.getvalue()
 
 
-def test_places2_as_downloaded_becomes_shards_with_its_classes(params, tmp_path):
+def test_places2_as_downloaded_becomes_shards_with_its_classes(params, tmp_path, caplog):
     root = tmp_path / "places365"
     classes = ("/a/airfield", "/f/field/wild")
     train = {f"data_256{c}/{n:08d}.jpg": _jpeg(10 * k + n) for k, c in enumerate(classes) for n in (1, 2, 3)}
@@ -284,6 +284,9 @@ def test_places2_as_downloaded_becomes_shards_with_its_classes(params, tmp_path)
     (root / "categories_places365.txt").write_text("/a/airfield 0\n/f/field/wild 1\n")
     (root / "places365_val.txt").write_text("Places365_val_00000001.jpg 1\nPlaces365_val_00000002.jpg 0\n")
     ingest.run(dataclasses.replace(params, dataset=DatasetParams(name="places2", root=str(root))))
+    for split, here, published in (("train", "6", 1_803_460), ("val", "2", 36_500)):
+        assert f"places2 has {here} pictures of {split} here, {published:,} were published" in caplog.text
+        assert read_manifest(Path("shards/image", split)).parameters["published_pictures"] == published
     rows = {s: Column(Path("shards/image", s)).table.to_pylist() for s in ("train", "val")}
     assert {(r["key"].rpartition("/")[2], r["label"]) for r in rows["train"]} == {
         (f"{n:08d}", label) for n in (1, 2, 3) for label in ("airfield", "field/wild")

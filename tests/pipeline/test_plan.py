@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 
 from datasets.manifest import ManifestError, read_manifest
-from jobs.checkpoints import NETWORKS, OPTIMIZERS, save_checkpoint
+from jobs.checkpoints import NETWORKS, OPTIMIZERS, take_snapshot, write_checkpoint
 from jobs.footprint import footprint
 from jobs.generators import card, names
 from jobs.recipe import build_recipe
@@ -72,7 +72,7 @@ def test_a_checkpoint_has_the_size_that_is_planned(tmp_path, name):
         for parameter in recipe.networks[network].parameters():
             parameter.grad = parameter.detach().clone()
         optimizer.step()
-    folder = save_checkpoint(tmp_path, 1, recipe.networks, recipe.optimizers)
+    folder = write_checkpoint(tmp_path, take_snapshot(1, recipe.networks, recipe.optimizers))
     written = [
         sum(t.numel() * t.element_size() for t in load_file(folder / f).values()) for f in (NETWORKS, OPTIMIZERS)
     ]

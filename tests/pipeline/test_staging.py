@@ -16,12 +16,13 @@ from PIL import Image
 
 from datasets.columns import Column, check_alignment
 from datasets.durable import file_digest
+from datasets.edges import EdgeConfig
 from datasets.ingest import IngestConfig
 from datasets.manifest import ManifestError, read_manifest
 from datasets.parts import PartError, digest_of, read_part
 from datasets.shards import ShardError
-from pipeline import ingest, precompute
-from pipeline.layout import column_folder
+from pipeline import ingest, precompute, staging
+from pipeline.layout import column_folder, made_note
 from pipeline.params import DatasetParams, read_params
 from tests.faults import in_child
 from tests.photographs import photograph
@@ -211,6 +212,57 @@ def test_a_split_without_any_usable_picture_is_named(params, tmp_path):
     with pytest.raises(PartError, match="no record of split val is usable"):
         ingest.run(params)
     assert not Path("shards/image").exists()
+
+
+def _files(column: str) -> dict[str, tuple[int, int]]:
+    """Inode and time of change of every file of a column."""
+    files = (path for path in column_folder(column, "").rglob("*") if path.is_file())
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def _outputs() -> dict[str, str]:
+    return {name: digest for name, digest in tree().items() if ".made" not in name}
+
+
+def test_recomputing_one_column_of_edges_touches_no_other(params):
+    fine, coarse = EdgeConfig(sigma=1.0), EdgeConfig(sigma=3.0)
+    ingest.run(params)
+    precompute.run_edges(dataclasses.replace(params, edges={"edge": EdgeConfig(), "other": fine}))
+    before, digests = {name: _files(name) for name in ("edge", "other")}, _outputs()
+    precompute.run_edges(dataclasses.replace(params, edges={"edge": EdgeConfig(), "other": coarse, "third": fine}))
+    assert _files("edge") == before["edge"]
+    assert not _files("other").items() & before["other"].items()
+    precompute.run_edges(dataclasses.replace(params, edges={"edge": EdgeConfig(), "other": fine}))
+    assert _files("edge") == before["edge"]
+    assert _outputs() == digests  # and the third is gone
+
+
+@pytest.mark.parametrize("what", ["a damaged shard", "a lost shard", "other images", "other code", "another column"])
+def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, monkeypatch, what):
+    ingest.run(params)
+    precompute.run_edges(params)
+    before, digests = _files("edge"), _outputs()
+    shard = Path("shards/edges/edge/train/edge-000000.tar")
+    if what == "a damaged shard":
+        content = bytearray(shard.read_bytes())
+        content[600] ^= 1
+        shard.write_bytes(content)
+    elif what == "a lost shard":
+        shard.unlink()
+    elif what == "other images":
+        params = dataclasses.replace(params, ingest=dataclasses.replace(params.ingest, size=20))
+        ingest.run(params)
+    elif what == "other code":
+        monkeypatch.setattr(staging, "_CODE", ("datasets",))
+    else:  # as DVC may check it out, from elsewhere
+        note = made_note("edge").read_bytes()
+        precompute.run_edges(dataclasses.replace(params, edges={"edge": EdgeConfig(sigma=1.0)}))
+        made_note("edge").write_bytes(note)
+    precompute.run_edges(params)
+    assert not _files("edge").items() & before.items()
+    if what != "other images":
+        assert _outputs() == digests
+    Column(Path("shards/edges/edge/train")).verify()
 
 
 def test_a_column_without_images_is_refused(params):

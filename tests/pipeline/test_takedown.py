@@ -1,6 +1,7 @@
 """Images taken out of the shards, and kept out."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -12,9 +13,9 @@ import pytest
 
 from datasets.columns import Column, check_alignment
 from datasets.manifest import read_manifest
-from datasets.shards import ShardError
+from datasets.shards import ShardError, read_table
 from datasets.sources import Photos
-from datasets.stores import StoreConfig
+from datasets.stores import Store, StoreConfig, StoreError, put
 from datasets.tombstones import TombstoneError, read_tombstones
 from jobs.receipt import Receipt, write_receipt
 from pipeline import audit, ingest, precompute, takedown
@@ -49,8 +50,8 @@ def params(made, tmp_path, monkeypatch):
 def contents():
     """Digest of every member of every column, by split, column, key and field."""
     found = {}
-    for path in sorted(Path("shards").glob("*/*/manifest.json")):
-        for row in Column(path.parent).table.to_pylist():
+    for path in sorted(Path("shards").rglob("manifest.json")):
+        for row in read_table(path.parent).to_pylist():
             found[path.parent.name, path.parent.parent.name, row["key"], row["field"]] = row["sha256"]
     return found
 
@@ -176,7 +177,7 @@ def test_killed_at_any_point_the_same_command_finishes(params, tmp_path):
         if (child := os.fork()) == 0:
             _takedown_killed_at(len(codes) + 1, params)
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        for manifest in Path("shards").glob("*/*/manifest.json"):
+        for manifest in (path for path in Path("shards").rglob("manifest.json") if ".takedown" not in path.parts):
             Column(manifest.parent).verify()  # complete means whole, at any time
         finished_by_itself += "train/003" not in _keys()
         takedown.run(params, ["train/003"], "asked", DAY)
@@ -191,17 +192,22 @@ def _keys():
     return Column(folder).keys.to_pylist() if (folder / "manifest.json").is_file() else []
 
 
-def _takedown_killed_at(change, params):
-    """In a forked child: die without any clean-up just before the n-th change on the disk."""
-    left = change
+def _takedown_killed_at(change, params, *, after="", reads=False):
+    """In a forked child: die without any clean-up just before the n-th change on the disk.
+
+    after: count only once a file of this name is there. reads: count files of shards/ that are opened to read, too.
+    """
+    left, counts = change, not after
 
     def count(event, arguments):
-        nonlocal left
+        nonlocal left, counts
         if event == "open":
-            changes = isinstance(arguments[0], str) and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+            name = arguments[0] if isinstance(arguments[0], str) else ""
+            changes = name and ((arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR) or (reads and "shards/" in name))
         else:
             changes = event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
-        left -= bool(changes)
+        left -= bool(changes and counts)
+        counts = counts or (event == "os.rename" and str(arguments[1]).endswith(after))
         if left == 0:
             os._exit(77)
 
@@ -297,7 +303,7 @@ def test_generators_trained_on_the_images_are_named(params):
             seed=1,
             steps=1,
             samples_seen=16,
-            world_size=1,
+            world_sizes=(1,),
             images=images,
             columns={},
             train={},
@@ -315,11 +321,115 @@ def test_names_cannot_move_the_cursor():
     assert printable("a\x1b[2Jb\nc\u202eé") == r"a\x1b[2Jb\nc\u202eé"
 
 
-def test_shards_in_a_store_are_left_alone_and_it_is_said_what_to_do(params):
+@pytest.fixture
+def in_store(params, s3):
+    """The parameters; every shard of the working folder has moved to a store."""
+    params = dataclasses.replace(params, store=StoreConfig(url="s3://bucket/prefix", cache="cache", wait_seconds=0.01))
+    for path in Path("shards").rglob("manifest.json"):
+        for shard in read_manifest(path.parent).shards:
+            put(params.store, path.parent, shard)
+    return params
+
+
+def objects(s3):
+    """Content of every object of the store."""
+    return {name: s3.cat_file(name) for name in s3.find("bucket")}
+
+
+def test_in_a_store_the_image_is_gone_and_all_else_is_what_it_is_beside_the_manifests(made, in_store, s3):
+    before, names = contents(), {"train/003", "val/010"}
+    columns = [
+        Column(column_folder(column, split), store=in_store.store)
+        for column, split in (("image", "train"), ("edge", "train"), ("image", "val"), ("mask", "val"))
+    ]
+    gone = [
+        column.read(record, field)
+        for column in columns
+        for record, key in enumerate(column.keys.to_pylist())
+        for field in column.fields
+        if key in names
+    ]
+    assert len(gone) == 3 + 6
+    there = objects(s3)
+    assert all(any(content in whole for whole in there.values()) for content in gone)
+    outcome = takedown.run(in_store, sorted(names), "asked", DAY)
+    assert "the old objects are gone from the store" in takedown.shown(outcome, as_json=False)
+    left = objects(s3)
+    assert not [content for content in gone if any(content in whole for whole in left.values())]
+    assert not [c for c in gone for path in Path("cache").rglob("*.tar") if c in path.read_bytes()]
+    assert len(there.keys() - left) == len(left.keys() - there) == 7
+    assert not list(Path("shards").rglob("*.tar"))
+    assert contents() == {place: digest for place, digest in before.items() if place[2] not in names}
+    assert not audit.run(in_store).findings
+    tables = tree()
+    shutil.rmtree("shards")
+    shutil.copytree(made / "shards", "shards")
+    Path("tombstones.jsonl").unlink()
+    takedown.run(dataclasses.replace(in_store, store=StoreConfig()), sorted(names), "asked", DAY)
+    beside = tree()
+    assert {name: digest for name, digest in beside.items() if not name.endswith(".tar")} == tables
+    assert {digest for name, digest in beside.items() if name.endswith(".tar")} == {
+        hashlib.sha256(content).hexdigest() for content in left.values()
+    }
+
+
+def test_killed_amid_the_store_the_same_command_finishes(in_store, s3, tmp_path):
+    """Before each third file that is opened, even for reading, renamed or removed once all was decided."""
+    for column in ("semantics", "mask"):
+        shutil.rmtree(column_folder(column, ""))
+    clean, expected, codes = objects(s3), None, []
+    shutil.copytree("shards", tmp_path / "clean")
+    while 0 not in codes:
+        for path in ("shards", "cache"):
+            shutil.rmtree(path, ignore_errors=True)
+        Path("tombstones.jsonl").unlink(missing_ok=True)
+        shutil.copytree(tmp_path / "clean", "shards")
+        there = set(s3.find("bucket"))
+        for name in there - clean.keys():
+            s3.rm_file(name)
+        for name in clean.keys() - there:
+            s3.pipe_file(name, clean[name])
+        if (child := os.fork()) == 0:
+            _takedown_killed_at(1 + 3 * len(codes), in_store, after=".takedown/note.json", reads=True)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        takedown.run(in_store, ["train/003"], "asked", DAY)
+        found = tree(), set(s3.find("bucket"))
+        expected = expected or found
+        assert found == expected
+    assert codes[:-1] == [77] * (len(codes) - 1)
+    assert len(codes) > 5
+    assert len(expected[1] - clean.keys()) == len(clean.keys() - expected[1]) == 2
+    assert not Path("shards/.takedown").exists()
+
+
+def test_a_store_that_takes_nothing_stops_before_anything_is_decided(in_store):
     before = tree()
-    elsewhere = dataclasses.replace(params, store=StoreConfig(url="s3://bucket/prefix"))
-    with pytest.raises(takedown.TakedownError, match=r"s3://bucket/prefix.*by hand, run dvc repro"):
+    elsewhere = dataclasses.replace(in_store, store=StoreConfig(url="https://example.invalid/prefix"))
+    with pytest.raises(StoreError, match=r"https://example\.invalid/prefix can only be read"):
         takedown.run(elsewhere, ["train/003"], "asked", DAY)
-    with pytest.raises(audit.AuditError, match=r"s3://bucket/prefix.*store\.url null"):
-        audit.run(elsewhere)
     assert tree() == before
+    assert not Path("tombstones.jsonl").exists()
+
+
+def test_an_audit_reads_the_store_and_not_its_cache(in_store, s3):
+    column = Column(Path("shards/image/train"), store=in_store.store)
+    row = column.table.to_pylist()[0]
+    column.read(0)  # a sound copy is in the cache from here on
+    assert not audit.run(in_store).findings
+    shard = column.manifest.shards[0]
+    address = Store(in_store.store).url_of(shard)
+    sound = s3.cat_file(address)
+    wrong = bytearray(sound)
+    wrong[row["offset"] + 50] ^= 1
+    s3.pipe_file(address, bytes(wrong))
+    digest = hashlib.sha256(wrong).hexdigest()
+    assert {(f.file, f.key, f.problem) for f in audit.run(in_store).findings} == {
+        (address, "", f"has digest {digest}, its manifest says {shard.sha256}"),
+        (address, row["key"], "png is not what its digest says"),
+    }
+    s3.rm_file(address)
+    (finding,) = audit.run(in_store).findings
+    assert (finding.file, finding.problem) == (address, f"{address} is missing")
+    s3.pipe_file(address, sound)
+    assert not audit.run(in_store).findings
+    assert not list(Path("cache").glob(".copy-*"))

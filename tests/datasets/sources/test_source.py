@@ -244,6 +244,35 @@ def test_every_card_is_whole() -> None:
         assert all(0 <= label < len(source.classes) for pair in source.mirrored for label in pair)
 
 
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_other_counts_than_published_are_found_and_the_published_are_not(name: str) -> None:
+    source = open_source(SourceConfig(name=name, root="nowhere"))
+    published = dict(source.card.counts)
+    assert source.unlike_published(published) == {}
+    assert source.unlike_published({}) == {}  # a split that is not here is not a short one
+    for split, number in published.items():
+        assert source.unlike_published({split: number - 1}) == {split: (number - 1, number)}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "counts", "found"),
+    [
+        ("places2", {"edition": "challenge"}, {"train": 1_803_460}, {"train": (1_803_460, 8_026_628)}),
+        ("places2", {"edition": "challenge"}, {"train": 8_026_628, "val": 36_500}, {}),
+        ("celeba_hq", {"split_list": "first28000"}, {"train": 28_000, "val": 2_000}, {}),
+        ("celeba_hq", {"split_list": "first28000"}, {"train": 24_183}, {"train": (24_183, 28_000)}),
+        ("celeba_hq", {"split_list": "lama"}, {"train": 26_000, "val": 1_999}, {"val": (1_999, 2_000)}),
+        ("paris_streetview", {}, {"train": 13_400, "val": 1_500, "test": 100}, {}),
+        ("paris_streetview", {}, {"train": 13_400, "val": 1_400}, {"train": (14_800, 14_900)}),
+        ("paris_streetview", {"splits": ("train",)}, {"train": 13_400}, {}),
+    ],
+)
+def test_published_counts_follow_the_options(
+    name: str, options: dict[str, object], counts: dict[str, int], found: dict[str, tuple[int, int]]
+) -> None:
+    assert open_source(SourceConfig(name=name, root="nowhere", **options)).unlike_published(counts) == found
+
+
 def test_every_data_set_says_when_its_root_is_missing(tmp_path: Path) -> None:
     for name in EXAMPLES:
         with pytest.raises(ValueError, match=f"{name} needs root, the path of: "):

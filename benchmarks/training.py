@@ -1,0 +1,227 @@
+"""What the training loop adds to a bare loop of PyTorch, and how soon and how fast it trains on CPU cores.
+
+    python -m benchmarks.training                  the figures beside their limits, and JSON into benchmarks/results
+
+DeepFill v2 at demo scale on 128 x 128 pixels, one thread a process. `bare` is a loop by hand over the same batches,
+with the same networks, losses and optimizers; that both end with the same weights is checked. Seconds per step are
+those of a long training less those of a short one, by the steps between: start and end cancel out. The same gives
+the stall of a checkpoint: a long training with some, less one without. Variants alternate over several rounds, and
+medians count. A start is counted in a fresh process, imports included, until a training of one step has left its
+weights. One worker and two, through Ray, share the same global batch. Exit code 1 when a limit is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from jobs.checkpoints import network_state
+from jobs.launch import ClusterConfig, train_workers
+from jobs.probe import Say, run_apart
+from jobs.recipe import build_recipe
+from jobs.samples import TrainingSamples
+from jobs.settings import TrainConfig
+from jobs.training_loop import TrainJob, train
+from pipeline.params import read_params
+from tests.photographs import write_split
+
+RESULTS = Path(__file__).parent / "results"
+GENERATOR, SIZE, BATCH, SHORT = "deepfill_v2", 128, 8, 3
+NEVER = 10**9
+AT_MOST = {"overhead_percent": 3.0, "checkpoint_in_steps": 1.0, "start_s": 15.0, "start_through_ray_s": 30.0}
+AT_LEAST = {"two_workers_by_one": 1.6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20, help="between a short and a long training (default: 20)")
+    parser.add_argument("--checkpoints", type=int, default=4, help="in the long one that has some (default: 4)")
+    parser.add_argument("--out", type=Path, default=None)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = _Training(Path(folder), arguments.steps).figures(arguments.rounds, arguments.checkpoints)
+    kept = {name: found[name] <= limit for name, limit in AT_MOST.items()}
+    kept |= {name: found[name] >= limit for name, limit in AT_LEAST.items()}
+    for name, value in found.items():
+        limit = AT_MOST.get(name, AT_LEAST.get(name))
+        print(f"{name:28}{value:10,.2f}" + (f"   limit {limit:g}: {_word(kept[name])}" if limit else ""))
+    machine = {
+        "date": datetime.date.today().isoformat(),
+        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+        "generator": GENERATOR,
+        "pixels": SIZE,
+        "batch": BATCH,
+        "rounds": arguments.rounds,
+        "steps": arguments.steps,
+    }
+    out = arguments.out or RESULTS / f"{machine['date'].replace('-', '')}-training.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": machine, "limits": AT_MOST | AT_LEAST, "found": found}, indent=1) + "\n")
+    print(out)
+    sys.exit(0 if all(kept.values()) else 1)
+
+
+def _word(is_kept: bool) -> str:
+    return "kept" if is_kept else "NOT KEPT"
+
+
+class _Training:
+    """The same generator, data and parameters for every measurement."""
+
+    def __init__(self, root: Path, steps: int) -> None:
+        self.root, self.steps = root, steps
+        self.folders = {name: str(folder) for name, folder in write_split(root / "shards", 64, size=SIZE).items()}
+        self.config = dataclasses.replace(read_params().generators[GENERATOR], batch_size=BATCH)
+        self.trainings = 0
+
+    def figures(self, rounds: int, checkpoints: int) -> dict[str, float]:
+        """All of them, medians over the rounds."""
+        self._check_equal_work()
+        every = -(-(SHORT + self.steps) // (checkpoints + 1))
+        taken: dict[str, list[float]] = {}
+        variants: dict[str, Callable[[], float]] = {
+            "bare, short": lambda: timed(bare, self.job(SHORT)),
+            "loop, short": lambda: timed(trained, self.job(SHORT)),
+            "bare, long": lambda: timed(bare, self.job(SHORT + self.steps)),
+            "loop, long": lambda: timed(trained, self.job(SHORT + self.steps)),
+            "loop, long, checkpoints": lambda: timed(trained, self.job(SHORT + self.steps, checkpoint_steps=every)),
+            "start": lambda: self._start(_train_here, self.job(1)),
+            "start through Ray": lambda: self._start(_train_through_ray, (self.job(1), self._cluster(2))),
+            "one worker": lambda: self._per_step_through_ray(1),
+            "two workers": lambda: self._per_step_through_ray(2),
+        }
+        for number in range(rounds):
+            for name in variants if number % 2 == 0 else reversed(variants):
+                taken.setdefault(name, []).append(variants[name]())
+        median = {name: statistics.median(values) for name, values in taken.items()}
+        bare_step, loop_step = (
+            (median[f"{name}, long"] - median[f"{name}, short"]) / self.steps for name in ("bare", "loop")
+        )
+        saved = (SHORT + self.steps - 1) // every  # the one at the end is in all
+        stall = (median["loop, long, checkpoints"] - median["loop, long"]) / saved
+        return {
+            "bare_ms": 1e3 * bare_step,
+            "loop_ms": 1e3 * loop_step,
+            "overhead_percent": 100 * (loop_step / bare_step - 1),
+            "checkpoint_ms": 1e3 * stall,
+            "checkpoint_in_steps": stall / loop_step,
+            "start_s": median["start"],
+            "start_through_ray_s": median["start through Ray"],
+            "one_worker_images_per_s": BATCH / median["one worker"],
+            "two_workers_images_per_s": BATCH / median["two workers"],
+            "two_workers_by_one": median["one worker"] / median["two workers"],
+        }
+
+    def job(self, steps: int, checkpoint_steps: int = NEVER) -> TrainJob:
+        """A training of so many steps, with a storage of its own."""
+        self.trainings += 1
+        return TrainJob(
+            generator=GENERATOR,
+            config=dataclasses.replace(self.config, steps=steps),
+            train=TrainConfig(deterministic=False, checkpoint_steps=checkpoint_steps, log_steps=10, sample_steps=NEVER),
+            seed=1,
+            folders=self.folders,
+            storage=str(self.root / f"storage-{self.trainings}"),
+        )
+
+    def _check_equal_work(self) -> None:
+        job = self.job(SHORT)
+        trained(job)
+        ours, theirs = load_file(Path(job.storage) / "weights.safetensors"), bare(job)
+        if not all(torch.allclose(ours[name], tensor, atol=1e-5) for name, tensor in theirs.items()):
+            sys.exit("the bare loop and the training loop end with other weights: they do not do the same work")
+
+    def _cluster(self, workers: int) -> ClusterConfig:
+        return ClusterConfig(train_workers=workers, max_failures=0, storage=str(self.root / "ray"))
+
+    def _start(self, work: Callable[[Any, Say], None], argument: Any) -> float:
+        """Seconds from here until a fresh process has trained one step and left its weights."""
+        job = argument if isinstance(argument, TrainJob) else argument[0]
+        begin = time.time()
+        run_apart(work, argument)
+        return (Path(job.storage) / "weights.safetensors").stat().st_mtime - begin
+
+    def _per_step_through_ray(self, workers: int) -> float:
+        """Seconds per step of a group of workers, which has trained before."""
+        out = self.root / f"seconds-{self.trainings}.json"
+        jobs = [self.job(SHORT) for _ in range(2)] + [self.job(SHORT + self.steps)]
+        arguments = {"jobs": jobs, "out": str(out)}
+        train_workers(time_trainings, arguments, self._cluster(workers), name=f"benchmark-{self.trainings}")
+        _, short, long = json.loads(out.read_text())
+        return (long - short) / self.steps
+
+
+def timed(work: Callable[[TrainJob], Any], job: TrainJob) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    work(job)
+    return time.perf_counter() - start
+
+
+def trained(job: TrainJob) -> None:
+    """One training by the product's loop."""
+    train({"job": job})
+
+
+def bare(job: TrainJob) -> dict[str, Tensor]:
+    """The same training as one would write it down without this project; returns the weights."""
+    torch.set_num_threads(job.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    recipe = build_recipe(job.generator, job.config, job.seed)
+    for network in recipe.networks.values():
+        network.to(device).train()
+    samples = TrainingSamples({"image": Path(job.folders["image"])}, job.train.samples, job.seed)
+    loader = samples.loader(
+        steps=range(recipe.steps), batch_size=recipe.batch_size, rank=0, world_size=1, num_workers=job.loader_workers
+    )
+    (phase,) = recipe.phases
+    for pixels in loader:
+        batch = pixels.to(device)
+        outputs = phase.forward(recipe.networks, batch)
+        for update in phase.updates:
+            for name, network in recipe.networks.items():
+                network.requires_grad_(name in update.networks)
+            sum(update.terms(recipe.networks, batch, outputs).values()).backward()
+            for name in update.networks:
+                recipe.optimizers[name].step()
+                recipe.optimizers[name].zero_grad(set_to_none=True)
+        for network in recipe.networks.values():
+            network.requires_grad_(True)
+    return network_state(recipe.networks)
+
+
+def time_trainings(arguments: Mapping[str, Any]) -> None:
+    """One training after another in each worker of a group; the first writes down how long each took."""
+    seconds = [timed(trained, job) for job in arguments["jobs"]]
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        Path(arguments["out"]).write_text(json.dumps(seconds))
+
+
+def _train_here(job: TrainJob, say: Say) -> None:
+    train({"job": job})
+
+
+def _train_through_ray(argument: tuple[TrainJob, ClusterConfig], say: Say) -> None:
+    job, cluster = argument
+    train_workers(train, {"job": job}, cluster, name="start")
+
+
+if __name__ == "__main__":
+    main()
