@@ -136,6 +136,14 @@ def test_losses_that_stay_not_finite_end_the_training_with_its_weights_kept(fold
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
+def test_a_batch_that_the_processes_cannot_share_is_refused_by_all(folders, tmp_path):
+    for changes, parts in ({"batch_size": 3}, ""), ({"accumulate": 4}, ", each in 4 parts"):
+        ended = run_group(make_job(folders, tmp_path, **changes), 2)
+        assert ended.codes == [1, 1]
+        for text in ended.said:
+            assert f"cannot be shared equally by 2 processes{parts}; change generators.toy.batch_size" in text
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_stands_still_is_named_by_the_other(folders, tmp_path, rank):
     job = make_job(folders, tmp_path, collective_seconds=4)

@@ -1,9 +1,4 @@
 import dataclasses
-import os
-import pickle
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -61,82 +56,9 @@ def test_initial_weights_depend_on_the_seed_alone():
     assert torch.equal(after, torch.rand(1))  # the global generator was left alone
 
 
-_KILLED = """
-import os, signal, sys, pickle
-import jobs.training_loop as loop
-job = pickle.loads(sys.stdin.buffer.read())
-kill_at, seen, step = int(sys.argv[1]), 0, loop._Training._step
-def dying(self, *arguments):
-    global seen
-    seen += 1
-    if seen == kill_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, *arguments)
-loop._Training._step = dying
-loop.train({"job": job})
-"""
-
-
-def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(folders, tmp_path):
-    quiet = digest(job(folders, tmp_path / "quiet", steps=10))
-    killed = job(folders, tmp_path / "killed", steps=10)
-    for kill_at in (5, 2, 3):  # counted anew after each restart; a checkpoint every three steps
-        result = subprocess.run(
-            [sys.executable, "-c", _KILLED, str(kill_at)], input=pickle.dumps(killed), env={**os.environ}, check=False
-        )
-        assert result.returncode == -signal.SIGKILL
-        assert not (tmp_path / "killed" / "weights.safetensors").exists()
-    assert digest(killed) == quiet
-    assert losses_by_step(tmp_path / "killed" / "events.jsonl") == losses_by_step(tmp_path / "quiet" / "events.jsonl")
-
-
 def test_a_loss_that_is_not_finite_stops_with_its_name(folders, tmp_path):
     with pytest.raises(TrainingError, match=r"step \d+ of phase joint: .* (is|not)"):
         train({"job": job(folders, tmp_path, steps=30, learning_rate=1e30)})
-
-
-_RANK = """
-import os, pickle, sys
-import torch.distributed as dist
-from jobs.training_loop import train
-job = pickle.loads(sys.stdin.buffer.read())
-dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=int(os.environ["RANK"]), world_size=2)
-train({"job": job})
-dist.destroy_process_group()
-"""
-
-
-def train_in_two_processes(job, meet):
-    """Exit codes and standard errors of both."""
-    ranks = []
-    for rank in range(2):
-        environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400", "LOCAL_WORLD_SIZE": "2"}
-        command = [sys.executable, "-c", _RANK, str(meet)]
-        ranks.append(subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment))
-        ranks[-1].stdin.write(pickle.dumps(job))
-        ranks[-1].stdin.close()
-        ranks[-1].stdin = None  # or `communicate` would flush it
-    said = [process.communicate(timeout=120)[1].decode() for process in ranks]
-    return [process.returncode for process in ranks], said
-
-
-def test_two_processes_train_what_one_trains(folders, tmp_path):
-    """Only rounding may differ."""
-    one, two = (job(folders, tmp_path / name, "deepfill_v2") for name in ("one", "two"))
-    digest(one)
-    codes, said = train_in_two_processes(two, tmp_path / "meet")
-    assert codes == [0, 0], said
-    alone, together = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
-    for name, tensor in alone.items():
-        torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
-
-
-def test_a_batch_that_two_processes_cannot_share_is_refused(folders, tmp_path):
-    codes, said = train_in_two_processes(job(folders, tmp_path, batch_size=3), tmp_path / "meet")
-    assert codes == [1, 1]
-    for text in said:
-        assert "a batch of 3 cannot be shared equally by 2 processes; change generators.context_encoder.batch" in text
 
 
 def moved(job):

@@ -308,6 +308,7 @@ def test_generators_trained_on_the_images_are_named(params):
             columns={},
             train={},
             weights_sha256="0" * 64,
+            experiment="0" * 64,
             parameters={},
         )
         write_receipt(Path("models", name), receipt)
