@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -64,7 +65,10 @@ def take_snapshot(
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, *, keep: int = 2) -> Path:
-    """Commit a snapshot and return its folder; older ones beyond the newest `keep` are removed."""
+    """Commit a snapshot and return its folder; older ones beyond the newest `keep` are removed.
+
+    Raises OSError when it cannot be written; then nothing else has changed.
+    """
     final = folder / f"step-{snapshot.step:08d}"
     if final.is_dir():
         if _is_whole(final):
@@ -75,7 +79,10 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, keep: int = 2) -> Path
     partial.mkdir(parents=True)
     digests = {}
     for name, tensors in ((NETWORKS, snapshot.networks), (OPTIMIZERS, snapshot.optimizers)):
-        save_file(dict(tensors), partial / name)
+        try:
+            save_file(dict(tensors), partial / name)
+        except SafetensorError as error:
+            raise OSError(f"{partial / name} cannot be written: {error}") from error
         sync_file(partial / name)
         digests[name] = file_digest(partial / name)
     state = {

@@ -282,6 +282,8 @@ class _Training:
 
     def _log(self, phase: Phase, step: int, terms: Mapping[str, Tensor], clock: _Clock) -> None:
         """Log every term's mean over the ranks as `<phase>/<term>`."""
+        if not terms:  # no update was due
+            return
         means = self.accelerator.reduce(torch.stack(tuple(terms.values())).float(), "mean").tolist()
         if self.rank == 0:
             values = {f"{phase.name}/{name}": value for name, value in zip(terms, means, strict=True)}
