@@ -59,7 +59,7 @@ def run(params: Params, workers: int | None = None) -> DryRun:
         raise ParamsError(f"--workers must be at least 1, got {workers}")
     taken = [footprint(name, config) for name, config in params.generators.items()]
     columns, checks = _columns(params, taken)
-    checks += [_batch(each, workers) for each in taken]
+    checks += [_batch(each, workers, params.train.accumulate) for each in taken]
     if "image" in columns:
         plan = Plan(tuple(columns["image"].shard_sizes), params.seed, params.train.samples.plan)
         sizes = sorted({each.batch_size for each in taken if each.batch_size % workers == 0})
@@ -111,17 +111,15 @@ def _unfit(params: Params, name: str, column: Column) -> str:
     return ""
 
 
-def _batch(taken: Footprint, workers: int) -> Check:
-    size = taken.batch_size
-    up = -(-size // workers) * workers
-    return _check(
-        f"batch {taken.generator}",
-        f"batch_size {size} cannot be shared equally by {workers} workers; "
-        f"set generators.{taken.generator}.batch_size to {up}"
-        if size % workers
-        else "",
-        f"{size // workers} images per worker",
+def _batch(taken: Footprint, workers: int, parts: int) -> Check:
+    size, shares = taken.batch_size, workers * parts
+    each = f", each in {parts} parts" if parts > 1 else ""
+    problem = (
+        f"batch_size {size} cannot be shared equally by {workers} workers{each}; "
+        f"set generators.{taken.generator}.batch_size to {-(-size // shares) * shares}"
     )
+    found = f"{size // workers} images per worker{each}"
+    return _check(f"batch {taken.generator}", problem if size % shares else "", found)
 
 
 def _proof(plan: Plan, batch_size: int, workers: int) -> Check:
@@ -176,7 +174,7 @@ def _storage(params: Params, taken: list[Footprint]) -> Iterator[Check]:
 def _step(params: Params, taken: Footprint, workers: int, columns: dict[str, Column]) -> Check:
     """One step of every kind of every phase, as the first and as the last worker take it."""
     what = f"step {taken.generator}"
-    if taken.batch_size % workers:
+    if taken.batch_size % (workers * params.train.accumulate):
         return Check(what=what, outcome="not checked", detail="its batch cannot be shared equally")
     usable = all(column in columns for column in ("image", *taken.columns))
     ranks = (0, workers - 1) if usable and workers > 1 else (0,)
