@@ -19,11 +19,13 @@ from tests.jobs.test_tracking_server import Server
 from tests.photographs import photograph
 
 ROOT = Path(__file__).resolve().parent.parent
+CONTEXT_ENCODER = "context_encoder: {image_size: 64, width: %d, batch_size: 4, steps: 4}"
+DEEPFILL_V2 = "deepfill_v2: {width: 4, d_width: 4, batch_size: 4, steps: 4}"
 PRESETS = {
-    "context_encoder": "{context_encoder: {image_size: 64, width: 8, batch_size: 4, steps: 4}}",
-    "deepfill_v2": "{deepfill_v2: {width: 4, d_width: 4, batch_size: 4, steps: 4}}",
-    "both": "{context_encoder: {image_size: 64, width: 8, batch_size: 4, steps: 4},"
-    " deepfill_v2: {width: 4, d_width: 4, batch_size: 4, steps: 4}}",
+    "both": f"{{{CONTEXT_ENCODER % 8}, {DEEPFILL_V2}}}",
+    "narrow": f"{{{CONTEXT_ENCODER % 8}}}",
+    "wide": f"{{{CONTEXT_ENCODER % 12}}}",
+    "other": f"{{{DEEPFILL_V2}}}",
 }
 SMALL = ("dataset=folder", "dataset.root=pictures", "cluster.num_workers=0", "cluster.train_workers=0")
 
@@ -104,14 +106,19 @@ def server(checkout, monkeypatch):
 @pytest.mark.slow
 def test_queued_experiments_are_runs_of_one_server(checkout, server):
     """DVC runs them in copies of the checkout, which it removes."""
-    sweep = [f"--set-param={each}" for each in (*SMALL, "generators=context_encoder,deepfill_v2")]
-    run("dvc", "exp", "run", "--queue", *sweep, "train")
+    small = [f"--set-param={each}" for each in (*SMALL, f"cluster.storage={checkout}/runs", "cluster.start_anew=true")]
+    run("dvc", "exp", "run", "--queue", *small, "--set-param=generators=narrow,wide", "train@context_encoder")
+    run("dvc", "exp", "run", "--queue", *small, "--set-param=generators=other", "train@deepfill_v2")
     run("dvc", "exp", "run", "--run-all", "--jobs=2")
-    assert len(run("dvc", "exp", "list", "--name-only").split()) == 2
+    assert len(run("dvc", "exp", "list", "--name-only").split()) == 3
     assert not list((checkout / ".dvc/tmp/exps").glob("*/dvc.yaml"))
     client = mlflow.MlflowClient(f"http://127.0.0.1:{server.port}")
     found = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    assert sorted(each.data.tags["generator"] for each in found) == ["context_encoder", "deepfill_v2"]
+    assert sorted((each.data.tags["generator"], each.data.params["width"]) for each in found) == [
+        ("context_encoder", "12"),
+        ("context_encoder", "8"),
+        ("deepfill_v2", "4"),
+    ]
     for each in found:
         assert each.info.status == "FINISHED"
         parameters = json.loads(mlflow.artifacts.load_text(f"{each.info.artifact_uri}/params.json"))
