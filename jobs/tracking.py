@@ -1,7 +1,7 @@
 """Runs, figures and registered models in MLflow: the only file that imports mlflow.
 
-The stage opens the run; training writes events to disk; a courier in the stage's process carries them to the tracking
-server, in order and once, whenever it answers. Training never waits for it.
+Everything here talks to the tracking server and raises when it does not answer. What is said of a training may be said
+again after such an error, or after a kill, without anything being there twice: see jobs/delivery.py.
 """
 
 from __future__ import annotations
@@ -9,32 +9,30 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
-import tempfile
-import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # it would block four minutes on a dead server
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+# It would try again for four minutes at a dead server, and a request whose answer was lost could make a second run.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 import mlflow
 import numpy as np
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.types import Schema, TensorSpec
 
-from jobs.events import Event, read_events
-
-log = logging.getLogger(__name__)
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table it makes
 logging.getLogger("alembic").setLevel(logging.ERROR)
 
@@ -62,6 +60,21 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
 
 
+def check_server() -> None:
+    """Raise MlflowException when the tracking server does not answer."""
+    _client().search_experiments(max_results=1)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong with the tracking server, in one line, without the password that its address may hold."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    if re.match(r"API request to .* failed with (timeout )?exception", first):
+        first = f"{tracking_uri()} does not answer"
+    elif not isinstance(error, MlflowException):
+        first = f"{type(error).__name__}: {first}"
+    return re.sub("//[^/@ ]*@", "//", first)
+
+
 def open_run(
     name: str,
     *,
@@ -69,19 +82,24 @@ def open_run(
     tags: Mapping[str, str],
     datasets: Sequence[TrackedDataset],
     files: Mapping[str, str],
-    resume: str | None = None,
+    training: str | None = None,
+    started: float | None = None,
 ) -> str:
-    """Start a run, or take up the one named by `resume`, and return its id.
+    """Start a run, or take up the one that was opened for this `training` before, and return its id.
 
-    files: path below the run's artifacts -> text. Raises MlflowException when the tracking server refuses.
+    files: path below the run's artifacts -> text. training: an id that no other training has; it is kept as a tag.
+    started: Unix time, in seconds; now, if not given.
     """
     client = _client()
-    if resume:
-        client.update_run(resume, status="RUNNING")
-        return resume
-    run = client.create_run(_experiment(client), run_name=name, tags=dict(tags))
+    experiment = _experiment(client)
+    run = _run_of(client, experiment, training) if training else None
+    if run is None:
+        tags = {**tags, **({"training": training} if training else {})}
+        run = client.create_run(experiment, start_time=_milliseconds(started), tags=tags, run_name=name)
     run_id = run.info.run_id
-    flat = [Param(key, str(value)[:6000]) for key, value in _flatten(parameters)]
+    if run.info.status != "RUNNING":
+        client.update_run(run_id, status="RUNNING")
+    flat = [Param(key, value) for key, value in flatten(parameters).items() if key not in run.data.params]
     for start in range(0, len(flat), 100):
         client.log_batch(run_id, params=flat[start : start + 100])
     client.log_inputs(run_id, [_dataset_input(dataset) for dataset in datasets])
@@ -90,90 +108,63 @@ def open_run(
     return run_id
 
 
-def close_run(run_id: str, *, failed: bool = False) -> None:
-    """Mark a run as finished or failed."""
-    _client().set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED if failed else RunStatus.FINISHED))
+def close_run(run_id: str, status: str = "FINISHED", *, ended: float | None = None) -> None:
+    """Mark a run as FINISHED, FAILED, or SCHEDULED, that is, stopped and to be taken up again.
+
+    ended: Unix time, in seconds; now, if not given.
+    """
+    if status == "SCHEDULED":
+        _client().update_run(run_id, status=status)
+    else:
+        _client().set_terminated(run_id, status, _milliseconds(ended))
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
     """Log figures of a finished run, such as its evaluation."""
-    _client().log_batch(run_id, metrics=[Metric(key, value, _now(), step) for key, value in metrics.items()])
+    log_points(run_id, [(key, value, step, time.time()) for key, value in metrics.items()])
 
 
-def log_file(run_id: str, path: Path, folder: str) -> None:
+def log_points(run_id: str, points: Sequence[tuple[str, float, int, float]]) -> None:
+    """Log figures in order: key, value, step, Unix time. A database takes equal points as one."""
+    metrics = [Metric(key, value, _milliseconds(seconds), step) for key, value, step, seconds in points]
+    client = _client()
+    for start in range(0, len(metrics), 1000):
+        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+
+def last_step(run_id: str, key: str) -> int:
+    """The highest step of a metric that the server has; -1 before the first."""
+    return max((metric.step for metric in _client().get_metric_history(run_id, key)), default=-1)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Parameters as MLflow keeps them: `a.b` -> text, of 6000 characters at most."""
+    rows: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            rows |= flatten(value, f"{prefix}{key}.")
+        else:
+            rows[f"{prefix}{key}"] = str(value)[:6000]
+    return rows
+
+
+def log_text(run_id: str, text: str, path: str) -> None:
+    """Write a file below a run's artifacts."""
+    _client().log_text(run_id, text, path)
+
+
+def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
     """Copy a file to a run's artifacts."""
     _client().log_artifact(run_id, str(path), folder)
 
 
-class Courier:
-    """Carries events from a training's storage to its run, in a thread; `with Courier(...)` delivers what is left.
-
-    on_event is called in that thread with every event as it is found, delivered or not.
-    What the server already has is not sent again, so a killed courier repeats nothing.
-    """
-
-    def __init__(self, run_id: str, storage: Path, on_event: Callable[[Event], None] = lambda event: None) -> None:
-        self.run_id = run_id
-        self.storage = storage
-        self.on_event = on_event
-        self._sent: dict[str, set[int]] = {}
-        self._pictures: set[str] = set()
-        self._offset = 0
-        self._unsent: list[Event] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
-
-    def __enter__(self) -> Courier:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=60)
-        if self._unsent:
-            log.warning(
-                "%d events of run %s are not delivered; they wait in %s", len(self._unsent), self.run_id, self.storage
-            )
-
-    def _run(self) -> None:
-        while not self._stop.wait(1.0):
-            self._carry()
-        self._carry()
-
-    def _carry(self) -> None:
-        for event, offset in read_events(self.storage / "events.jsonl", offset=self._offset):
-            self._offset = offset
-            self._unsent.append(event)
-            self.on_event(event)
-        try:
-            self._send()
-        except MlflowException as error:
-            log.warning("the tracking server does not answer (%s); training goes on", error)
-
-    def _send(self) -> None:
-        client = _client()
-        metrics = [
-            Metric(key, value, _now(), event.step)
-            for event in self._unsent
-            for key, value in {**event.losses, **{f"speed/{k}": v for k, v in event.speed.items()}}.items()
-            if event.step not in self._steps(client, key)
-        ]
-        for start in range(0, len(metrics), 1000):
-            some = metrics[start : start + 1000]
-            client.log_batch(self.run_id, metrics=some)
-            for metric in some:
-                self._sent[metric.key].add(metric.step)
-        self._unsent.clear()
-        for picture in sorted((self.storage / "samples").glob("step-*.png")):
-            if picture.name not in self._pictures:
-                client.log_artifact(self.run_id, str(picture), "samples")
-                self._pictures.add(picture.name)
-
-    def _steps(self, client: mlflow.MlflowClient, key: str) -> set[int]:
-        """Steps of a metric that the server has."""
-        if key not in self._sent:
-            self._sent[key] = {metric.step for metric in client.get_metric_history(self.run_id, key)}
-        return self._sent[key]
+def log_files(run_id: str, paths: Iterable[Path], folder: str) -> None:
+    """Copy those files to a folder of a run's artifacts that are not there yet, whole."""
+    client = _client()
+    there = {(Path(entry.path).name, entry.file_size) for entry in client.list_artifacts(run_id, folder)}
+    for path in paths:
+        if (path.name, path.stat().st_size) not in there:
+            client.log_artifact(run_id, str(path), folder)
 
 
 def register_model(
@@ -182,44 +173,30 @@ def register_model(
     *,
     files: Mapping[str, Path],
     tags: Mapping[str, str],
-    code: Sequence[str],
+    code: Path,
     requirements: Sequence[str],
 ) -> str:
-    """Register a trained generator and return its version.
+    """Register a trained generator, once for each run, and return its version, which is the `candidate` from then on.
 
-    The model is code and data, without pickle: the packages named in `code` (folders of this checkout), `files` by
-    name, and `jobs/registered_model.py`, which puts them together. It takes and gives 8-bit images.
+    The model is code and data, without pickle: the packages in the folder `code`, see `copy_code`, `files` by name,
+    and `jobs/registered_model.py`, which puts them together. It takes and gives 8-bit images.
     """
-    signature = ModelSignature(
-        inputs=Schema(
-            [
-                TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "image"),
-                TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 1), "mask"),
-            ]
-        ),
-        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-    )
     client = _client()
-    mlflow.set_tracking_uri(tracking_uri())
-    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the input example, which a signature makes needless
-        packages = [_copy_package(ROOT / package, Path(folder)) for package in code]
-        mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(ROOT / "jobs" / "registered_model.py"),
-            artifacts={key: str(path) for key, path in files.items()},
-            code_paths=packages,
-            signature=signature,
-            registered_model_name=name,
-            pip_requirements=list(requirements),
-        )
-    version = max(
-        client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"), key=lambda v: int(v.version)
-    )
+    version = _version_of(client, name, run_id)
+    if version is None:
+        _log_model(client, run_id, name, files, code, requirements)
+        version = _version_of(client, name, run_id)
     for key, value in tags.items():
-        client.set_model_version_tag(name, version.version, key, value)
-    client.set_registered_model_alias(name, "candidate", version.version)
-    return version.version
+        client.set_model_version_tag(name, version, key, value)
+    client.set_registered_model_alias(name, "candidate", version)
+    return version
+
+
+def copy_code(packages: Sequence[str], folder: Path, copy: Callable[[str, str], object]) -> None:
+    """Copy packages of this checkout without what Python leaves beside them, so that the registered bytes repeat."""
+    for package in packages:
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored, copy_function=copy)
 
 
 def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -258,15 +235,61 @@ def serve(model: RegisteredModel) -> None:
     set_model(model)
 
 
-def _copy_package(package: Path, folder: Path) -> str:
-    """A package's sources without what Python leaves beside them, so that the registered bytes repeat."""
-    target = folder / package.name
-    shutil.copytree(package, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    return str(target)
+def _log_model(
+    client: mlflow.MlflowClient,
+    run_id: str,
+    name: str,
+    files: Mapping[str, Path],
+    code: Path,
+    requirements: Sequence[str],
+) -> None:
+    left = client.search_logged_models([_experiment(client)], f"source_run_id = '{run_id}'")
+    for model in left:  # of a registration that did not come to its end
+        client.delete_logged_model(model.model_id)
+    signature = ModelSignature(
+        inputs=Schema(
+            [
+                TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "image"),
+                TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 1), "mask"),
+            ]
+        ),
+        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+    )
+    mlflow.set_tracking_uri(tracking_uri())
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the input example, which a signature makes needless
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(code / "jobs" / "registered_model.py"),
+            artifacts={key: str(path) for key, path in files.items()},
+            code_paths=[str(path) for path in sorted(code.iterdir())],
+            signature=signature,
+            registered_model_name=name,
+            pip_requirements=list(requirements),
+        )
+
+
+def _version_of(client: mlflow.MlflowClient, name: str, run_id: str) -> str | None:
+    """The registered version that came from a run."""
+    found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return min((str(version.version) for version in found), key=int, default=None)
+
+
+def _run_of(client: mlflow.MlflowClient, experiment: str, training: str) -> Run | None:
+    """The one run of a training; of several, which lost answers may have made, one is kept."""
+    found = client.search_runs([experiment], f"tags.training = '{training}'")
+    found = sorted(found, key=lambda run: (not run.data.metrics, run.info.start_time, run.info.run_id))
+    for run in found[1:]:
+        client.delete_run(run.info.run_id)
+    return found[0] if found else None
 
 
 def _client() -> mlflow.MlflowClient:
     return mlflow.MlflowClient(tracking_uri=tracking_uri())
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(1000 * seconds)
 
 
 def _experiment(client: mlflow.MlflowClient) -> str:
@@ -284,17 +307,3 @@ def _dataset_input(dataset: TrackedDataset) -> DatasetInput:
         Dataset(dataset.name, dataset.digest[:36], "local", json.dumps({"uri": dataset.source}), profile=profile),
         [InputTag("mlflow.data.context", dataset.context), InputTag("manifest_sha256", dataset.digest)],
     )
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            rows += _flatten(value, f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", value))
-    return rows
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

@@ -48,6 +48,11 @@ def metrics_file(row: str) -> Path:
     return Path("metrics") / f"{row}.json"
 
 
+def undelivered_folder(storage: str) -> Path:
+    """Trainings that are finished, of which the tracking server does not know all yet; storage: cluster.storage."""
+    return Path(storage).resolve() / "undelivered"
+
+
 BASELINES_ROW = "baselines"
 SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
 REPORT = Path("report") / "index.html"

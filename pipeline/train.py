@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from datasets.columns import Column
-from datasets.durable import file_digest, write_durably
-from jobs import tracking
+from datasets.durable import file_digest
+from jobs.delivery import Courier, describe_run, hand_in, set_aside
 from jobs.events import Event, losses_by_step
 from jobs.launch import ROOT, train_workers
 from jobs.receipt import WEIGHTS_NAME, Receipt, write_receipt
 from jobs.recipe import build_recipe
+from jobs.tracking import TrackedDataset
 from jobs.training_loop import TrainJob, train
-from pipeline.layout import column_folder, curves_folder, model_folder
+from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError
 from pipeline.progress import Bar
 
@@ -65,20 +66,25 @@ def run(params: Params, generator: str) -> None:
         prefetch_batches=params.cluster.prefetch_batches,
         store=params.store,
     )
-    run_id = _open_run(params, generator, columns, storage, identity)
-    succeeded = False
-    try:
-        with (
-            Bar(f"train {generator}", recipe.steps, "steps") as bar,
-            tracking.Courier(run_id, storage, on_event=lambda event: bar.at(event.step, _note(event))),
-        ):
-            train_workers(train, {"job": job}, params.cluster, name=f"{generator}-{identity[:16]}")
+    undelivered = undelivered_folder(params.cluster.storage)
+    _describe_run(params, generator, columns, storage, identity)
+    with (
+        Bar(f"train {generator}", recipe.steps, "steps") as bar,
+        Courier(storage, undelivered, on_event=lambda event: bar.at(event.step, _note(event))) as courier,
+    ):
+        train_workers(train, {"job": job}, params.cluster, name=f"{generator}-{identity[:16]}")
         receipt = _write_outputs(params, generator, recipe, columns, storage)
-        _register(generator, run_id, receipt, columns, identity)
-        succeeded = True
-    finally:
-        tracking.close_run(run_id, failed=not succeeded)
-    shutil.rmtree(storage)  # a finished training leaves nothing to resume from
+        _hand_in(generator, storage, receipt, columns, identity)
+    if courier.delivered:
+        shutil.rmtree(storage)  # a finished training leaves nothing to resume from
+    else:
+        log.warning(
+            "train %s: done, but the tracking server was not told all (%s); its run and model wait in %s; deliver "
+            "them with: python -m pipeline deliver",
+            generator,
+            courier.problem,
+            set_aside(storage, undelivered),
+        )
 
 
 def _check_sizes(images: Column) -> None:
@@ -125,17 +131,16 @@ def _identity(params: Params, generator: str, columns: dict[str, Column]) -> str
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _open_run(params: Params, generator: str, columns: dict[str, Column], storage: Path, identity: str) -> str:
-    """One tracked run per training: its id lies in the storage, so that a restart goes on with it."""
-    note = storage / "run_id"
-    resume = note.read_text() if note.is_file() else None
+def _describe_run(params: Params, generator: str, columns: dict[str, Column], storage: Path, identity: str) -> None:
+    """One tracked run per training: it is described in the storage, so that a restart goes on with it."""
     image = columns["image"]
-    run_id = tracking.open_run(
-        f"{generator}",
+    describe_run(
+        storage,
+        generator,
         parameters={"seed": params.seed, "train": asdict(params.train), **asdict(params.generators[generator])},
         tags={"generator": generator, "identity": identity, **_code_version()},
         datasets=[
-            tracking.TrackedDataset(
+            TrackedDataset(
                 name=f"{image.manifest.dataset}-train-{name}",
                 digest=column.manifest.digest,
                 source=str(column.folder),
@@ -145,10 +150,7 @@ def _open_run(params: Params, generator: str, columns: dict[str, Column], storag
             for name, column in columns.items()
         ],
         files={"params.json": json.dumps(params.to_dict(), indent=2, sort_keys=True)},
-        resume=resume,
     )
-    write_durably(note, run_id.encode())
-    return run_id
 
 
 def _write_outputs(params: Params, generator: str, recipe: Any, columns: dict[str, Column], storage: Path) -> Receipt:
@@ -188,10 +190,11 @@ def _write_curves(folder: Path, storage: Path) -> None:
             csv.writer(file, delimiter="\t", lineterminator="\n").writerows([("step", "loss"), *points])
 
 
-def _register(generator: str, run_id: str, receipt: Receipt, columns: dict[str, Column], identity: str) -> None:
+def _hand_in(generator: str, storage: Path, receipt: Receipt, columns: dict[str, Column], identity: str) -> None:
+    """What is to be registered, for the courier."""
     image = columns["image"].manifest
-    version = tracking.register_model(
-        run_id,
+    hand_in(
+        storage,
         f"inpaint-{generator}",
         files={"model": model_folder(generator)},
         tags={
@@ -209,7 +212,6 @@ def _register(generator: str, run_id: str, receipt: Receipt, columns: dict[str, 
         code=_CODE,
         requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
     )
-    log.info("registered inpaint-%s version %s", generator, version)
 
 
 def _code_version() -> dict[str, str]:

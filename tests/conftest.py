@@ -1,6 +1,7 @@
-"""What several files of tests stand on: an S3 server on loopback."""
+"""What several files of tests stand on: an S3 server on loopback, and tracking databases."""
 
 import logging
+import shutil
 
 import fsspec
 import pytest
@@ -32,3 +33,22 @@ def s3(s3_server, monkeypatch):
         client.rm("bucket", recursive=True)
     client.mkdir("bucket")
     return client
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """A tracking database without a run; making its tables takes seconds."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def database(empty_database, tmp_path, monkeypatch):
+    """A fresh tracking database, which the code under test writes to, beside the working folder's artifacts."""
+    monkeypatch.chdir(tmp_path)
+    path = shutil.copy(empty_database, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
+    return path

@@ -23,6 +23,7 @@ INERT = {
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/progress.py": "prints",
+    "jobs/delivery.py": "carries what training wrote to the tracking server",
     "jobs/tracking.py": "writes to the tracking server",
     "jobs/launch.py": "runs functions somewhere; how many processes train is a parameter",
     "jobs/settings.py": "declares parameters; their values are the stage's `params`",
