@@ -82,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     takedown.add_argument("--date", help="when this was decided, YYYY-MM-DD (default: today)")
     takedown.add_argument("--this-copy-only", action="store_true", help="leave other records with the same bytes in")
     takedown.add_argument("--json", action="store_true", help="print JSON")
+    deliver = verb(
+        "deliver", "bring the tracking server what finished trainings could not, because it did not answer", "deliver"
+    )
+    deliver.add_argument("--json", action="store_true", help="print JSON")
     inpaint = verb(
         "inpaint",
         "fill the hole of an image with a registered generator",
@@ -135,6 +139,12 @@ def _run(arguments: argparse.Namespace) -> int:
         found = audit.run(params, quarantine=arguments.quarantine)
         print(audit.shown(found, as_json=arguments.json))
         return int(bool(found.findings) and found.quarantined is None)
+    if arguments.verb == "deliver":
+        from pipeline import deliver
+
+        deliveries = deliver.run(params)
+        print(deliver.shown(deliveries, as_json=arguments.json))
+        return int(any(delivery.problem for delivery in deliveries))
     if arguments.verb == "takedown":
         from pipeline import takedown
 
