@@ -1,6 +1,7 @@
 """The ready files in jobs/clusters: what can be said of them without a cloud, and Slurm's with a real Ray."""
 
 import os
+import signal
 import re
 import subprocess
 import sys
@@ -99,6 +100,8 @@ class Job:
             stdout=self.log,
             stderr=self.log,
             start_new_session=True,
+            # Whoever runs the tests may ignore it, as a shell does for what runs in its background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def preempt(self):
