@@ -1,8 +1,8 @@
 """The ready files in jobs/clusters: what can be said of them without a cloud, and Slurm's with a real Ray."""
 
 import os
-import signal
 import re
+import signal
 import subprocess
 import sys
 import time
