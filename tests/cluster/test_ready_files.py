@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -99,6 +100,8 @@ class Job:
             stdout=self.log,
             stderr=self.log,
             start_new_session=True,
+            # Whoever runs the tests may ignore it, as a shell does for what runs in its background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def preempt(self):

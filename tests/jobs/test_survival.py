@@ -88,7 +88,7 @@ def keys_by_step(folder):
     return whole
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_samples_of_a_killed_training_are_those_of_a_quiet_one(folders, tmp_path, workers):
     (tmp_path / "quiet").mkdir()
     (tmp_path / "killed").mkdir()
@@ -144,7 +144,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_by_all(folders, tmp_
             assert f"cannot be shared equally by 2 processes{parts}; change generators.toy.batch_size" in text
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_rank_that_stands_still_is_named_by_the_other(folders, tmp_path, rank):
     job = make_job(folders, tmp_path, collective_seconds=4)
     ended = run_group(job, 2, [Fault(9, rank, signal=signal.SIGSTOP)])

@@ -79,6 +79,7 @@ def test_a_column_that_was_made_from_other_images(params, without_steps):
     assert "was made from images 000" in failed(params)["column edge"]
 
 
+@pytest.mark.slow
 def test_images_that_are_missing_leave_the_other_checks(params):
     Path("shards").rename("elsewhere")
     found = {check.what: check for check in dry_run.run(params, 64).checks}
@@ -141,6 +142,7 @@ def test_checkpoints_that_have_no_room(params, without_steps, monkeypatch):
         assert ("checkpoints" in failed(params)) == is_full
 
 
+@pytest.mark.slow
 def test_a_step_that_raises(params):
     odd = dataclasses.replace(params.generators["context_encoder"], image_size=128)
     found = failed(dataclasses.replace(params, generators={"context_encoder": odd}))

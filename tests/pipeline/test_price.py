@@ -137,6 +137,7 @@ def test_a_generator_is_probed_with_the_shards_that_are_here(params):
     assert json.loads(price.shown(planned, found, as_json=True))["price"]["generators"][0]["fits"] is True
 
 
+@pytest.mark.slow
 def test_what_cannot_be_trained_is_said_and_the_others_are_priced(params):
     odd = dataclasses.replace(card("context_encoder").Config.tiny(), image_size=128)
     params = dataclasses.replace(params, generators={**params.generators, "context_encoder": odd})

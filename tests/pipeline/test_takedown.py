@@ -374,6 +374,7 @@ def test_in_a_store_the_image_is_gone_and_all_else_is_what_it_is_beside_the_mani
     }
 
 
+@pytest.mark.slow
 def test_killed_amid_the_store_the_same_command_finishes(in_store, s3, tmp_path):
     """Before each third file that is opened, even for reading, renamed or removed once all was decided."""
     for column in ("semantics", "mask"):
