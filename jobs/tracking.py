@@ -6,11 +6,13 @@ again after such an error, or after a kill, without anything being there twice: 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -285,7 +287,21 @@ def _run_of(client: mlflow.MlflowClient, experiment: str, training: str) -> Run 
 
 
 def _client() -> mlflow.MlflowClient:
-    return mlflow.MlflowClient(tracking_uri=tracking_uri())
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        _make_database(Path(uri.removeprefix("sqlite:///")))
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _make_database(path: Path) -> None:
+    """MLflow makes its tables in many steps and cannot go on amid them: they are made aside, and put in place whole."""
+    if path.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:
+        made = Path(folder) / path.name
+        mlflow.MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.link(made, path)
 
 
 def _milliseconds(seconds: float | None) -> int | None:

@@ -1,9 +1,11 @@
+import signal
 from pathlib import Path
 
 import mlflow
 import pytest
 
 from jobs import tracking
+from tests.faults import in_child
 
 RUN = {
     "parameters": {"seed": 1, "train": {"precision": "no", "masks": {"kind": "free_form"}}},
@@ -71,3 +73,18 @@ def test_an_error_is_one_line_without_a_password(monkeypatch):
 def test_a_model_that_is_not_registered_is_named(client):
     with pytest.raises(tracking.ModelError, match=r"inpaint-nothing candidate cannot be loaded .*not found"):
         tracking.load_model("inpaint-nothing", "candidate")
+
+
+def test_a_kill_while_the_database_is_made_leaves_none_or_a_whole_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    def make_and_be_killed(seconds):
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # SIGALRM ends a process that does not handle it
+        tracking.check_server()
+
+    for seconds in (0.15, 0.4, 0.8):
+        code, said = in_child(lambda seconds=seconds: make_and_be_killed(seconds))
+        assert code == -signal.SIGALRM, said
+        assert not (tmp_path / "mlflow.db").exists()
+    tracking.check_server()
+    assert (tmp_path / "mlflow.db").is_file()
