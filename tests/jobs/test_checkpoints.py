@@ -176,9 +176,11 @@ def test_what_fails_in_the_background_is_raised_and_the_next_snapshot_is_written
     with pytest.raises(NotADirectoryError):
         writer.wait()
     (tmp_path / "checkpoints").unlink()
-    writer.write(take_snapshot(10, networks, optimizers))
+    snapshot, before = take_snapshot(10, networks, optimizers), copy.deepcopy(state(networks))
     step(networks, optimizers, 10)  # goes on meanwhile, and is no part of the snapshot
+    writer.write(snapshot)
     writer.close()
     again, theirs = networks_and_optimizers(seed=7)
     assert load_newest(tmp_path / "checkpoints", again, theirs, progress={}) == 10
+    assert equal(before, state(again))
     assert not equal(state(networks), state(again))
