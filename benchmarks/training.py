@@ -163,7 +163,9 @@ class _Training:
         out = self.root / f"seconds-{self.trainings}.json"
         jobs = [self.job(SHORT) for _ in range(2)] + [self.job(SHORT + self.steps)]
         arguments = {"jobs": jobs, "out": str(out)}
-        train_workers(time_trainings, arguments, self._cluster(workers), name=f"benchmark-{self.trainings}")
+        train_workers(
+            time_trainings, arguments, self._cluster(workers), name=f"benchmark-{self.trainings}", batch_size=BATCH
+        )
         _, short, long = json.loads(out.read_text())
         return (long - short) / self.steps
 
@@ -220,7 +222,7 @@ def _train_here(job: TrainJob, say: Say) -> None:
 
 def _train_through_ray(argument: tuple[TrainJob, ClusterConfig], say: Say) -> None:
     job, cluster = argument
-    train_workers(train, {"job": job}, cluster, name="start")
+    train_workers(train, {"job": job}, cluster, name="start", batch_size=BATCH)
 
 
 if __name__ == "__main__":
