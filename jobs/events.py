@@ -6,9 +6,10 @@ Rank 0 appends to `events.jsonl` in the run's storage; whoever wants to know rea
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.durable import durable_file
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ class EventLog:
             os.truncate(path, content.rfind(b"\n") + 1)
         self._file = path.open("a", encoding="utf-8")
         self._load = _Load()
+        self._not_repeatable: set[str] = set()
         self._began = time.monotonic()
 
     def segment(self, *, from_step: int, world_size: int, nodes: Sequence[str], devices: Sequence[str]) -> None:
@@ -80,6 +84,13 @@ class EventLog:
         """Append one event, with the load of this process beside it."""
         figures = {"losses": dict(losses), "speed": speed, "system": self._load.read()}
         self._append({"step": step, **figures, "time": time.time(), "seconds": time.monotonic() - self._began})
+
+    def not_repeatable(self, operations: Set[str]) -> None:
+        """Append the names of operations that cannot repeat to the bit on this device, once each."""
+        if new := sorted(operations - self._not_repeatable):
+            self._not_repeatable.update(new)
+            log.warning("on this device these operations do not repeat to the bit: %s", ", ".join(new))
+            self._append({"not_repeatable": new})
 
     def image(self, step: int, image: Tensor) -> None:
         """Save a picture, (3, H, W) in [-1, 1], as `samples/step-<step>.png` beside the log."""
@@ -129,7 +140,7 @@ class _Load:
 def read_events(path: Path, *, offset: int = 0) -> Iterator[tuple[Event, int]]:
     """Events from a byte offset on, each with the offset behind it; a line still being written is left for later."""
     for line, behind in _lines(path, offset):
-        if "segment" not in line:
+        if "step" in line:
             yield Event(**line), behind
 
 
@@ -144,6 +155,8 @@ def segments(path: Path) -> list[Segment]:
     found: list[Segment] = []
     for line, _ in _lines(path, 0):
         start = line.get("segment")
+        if not start and "step" not in line:
+            continue
         step = start["from_step"] if start else line["step"]
         if found:  # a restart's checkpoint may be newer than the last event
             seconds = found[-1].seconds if start else line["seconds"]
@@ -152,6 +165,11 @@ def segments(path: Path) -> list[Segment]:
             names = {key: tuple(start[key]) for key in ("nodes", "devices")}
             found.append(Segment(**{**start, **names}, to_step=step, seconds=0.0))
     return found
+
+
+def not_repeatable(path: Path) -> tuple[str, ...]:
+    """Operations of a training that could not repeat to the bit on a device that it ran on; empty on a CPU."""
+    return tuple(sorted({name for line, _ in _lines(path, 0) for name in line.get("not_repeatable", ())}))
 
 
 def useful_step_ratio(segments: Sequence[Segment]) -> float:

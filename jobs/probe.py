@@ -13,7 +13,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from torch import Tensor
 from datasets.plan import derive_seed
 from datasets.stores import StoreConfig
 from jobs.batches import ByteBatch
+from jobs.determinism import deterministic
 from jobs.footprint import StepKind, step_kinds
 from jobs.mask_files import open_masks
 from jobs.recipe import Phase, build_recipe
@@ -94,7 +95,8 @@ class Probe:
     and decoded, by one process; empty for made-up batches.
 
     peak_bytes: on a GPU of tensors, on a CPU of the process. needed_bytes: what the device must have for it: on a GPU
-    with the allocator's reserve and the context. memory_bytes: what the device has.
+    with the allocator's reserve and the context. memory_bytes: what the device has. not_repeatable: operations that
+    have no form there that repeats to the bit; only looked for under `deterministic`.
     """
 
     generator: str
@@ -109,6 +111,7 @@ class Probe:
     peak_bytes: int
     needed_bytes: int
     memory_bytes: int
+    not_repeatable: tuple[str, ...] = ()
 
 
 def probe(job: ProbeJob, say: Say = lambda text: None) -> Probe:
@@ -118,11 +121,9 @@ def probe(job: ProbeJob, say: Say = lambda text: None) -> Probe:
     Raises ProbeError for a term that is not finite, and whatever building, reading and training raise.
     """
     torch.set_num_threads(job.threads)
-    if job.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    return _Probing(job).run(say)
+    with deterministic(job.train.deterministic) as not_repeatable:
+        probed = _Probing(job).run(say)
+    return replace(probed, not_repeatable=tuple(sorted(not_repeatable)))
 
 
 class _Probing:

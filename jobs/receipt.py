@@ -21,7 +21,8 @@ class Receipt:
 
     config: the paper's `Config`, every value. images: digest of the manifest of the images trained on; columns: the
     same of the other columns. world_sizes: of the groups of processes that trained one after another, which matter by
-    rounding only. samples_seen counts records, with repetition. experiment: digest of parameters, data, code and
+    rounding only. not_repeatable: operations that have no form that repeats to the bit on a device that it was trained
+    on. samples_seen counts records, with repetition. experiment: digest of parameters, data, code and
     packages together.
     """
 
@@ -32,6 +33,7 @@ class Receipt:
     steps: int
     samples_seen: int
     world_sizes: tuple[int, ...]
+    not_repeatable: tuple[str, ...]
     images: str
     columns: Mapping[str, str]
     train: Mapping[str, Any]
@@ -51,8 +53,8 @@ def read_receipt(folder: Path) -> Receipt:
     path = folder / RECEIPT_NAME
     try:
         found = json.loads(path.read_text())
-        edges, sizes = EdgeConfig(**found["edges"]), tuple(found["world_sizes"])
-        return Receipt(**{**found, "edges": edges, "world_sizes": sizes})
+        tuples = {name: tuple(found[name]) for name in ("world_sizes", "not_repeatable")}
+        return Receipt(**{**found, **tuples, "edges": EdgeConfig(**found["edges"])})
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; run: dvc repro") from None
     except (ValueError, TypeError, KeyError) as error:

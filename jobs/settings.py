@@ -35,7 +35,7 @@ class TrainConfig:
     """How every generator is trained, on the common track.
 
     precision: "no" is float32; "bf16" and "fp16" autocast, but for what a network keeps in float32 itself.
-    deterministic: refuse operations that cannot repeat to the bit.
+    deterministic: choose operations that repeat to the bit, and report those that cannot on the device at hand.
     accumulate: how many parts each process computes its share of a batch in, one after another, to save memory. The
         batch stays the batch, and a loss that is a mean over samples the same. But statistics of a batch (batch norm)
         are then those of a part, and so is a loss that is a quotient of sums; spectral norms iterate once a part; and

@@ -31,6 +31,7 @@ from jobs.checkpoints import (
     save_weights,
     take_snapshot,
 )
+from jobs.determinism import deterministic
 from jobs.events import EventLog
 from jobs.receipt import WEIGHTS_NAME
 from jobs.recipe import Phase, build_recipe, composite, inpaint
@@ -81,28 +82,16 @@ def train(arguments: dict[str, Any]) -> None:
     job = arguments["job"]
     torch.set_num_threads(job.threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))  # else accelerate chooses a number
-    with _determinism(job.train.deterministic):
-        _Training(job, arguments.get("is_preempted")).run()
-
-
-@contextlib.contextmanager
-def _determinism(wanted: bool):
-    before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+    with deterministic(job.train.deterministic) as not_repeatable:
+        _Training(job, arguments.get("is_preempted"), not_repeatable).run()
 
 
 class _Training:
     """One process's share of one training."""
 
-    def __init__(self, job: TrainJob, is_preempted: Callable[[], bool] | None) -> None:
+    def __init__(self, job: TrainJob, is_preempted: Callable[[], bool] | None, not_repeatable: set[str]) -> None:
         self.job = job
+        self.not_repeatable = not_repeatable
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
             # Buffers are not broadcast: that would change them between two passes through one discriminator.
@@ -288,6 +277,7 @@ class _Training:
         if self.rank == 0:
             values = {f"{phase.name}/{name}": value for name, value in zip(terms, means, strict=True)}
             self.events.log(step, values, **clock.read(step))
+            self.events.not_repeatable(self.not_repeatable)
 
     def _save_samples(self, phase: Phase, step: int, batch: Batch) -> None:
         """Save what the generator makes of a few of this step's samples: input, output in place, truth."""

@@ -304,6 +304,7 @@ def test_generators_trained_on_the_images_are_named(params):
             steps=1,
             samples_seen=16,
             world_sizes=(1,),
+            not_repeatable=(),
             images=images,
             columns={},
             train={},

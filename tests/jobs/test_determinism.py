@@ -1,0 +1,51 @@
+"""Operations without a form that repeats to the bit: PyTorch has one on the CPU, too, which stands for all of a GPU."""
+
+import json
+import warnings
+
+import pytest
+import torch
+
+from jobs.determinism import deterministic
+from jobs.events import EventLog, losses_by_step, not_repeatable, segments
+
+
+def put():
+    """Of two values for one place, whichever comes last."""
+    torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
+
+
+def test_operations_that_cannot_repeat_are_done_and_named():
+    before = torch.are_deterministic_algorithms_enabled()
+    for _ in range(2):  # also a second training of one process hears of them
+        with deterministic(True) as found:
+            assert torch.are_deterministic_algorithms_enabled()
+            torch.ones(3).sum()
+            assert found == set()
+            put()
+        assert {name.split(" ")[0] for name in found} == {"put_"}
+    assert torch.are_deterministic_algorithms_enabled() == before
+    with deterministic(False) as found:
+        put()
+    assert found == set()
+
+
+def test_other_warnings_are_shown_as_ever():
+    with pytest.warns(UserWarning, match="something else"), deterministic(True) as found:
+        warnings.warn("something else", stacklevel=1)
+    assert found == set()
+
+
+def test_they_are_noted_once_among_the_events(tmp_path):
+    log = EventLog(tmp_path / "events.jsonl")
+    log.segment(from_step=0, world_size=1, nodes=["a"], devices=["cpu"])
+    for step in (1, 2):
+        log.log(step, {"l1": 1.0})
+        log.not_repeatable({"b", "a"})
+    log.not_repeatable({"a", "c"})
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [line["not_repeatable"] for line in lines if "not_repeatable" in line] == [["a", "b"], ["c"]]
+    assert not_repeatable(tmp_path / "events.jsonl") == ("a", "b", "c")
+    assert list(losses_by_step(tmp_path / "events.jsonl")) == [1, 2]
+    assert [segment.to_step for segment in segments(tmp_path / "events.jsonl")] == [2]
