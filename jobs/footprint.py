@@ -64,8 +64,8 @@ def step_kinds(phase: Phase) -> list[StepKind]:
     return list(kinds.values())
 
 
-def footprint(generator: str, config: Any) -> Footprint:
-    """Build the recipe without memory for its weights, and count.
+def footprint(generator: str, config: Any, *, has_average: bool = False) -> Footprint:
+    """Build the recipe without memory for its weights, and count. has_average: whether an average of them is kept.
 
     Raises ValueError for an optimizer whose state has a size we do not know.
     """
@@ -73,14 +73,16 @@ def footprint(generator: str, config: Any) -> Footprint:
         config = dataclasses.replace(config, features="random")
     with torch.device("meta"):
         recipe = build_recipe(generator, config, seed=0)
-    weights = sum(_bytes(network.state_dict().values()) for network in recipe.networks.values())
+    sizes = {name: _bytes(network.state_dict().values()) for name, network in recipe.networks.items()}
+    weights = sum(sizes.values())
+    averages = sum(size for name, size in sizes.items() if not name.endswith("_d")) if has_average else 0
     return Footprint(
         generator=generator,
         steps=recipe.steps,
         batch_size=recipe.batch_size,
         columns=recipe.columns,
         weights_bytes=weights,
-        checkpoint_bytes=weights + sum(map(_state_bytes, recipe.optimizers.values())),
+        checkpoint_bytes=weights + averages + sum(map(_state_bytes, recipe.optimizers.values())),
         phases=tuple(_phase(recipe, phase) for phase in recipe.phases if phase.steps),
     )
 

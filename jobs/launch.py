@@ -33,6 +33,11 @@ _ENVIRONMENT = {
 }
 
 
+def home() -> Path:
+    """The checkout that stays: DVC runs queued experiments in copies of it, which it removes."""
+    return Path(os.environ.get("DVC_ROOT") or ROOT)
+
+
 class WorkerError(RuntimeError):
     """Work failed on a worker more often than allowed; the message carries the first cause."""
 
@@ -51,7 +56,7 @@ class ClusterConfig:
     prefetch_batches: how many batches each of them is ahead.
     max_failures: restarts of a training after a failure, before it stops with the first cause.
     collective_seconds: how long training processes wait for one another before they name the one that does not answer.
-    storage: folder of live checkpoints and logs, which every node sees.
+    storage: folder of live checkpoints and logs, which every node sees; see `storage_folder`.
     start_anew: train though another experiment of the same generator waits there unfinished.
     """
 
@@ -77,6 +82,11 @@ class ClusterConfig:
     def worker_range(self) -> tuple[int, int]:
         """Fewest and most training processes."""
         return (self.train_workers,) * 2 if isinstance(self.train_workers, int) else self.train_workers
+
+    @property
+    def storage_folder(self) -> Path:
+        """`storage`, absolute; below the working directory, or below the checkout whose experiment DVC runs."""
+        return Path(os.environ.get("DVC_ROOT", ""), self.storage).resolve()
 
 
 def map_tasks(task: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int) -> Iterator[Result]:
@@ -158,7 +168,7 @@ def _attempt(work: Callable[[dict], None], arguments: dict, config: ClusterConfi
     if config.worker_range[1] == 0:
         work(arguments)
         return
-    storage = Path(config.storage).resolve() / "ray"
+    storage = config.storage_folder / "ray"
     fitting: Future[None] = Future()
 
     def fit() -> None:
@@ -185,6 +195,7 @@ def _fit(
         from ray.train.torch import TorchConfig, TorchTrainer
 
         resources = {"CPU": 1} if not config.use_gpu else {"CPU": 1, "GPU": 1}
+        size = _group_size(config, batch_size, ray.available_resources(), resources)
         trainer = TorchTrainer(
             partial(_on_worker, work),
             train_loop_config=arguments,
@@ -192,14 +203,20 @@ def _fit(
                 backend="nccl" if config.use_gpu else "gloo", timeout_s=round(config.collective_seconds)
             ),
             scaling_config=ScalingConfig(
-                num_workers=_group_size(config, batch_size, ray.available_resources(), resources),
+                num_workers=size,
                 use_gpu=config.use_gpu,
                 resources_per_worker=resources,
             ),
             run_config=RunConfig(
                 name=name,
                 storage_path=str(storage),
-                failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),
+                failure_config=FailureConfig(
+                    max_failures=0,
+                    max_preemption_failures=0,
+                    # The smallest group waits for room. A larger one that finds none, because a node that was just
+                    # lost was still counted, fails, and the next start counts again.
+                    controller_failure_limit=0 if size > config.worker_range[0] else -1,
+                ),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
         )

@@ -35,11 +35,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.types import Schema, TensorSpec
 
+from jobs.launch import ROOT, home
+
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table it makes
 logging.getLogger("alembic").setLevel(logging.ERROR)
 
 EXPERIMENT = "inpaint-foundry"
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class ModelError(ValueError):
@@ -58,8 +59,8 @@ class TrackedDataset:
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the SQLite database in this checkout."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
+    """`MLFLOW_TRACKING_URI`, or the SQLite database in the checkout."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
 
 
 def check_server() -> None:
@@ -211,7 +212,7 @@ def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np
     try:
         model = mlflow.pyfunc.load_model(f"models:/{name}{separator}{version}")
     except MlflowException as error:
-        raise ModelError(f"{name} {version} cannot be loaded from {tracking_uri()}: {error.message}") from error
+        raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
     return lambda image, mask: model.predict({"image": image, "mask": mask})
 
 
@@ -313,7 +314,7 @@ def _experiment(client: mlflow.MlflowClient) -> str:
     if found:
         return found.experiment_id
     local = "MLFLOW_TRACKING_URI" not in os.environ
-    return client.create_experiment(EXPERIMENT, artifact_location=(ROOT / "mlartifacts").as_uri() if local else None)
+    return client.create_experiment(EXPERIMENT, artifact_location=(home() / "mlartifacts").as_uri() if local else None)
 
 
 def _dataset_input(dataset: TrackedDataset) -> DatasetInput:

@@ -13,7 +13,7 @@ from pipeline.params import Params
 
 def run(params: Params) -> list[Delivery]:
     """Deliver all that waits, oldest first; what cannot be delivered says why and stays."""
-    return deliver_waiting(undelivered_folder(params.cluster.storage))
+    return deliver_waiting(undelivered_folder(params.cluster.storage_folder))
 
 
 def shown(deliveries: Sequence[Delivery], *, as_json: bool) -> str:

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,11 +18,12 @@ from datasets.plan import Plan
 from datasets.proof import PlanError, prove
 from datasets.shards import ShardError
 from datasets.stores import StoreError
-from jobs.footprint import CHECKPOINTS_AT_ONCE, Footprint, footprint
+from jobs.footprint import CHECKPOINTS_AT_ONCE, Footprint
 from jobs.probe import ProbeError, probe, run_apart
+from pipeline.fitness import unfit
 from pipeline.layout import column_folder, stage_of
 from pipeline.params import Params, ParamsError
-from pipeline.plan import aligned, as_bytes
+from pipeline.plan import aligned, as_bytes, footprints
 from pipeline.price import probe_job
 from pipeline.progress import track
 
@@ -57,7 +57,7 @@ def run(params: Params, workers: int | None = None) -> DryRun:
     workers = max(params.cluster.worker_range[1], 1) if workers is None else workers
     if workers < 1:
         raise ParamsError(f"--workers must be at least 1, got {workers}")
-    taken = [footprint(name, config) for name, config in params.generators.items()]
+    taken = footprints(params)
     columns, checks = _columns(params, taken)
     checks += [_batch(each, workers, params.train.accumulate) for each in taken]
     if "image" in columns:
@@ -86,7 +86,7 @@ def _columns(params: Params, taken: list[Footprint]) -> tuple[dict[str, Column],
             column = Column(folder, store=params.store, remedy=f"dvc repro {stage_of(stored)}")
             if "image" in usable and name != "image":
                 check_alignment(usable["image"], column)
-            problem = _unfit(params, name, column)
+            problem = next(filter(None, (unfit(params, each.generator, name, column) for each in taken)), "")
         except (ManifestError, ShardError, StoreError) as error:
             problem = str(error)
         if not problem:
@@ -95,20 +95,6 @@ def _columns(params: Params, taken: list[Footprint]) -> tuple[dict[str, Column],
         made_from = ", made from these images" if name != "image" and "image" in usable and not problem else ""
         checks.append(_check(f"column {stored}", problem, found + made_from))
     return usable, checks
-
-
-def _unfit(params: Params, name: str, column: Column) -> str:
-    """Why a column that is whole cannot be trained with, or ""."""
-    if name == "image" and params.train.samples.crop is None:
-        sizes = column.table.group_by(["width", "height"]).aggregate([]).num_rows
-        if sizes > 1:
-            return f"{column.folder} has images of {sizes} sizes; set ingest.rule to crop, cut or squash"
-    if name == "semantics":
-        classes = len(column.manifest.parameters.get("classes", ()))
-        for generator, config in params.generators.items():
-            if classes > getattr(config, "num_classes", classes):
-                return f"{column.folder} has {classes} classes; set generators.{generator}.num_classes to {classes}"
-    return ""
 
 
 def _batch(taken: Footprint, workers: int, parts: int) -> Check:
@@ -134,8 +120,6 @@ def _proof(plan: Plan, batch_size: int, workers: int) -> Check:
 def _precision(params: Params) -> Check:
     """What the training's own device must be able to do."""
     wanted, gpu = params.train.precision, torch.cuda.is_available()
-    if wanted == "fp16" and not params.cluster.use_gpu:
-        return _check("precision", "fp16 needs a GPU; set train.precision to bf16 or 'no', or cluster.use_gpu", "")
     if wanted == "bf16" and params.cluster.use_gpu:
         if not gpu:
             detail = "bf16 needs GPUs of compute capability 8.0 or more; there is none here to ask"
@@ -153,7 +137,7 @@ def _storage(params: Params, taken: list[Footprint]) -> Iterator[Check]:
         problem = f"cluster.storage is {given}, but live checkpoints need a folder; name one that every node sees"
         yield _check("storage", problem, "")
         return
-    folder = Path(given).resolve()
+    folder = params.cluster.storage_folder
     there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=there) as file:
@@ -183,13 +167,14 @@ def _step(params: Params, taken: Footprint, workers: int, columns: dict[str, Col
         probed = run_apart(probe, job)
     except ProbeError as error:
         return _check(what, f"{error}; change generators.{taken.generator} or train in params.yaml", "")
+    repeats = f"; not to be repeated to the bit: {', '.join(probed.not_repeatable)}" if probed.not_repeatable else ""
     batches = f"their {probed.batch_size} records" if usable else f"{probed.batch_size} made-up images"
     return _check(
         what,
         "",
         f"{', '.join(phase.name for phase in probed.phases)}: done by worker{'s' * (len(ranks) > 1)} "
         f"{' and '.join(map(str, ranks))} with {batches} of {probed.width}x{probed.height}; "
-        f"{as_bytes(probed.peak_bytes)} at most on {probed.device}",
+        f"{as_bytes(probed.peak_bytes)} at most on {probed.device}{repeats}",
     )
 
 

@@ -53,9 +53,9 @@ def metrics_file(row: str) -> Path:
     return Path("metrics") / f"{row}.json"
 
 
-def undelivered_folder(storage: str) -> Path:
-    """Trainings that are finished, of which the tracking server does not know all yet; storage: cluster.storage."""
-    return Path(storage).resolve() / "undelivered"
+def undelivered_folder(storage: Path) -> Path:
+    """Trainings that are finished, of which the tracking server does not know all yet; storage: of all trainings."""
+    return storage / "undelivered"
 
 
 BASELINES_ROW = "baselines"

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from datasets.sources import SOURCES, Source, SourceConfig, named
 from jobs.generators import card, names
+from jobs.launch import home
 from pipeline.layout import REPORT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,7 +116,7 @@ def _columns(rows: list[tuple[str, ...]]) -> str:
 
 def where(*, as_json: bool) -> str:
     """Paths of the report and of the tracking database, and the command that shows registered models."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
     places = {
         "report": str(ROOT / REPORT),
         "tracking": uri,

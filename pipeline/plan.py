@@ -86,7 +86,7 @@ def run(
     sizes, column_bytes = _here(params) if records is None else (_dealt(params, records, shards), {})
     plan = Plan(tuple(sizes), params.seed, params.train.samples.plan)
     if records is None:
-        taken = [footprint(name, config) for name, config in params.generators.items()]
+        taken = footprints(params)
         readings = [_of_generator(each, sum(sizes), workers, column_bytes, images_per_second) for each in taken]
     else:
         size = batch or workers
@@ -164,6 +164,12 @@ def _shared(batch_size: int, workers: int, name: str, records: int) -> Reading:
         steps_per_epoch=records / batch_size,
         problem=problem,
     )
+
+
+def footprints(params: Params) -> list[Footprint]:
+    """What each generator takes, as it is to be trained."""
+    has_average = params.train.ema_decay is not None
+    return [footprint(name, config, has_average=has_average) for name, config in params.generators.items()]
 
 
 def _of_generator(

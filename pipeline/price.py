@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datasets.manifest import read_manifest
-from jobs.footprint import CHECKPOINTS_AT_ONCE, Footprint, PhaseFootprint, footprint
+from jobs.footprint import CHECKPOINTS_AT_ONCE, Footprint, PhaseFootprint
 from jobs.probe import PhaseProbe, Probe, ProbeError, ProbeJob, probe, run_apart
 from pipeline import plan
 from pipeline.params import Params, ParamsError
-from pipeline.plan import Planned, aligned, as_bytes, shard_folders
+from pipeline.plan import Planned, aligned, as_bytes, footprints, shard_folders
 from pipeline.progress import Bar
 
 _TIGHT = 0.9  # of the memory: beyond it, what is beside the worker may not find room
@@ -134,7 +134,7 @@ def run(
     for name, value in given.items():
         if value is not None and value <= 0:
             raise ParamsError(f"--{name} must be more than 0, got {value:g}")
-    taken = [footprint(name, config) for name, config in params.generators.items()]
+    taken = footprints(params)
     probes: list[Probe] = []
     prices = []
     with Bar("probe", sum(len(each.phases) for each in taken), "phases") as bar:
@@ -210,8 +210,10 @@ def _side(params: Params, images: Path | None) -> int:
 
 
 def _probed(job: ProbeJob, taken: Footprint, bar: Bar, done: int) -> Probe:
-    if taken.batch_size % job.world_size:
-        raise ProbeError(f"batch_size {taken.batch_size} cannot be shared equally by {job.world_size} workers")
+    parts = job.train.accumulate
+    if taken.batch_size % (job.world_size * parts):
+        each = f", each in {parts} parts" if parts > 1 else ""
+        raise ProbeError(f"batch_size {taken.batch_size} cannot be shared equally by {job.world_size} workers{each}")
     names = [phase.name for phase in taken.phases]
     return run_apart(probe, job, lambda phase: bar.at(done + names.index(phase), f"{taken.generator}/{phase}"))
 
@@ -299,7 +301,7 @@ def _memory_verdict(probed: Probe, together: int) -> tuple[str, bool]:
 def _disks(params: Params, taken: Sequence[Footprint]) -> list[DiskPrice]:
     """Per disk: live checkpoints of one generator at a time; weights of all, in models/, DVC's cache and the tracked
     runs; the cache's copy of the shards that are here."""
-    storage, checkout = Path(params.cluster.storage).resolve(), Path.cwd()
+    storage, checkout = params.cluster.storage_folder, Path.cwd()
     while not storage.exists():
         storage = storage.parent
     needs = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -36,6 +37,8 @@ from pipeline.layout import (
 )
 from pipeline.params import Params
 
+log = logging.getLogger(__name__)
+
 _QUANTILES = (0.1, 0.5, 0.9)
 _HIDDEN_COLOUR = 255
 
@@ -47,7 +50,7 @@ class ReportError(ValueError):
 
 
 def run(params: Params) -> None:
-    """Write report/index.html and log its figures to the tracking database.
+    """Write report/index.html and log its figures to the tracking database, if that answers.
 
     Raises ReportError when two results come from different suites.
     """
@@ -213,12 +216,16 @@ def _notes(images: Column, params: Params) -> list[str]:
 
 
 def _track(suite: str, figures: Mapping[str, Any]) -> None:
-    """The table's figures and the page, as a run of their own."""
-    run_id = tracking.open_run("report", parameters={}, tags={"suite": suite}, datasets=[], files={})
-    tracking.log_metrics(run_id, {f"{row}/{metric}": value for row, groups in figures.items()
-                                  for metric, value in _means(groups["overall"])})  # fmt: skip
-    tracking.log_file(run_id, REPORT, "report")
-    tracking.close_run(run_id)
+    """The table's figures and the page, as a run of their own; a server that does not answer holds up nothing."""
+    try:
+        run_id = tracking.open_run("report", parameters={}, tags={"suite": suite}, datasets=[], files={})
+        tracking.log_metrics(run_id, {f"{row}/{metric}": value for row, groups in figures.items()
+                                      for metric, value in _means(groups["overall"])})  # fmt: skip
+        tracking.log_file(run_id, REPORT, "report")
+        tracking.close_run(run_id)
+    except Exception as error:  # every client and store has its own kinds
+        why = tracking.reason(error)
+        log.warning("%s is written, but not tracked (%s); later: python -m pipeline report", REPORT, why)
 
 
 def _means(group: Mapping[str, Any]) -> Sequence[tuple[str, float]]:

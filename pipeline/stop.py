@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from jobs.stopping import stop_mark
 from pipeline.experiment import holder
 from pipeline.params import Params
@@ -11,7 +9,7 @@ from pipeline.params import Params
 
 def run(params: Params, generator: str | None) -> str:
     """Ask the trainings of one generator, or of all, that run in `cluster.storage`; returns what was asked."""
-    root = Path(params.cluster.storage).resolve()
+    root = params.cluster.storage_folder
     running = {lock.parent: holder(lock.parent) for lock in sorted(root.glob(f"{generator or '*'}/*/lock"))}
     asked = [(storage, who) for storage, who in running.items() if who]
     for storage, _ in asked:

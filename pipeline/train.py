@@ -16,11 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from datasets.columns import Column
 from datasets.durable import file_digest
 from jobs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
 from jobs.delivery import Courier, describe_run, hand_in, set_aside
-from jobs.events import Event, losses_by_step, read_events
+from jobs.events import Event, losses_by_step, not_repeatable, read_events
 from jobs.launch import ROOT, train_workers
 from jobs.receipt import WEIGHTS_NAME, Receipt, read_receipt, write_receipt
 from jobs.recipe import Recipe, build_recipe
@@ -29,6 +31,7 @@ from jobs.tracking import TrackedDataset
 from jobs.training_loop import PeerError, TrainJob, train
 from jobs.training_step import TrainingError
 from pipeline.experiment import Experiment, StoppedError, claimed, stoppable
+from pipeline.fitness import unfit
 from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError
 from pipeline.progress import Bar
@@ -59,9 +62,10 @@ def run(params: Params, generator: str) -> None:
     }
     for column in columns.values():
         column.verify()
-    _check_sizes(columns["image"])
-    _check_classes(generator, params.generators[generator], columns.get("semantics"))
-    experiment = Experiment(generator, _parts(params, generator, columns), Path(params.cluster.storage).resolve())
+    for name, column in columns.items():
+        if problem := unfit(params, generator, name, column):
+            raise ParamsError(problem)
+    experiment = Experiment(generator, _parts(params, generator, columns), params.cluster.storage_folder)
     experiment.check(start_anew=params.cluster.start_anew)
     storage = experiment.storage
     with (
@@ -85,7 +89,7 @@ def run(params: Params, generator: str) -> None:
             collective_seconds=params.cluster.collective_seconds,
             store=params.store,
         )
-        undelivered = undelivered_folder(params.cluster.storage)
+        undelivered = undelivered_folder(params.cluster.storage_folder)
         _describe_run(params, columns, experiment)
         with (
             Bar(f"train {generator}", recipe.steps, "steps") as bar,
@@ -152,28 +156,6 @@ def _watching(storage: Path, holder: str, generator: str, steps: int) -> Iterato
         yield look
 
 
-def _check_sizes(images: Column) -> None:
-    sizes = images.table.group_by(["width", "height"]).aggregate([]).to_pylist()
-    if len(sizes) > 1:
-        pixels = sorted((size["width"], size["height"]) for size in sizes)
-        raise ParamsError(
-            f"params.yaml: ingest.rule is {images.manifest.parameters['rule']}, which left images of {len(sizes)} "
-            f"sizes in {images.folder} ({pixels[0][0]} x {pixels[0][1]} and others), but a batch needs one; "
-            "set it to crop, cut or squash"
-        )
-
-
-def _check_classes(generator: str, config: Any, semantics: Column | None) -> None:
-    if semantics is None:
-        return
-    classes = len(semantics.manifest.parameters["classes"])
-    if classes > getattr(config, "num_classes", classes):
-        raise ParamsError(
-            f"params.yaml: generators.{generator}.num_classes is {config.num_classes}, but shards/semantics has "
-            f"{classes} classes; set it to {classes}"
-        )
-
-
 def _note(event: Event) -> str:
     speed = event.speed.get("images_per_second")
     loss = "  ".join(f"{name} {value:.4g}" for name, value in list(event.losses.items())[:3])
@@ -182,21 +164,23 @@ def _note(event: Event) -> str:
 
 def _parts(params: Params, generator: str, columns: dict[str, Column]) -> dict[str, Any]:
     """What makes two trainings the same experiment: parameters, data, code, packages."""
-    others = ROOT / "jobs" / "generators"
-    code = [
-        path
-        for folder in _CODE
-        for path in (ROOT / folder).rglob("*.py")
-        if not path.is_relative_to(others) or path.is_relative_to(others / generator) or path.parent == others
-    ]
     return {
         "config": asdict(params.generators[generator]),
         "train": asdict(params.train),
         "seed": params.seed,
         "data": {name: column.manifest.digest for name, column in columns.items()},
-        "code": {str(path.relative_to(ROOT)): file_digest(path) for path in sorted(code)},
+        "code": {path: file_digest(ROOT / path) for path in _code(generator)},
         "packages": file_digest(ROOT / "requirements.lock"),
     }
+
+
+def _code(generator: str) -> list[str]:
+    """The files that can change what a training computes, by the `deps` of its stage in dvc.yaml."""
+    stage = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]["train"]["do"]
+    deps = [dep.replace("${key}", generator) for dep in stage["deps"]]
+    paths = [ROOT / dep for dep in deps if dep.startswith(_CODE)]
+    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))}
+    return sorted(str(file.relative_to(ROOT)) for file in files)
 
 
 def _describe_run(params: Params, columns: dict[str, Column], experiment: Experiment) -> None:
@@ -235,6 +219,7 @@ def _write_outputs(params: Params, experiment: Experiment, recipe: Recipe, colum
         steps=recipe.steps,
         samples_seen=recipe.steps * recipe.batch_size,
         world_sizes=tuple(part["world_size"] for part in _segments(storage)),
+        not_repeatable=not_repeatable(storage / "events.jsonl"),
         images=columns["image"].manifest.digest,
         columns={name: column.manifest.digest for name, column in columns.items() if name != "image"},
         train=asdict(params.train),
@@ -282,6 +267,7 @@ def _hand_in(receipt: Receipt, columns: dict[str, Column], experiment: Experimen
             **_code_version(),
             "packages_lock": file_digest(ROOT / "requirements.lock"),
             "steps": str(receipt.steps),
+            "not_repeatable": ", ".join(receipt.not_repeatable) or "nothing",
             "dataset": image.dataset,
             "licence": image.licence,
             "rebuild": f"git checkout {_git('rev-parse', 'HEAD')} && make setup && dvc repro train@{generator}",

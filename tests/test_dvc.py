@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from jobs.generators import names
+from pipeline.train import _code
 from tests.pipeline.pictures import tree, write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,6 +22,7 @@ MODULES = {"edges": "precompute", "masks": "precompute", "baselines": "evaluate"
 # Code that every stage imports and that cannot change what a stage writes, with the reason. Not followed further.
 INERT = {
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
+    "pipeline/fitness.py": "refuses columns; what passes is trained with as it is",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/progress.py": "prints",
     "jobs/delivery.py": "carries what training wrote to the tracking server",
@@ -88,6 +90,14 @@ def test_every_stage_declares_its_code_and_its_packages(stage, body, key):
     assert "requirements.lock" in deps
     for dep in deps:
         assert dep.startswith(("$", "shards", "models", "results", "curves")) or (ROOT / dep).exists(), dep
+
+
+def test_a_training_is_the_same_experiment_while_the_code_that_its_stage_declares_stays():
+    code = set(_code("csa"))
+    assert {"jobs/losses.py", "jobs/generators/csa/networks.py", "masks/strokes.py", "datasets/plan.py"} <= code
+    assert not code & set(INERT)
+    assert {name.split("/")[2] for name in code if name.startswith("jobs/generators/")} == {"csa"}
+    assert closure({ROOT / "jobs/training_loop.py"}) <= code
 
 
 def test_inert_code_exists():

@@ -7,6 +7,7 @@ import pytest
 
 from datasets.manifest import ManifestError
 from jobs.launch import ClusterConfig, WorkerError, _group_size, map_tasks, train_workers
+from jobs.tracking import tracking_uri
 
 
 def square(number):
@@ -102,6 +103,17 @@ def test_work_that_is_not_over_is_started_again_without_counting(tmp_path):
 def test_a_group_is_as_large_as_there_is_room_and_the_batch_allows(workers, batch, cpus, size):
     config = ClusterConfig(train_workers=workers)
     assert _group_size(config, batch, {"CPU": float(cpus)}, {"CPU": 1}) == size
+
+
+def test_live_trainings_lie_where_they_stay(monkeypatch, tmp_path):
+    """DVC runs queued experiments in copies of the checkout, and says where that is."""
+    monkeypatch.chdir(tmp_path)
+    assert ClusterConfig(storage="runs").storage_folder == tmp_path / "runs"
+    monkeypatch.setenv("DVC_ROOT", "/somewhere/checkout")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert ClusterConfig(storage="runs").storage_folder == Path("/somewhere/checkout/runs")
+    assert ClusterConfig(storage="/mnt/runs").storage_folder == Path("/mnt/runs")
+    assert tracking_uri() == "sqlite:////somewhere/checkout/mlflow.db"
 
 
 def test_a_range_without_a_size_that_divides_the_batch_is_refused():

@@ -136,6 +136,18 @@ def test_losses_that_stay_not_finite_end_the_training_with_its_weights_kept(fold
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
+def test_updates_that_were_not_applied_in_a_row_count_across_a_kill(folders, tmp_path):
+    """Of those of steps 20 to 29, five in a row are not to be borne; a process is killed between them."""
+    job = make_job(folders, tmp_path, checkpoint_steps=1, max_skipped=5)
+    faults = [Fault(20, nan="generator", steps=10), Fault(23, signal=KILL)]
+    assert run_group(job, 1, faults).codes == [-KILL]
+    newest = checkpointed(job)[-1]
+    assert newest in (21, 22)  # one may still have been on its way to the disk
+    ended = run_group(job, 1, [Fault(1, nan="generator", steps=10)])
+    assert ended.codes == [1]
+    assert "step 24 of phase joint" in ended.said[0]
+
+
 def test_a_batch_that_the_processes_cannot_share_is_refused_by_all(folders, tmp_path):
     for changes, parts in ({"batch_size": 3}, ""), ({"accumulate": 4}, ", each in 4 parts"):
         ended = run_group(make_job(folders, tmp_path, **changes), 2)

@@ -71,7 +71,7 @@ def test_an_error_is_one_line_without_a_password(monkeypatch):
 
 
 def test_a_model_that_is_not_registered_is_named(client):
-    with pytest.raises(tracking.ModelError, match=r"inpaint-nothing candidate cannot be loaded .*not found"):
+    with pytest.raises(tracking.ModelError, match=r"inpaint-nothing candidate cannot be loaded: .*not found"):
         tracking.load_model("inpaint-nothing", "candidate")
 
 

@@ -188,7 +188,8 @@ def _spoiled(update, faults):
         nonlocal calls
         calls += 1
         spoiled = any(f.nan in update.networks and f.step <= calls < f.step + f.steps for f in faults)
-        return {name: value * float("nan") if spoiled else value for name, value in update.terms(*arguments).items()}
+        # Added, so that the gradients of the loss stay finite.
+        return {name: value + float("nan") if spoiled else value for name, value in update.terms(*arguments).items()}
 
     return dataclasses.replace(update, terms=terms)
 

@@ -77,6 +77,10 @@ def test_a_checkpoint_has_the_size_that_is_planned(tmp_path, name):
         sum(t.numel() * t.element_size() for t in load_file(folder / f).values()) for f in (NETWORKS, OPTIMIZERS)
     ]
     planned = footprint(name, config)
+    averaged = footprint(name, config, has_average=True)
+    generators = [net for key, net in recipe.networks.items() if not key.endswith("_d")]
+    average = sum(t.numel() * t.element_size() for net in generators for t in net.state_dict().values())
+    assert averaged.checkpoint_bytes == planned.checkpoint_bytes + average
     assert (planned.weights_bytes, planned.checkpoint_bytes) == (written[0], sum(written))
 
 

@@ -157,6 +157,15 @@ def test_the_report_stands_alone(params):
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
+def test_a_tracking_server_that_is_gone_does_not_hold_up_the_report(params, monkeypatch, caplog):
+    before = Path("report/index.html").read_bytes()
+    Path("report/index.html").unlink()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing listens there
+    report.run(params)
+    assert len(Path("report/index.html").read_bytes()) == len(before)
+    assert "is written, but not tracked (http://127.0.0.1:9 does not answer)" in caplog.text
+
+
 def test_training_reads_the_column_of_edges_that_is_named(params, tmp_path, monkeypatch):
     shutil.copytree("shards", tmp_path / "shards")
     monkeypatch.chdir(tmp_path)
@@ -192,7 +201,7 @@ def test_more_classes_than_a_generator_has_are_named_before_it_trains(params):
     few = dataclasses.replace(params.generators["sge_net"], num_classes=3)
     params = dataclasses.replace(params, generators={"sge_net": few})
     with pytest.raises(
-        ParamsError, match=r"sge_net\.num_classes is 3, but shards/semantics has 4 classes; set it to 4"
+        ParamsError, match=r"sge_net\.num_classes is 3, but shards/semantics/train has 4 classes; set it to 4"
     ):
         train.run(params, "sge_net")
 
