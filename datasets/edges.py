@@ -62,7 +62,7 @@ def canny_edges(
     smoothed, inner = _smooth(grey(image), config.sigma, valid)
     down, right = _gradients(smoothed)
     magnitude = np.square(down)
-    magnitude += np.square(right, out=smoothed)  # which nobody needs any more, and new memory costs as much as the sum
+    magnitude += np.square(right, out=smoothed)  # nobody needs that any more
     np.sqrt(magnitude, out=magnitude)
     thin = _nonmaximum_suppression_bilinear(down, right, magnitude, inner, config.low_threshold)
     weak = thin > 0
@@ -102,7 +102,11 @@ def _weights(valid: NDArray[np.bool_], sigma: float) -> NDArray[np.float64]:
 
 
 def _gaussian(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    return ndimage.gaussian_filter(values, sigma, mode="constant")
+    height, width = values.shape
+    # Rows lie a cache line further apart: at a power of two all of a column would share a few places of the cache.
+    smoothed = np.empty((height, width + 8))[:, :width]
+    smoothed[:] = values
+    return ndimage.gaussian_filter(smoothed, sigma, mode="constant", output=smoothed)
 
 
 def _gradients(smoothed: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
