@@ -14,10 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.color import rgb2gray
 
 # Private, and the only compiled form there is; tests hold the result against the public function.
 from skimage.feature._canny_cy import _nonmaximum_suppression_bilinear
+
+_UNIT = np.arange(256) * (1 / 255)
+_GREY_WEIGHTS = np.array([0.2125, 0.7154, 0.0721])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +44,13 @@ class EdgeConfig:
 
 
 def grey(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """0.2125 R + 0.7154 G + 0.0721 B. image: uint8 (H, W, 3), RGB. Returns (H, W) in [0, 1]."""
+    """0.2125 R + 0.7154 G + 0.0721 B, rounded as `skimage.color.rgb2gray` does. image: uint8 (H, W, 3), RGB.
+
+    Returns (H, W) in [0, 1].
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
-    return rgb2gray(image)
+    return cv2.LUT(image, _UNIT) @ _GREY_WEIGHTS
 
 
 def canny_edges(
