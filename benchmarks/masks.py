@@ -7,8 +7,8 @@ Everything is 256x256, in one process and one thread, and timed by the processor
 its OpenCV calls alone, recorded and played back on a fresh canvas: lines and polygons and nothing else; `of limit` is
 the share of the time that they take, and boxes and files have none. `in bins` is one mask for each of the six bins. An
 edge map's limit is scikit-image's own Canny on a grey image that lies in memory; `of limit` is then our rate over its
-rate, and `record` is all that the edge stage does with one stored image: decode, find edges, encode. Rows that are
-compared take turns.
+rate, and `record` is all that the edge stage does with one stored image: decode, find edges, encode. What OpenCV's bare
+decoding and Pillow's bare encoding take of that stands below, in the same unit. Rows that are compared take turns.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import io
 import json
 import os
 import platform
 import statistics
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from typing import Any
 import cv2
 import numpy as np
 import skimage
+from PIL import Image
 from skimage import data
 from skimage.color import rgb2gray
 from skimage.feature import canny
@@ -145,6 +148,7 @@ def _edge_rows(repeats: int) -> Iterator[dict[str, Any]]:
     greys = [rgb2gray(image) for image in images]
     config = EdgeConfig()
     members = EdgeMembers(config)
+    maps = [Image.fromarray(canny_edges(image, config) * 255) for image in images]
     stored = {"jpeg": [encode_jpeg(image, 95) for image in images], "png": [encode_png(image) for image in images]}
 
     def bare() -> None:
@@ -159,10 +163,21 @@ def _edge_rows(repeats: int) -> Iterator[dict[str, Any]]:
         for content in stored[kind]:
             members("key", decode_image(content))
 
+    def decode(kind: str) -> None:
+        for content in stored[kind]:
+            cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+    def encode() -> None:
+        for picture in maps:
+            picture.save(io.BytesIO(), "PNG", compress_type=zlib.Z_RLE)
+
     for what, function in (
         ("edges", ours),
         ("edges, record of jpeg", lambda: records("jpeg")),
         ("edges, record of png", lambda: records("png")),
+        ("bare decoding of jpeg", lambda: decode("jpeg")),
+        ("bare decoding of png", lambda: decode("png")),
+        ("bare encoding of an edge map", encode),
     ):
         seconds, limit = _seconds(repeats, function, bare)
         yield _row(what, len(images), seconds, limit)

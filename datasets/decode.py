@@ -273,10 +273,10 @@ def decode_image(content: bytes, out: np.ndarray | None = None) -> np.ndarray:
 
     Raises RejectedImageError for what is none.
     """
-    image = _stored(content, cv2.IMREAD_COLOR)
+    image = _stored(content, cv2.IMREAD_COLOR_RGB)
     if out is None or out.shape != image.shape:
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=out)
+        return image
+    np.copyto(out, image)
     return out
 
 
