@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.durable import durable_file
+
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_NAME_BYTES = 1024
 MAX_HEADER_BYTES = 2**20  # of a tar: long names and extended headers, which tarfile reads into memory whole
@@ -23,6 +25,7 @@ MAX_GZIP_RATIO = 50  # pictures hardly shrink; gzip can inflate 1000 times
 MIN_GZIP_LIMIT_BYTES = 2**28  # inflating as much as this takes about a second, whatever the ratio
 MIN_DIRECTORY_LIMIT_BYTES = 2**22  # of a zip: some 50,000 names
 
+_BLOCK_BYTES = 2**20
 _SKIPPED = {"__MACOSX", "Thumbs.db"}
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -114,10 +117,26 @@ class TarLocator(Locator):
 
 @dataclass(frozen=True, slots=True)
 class GzipTarLocator(TarLocator):
-    """A member of a .tar.gz. offset: in the inflated tar. Reading inflates all that lies before it: see `read_many`."""
+    """A member of a .tar.gz. offset: in the inflated tar. Reading inflates all that lies before it: see `inflate`."""
 
     def content(self) -> bytes:
         with gzip.open(self.container) as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+    def within(self, tar: Path) -> InflatedLocator:
+        """The same member in the tar that its archive was inflated to."""
+        return InflatedLocator(self.container, self.member, self.size, self.offset, str(tar))
+
+
+@dataclass(frozen=True, slots=True)
+class InflatedLocator(TarLocator):
+    """A member of a .tar.gz which `inflate` has written to a plain tar. tar: its path."""
+
+    tar: str
+
+    def content(self) -> bytes:
+        with Path(self.tar).open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
 
@@ -257,6 +276,25 @@ def read_many(locators: Iterable[Locator], max_bytes: int = MAX_MEMBER_BYTES) ->
         yield held.pop(locator) if locator in held else _read_or_error(locator, max_bytes)
 
 
+def inflate(archive: Path, place: Path) -> Iterator[int]:
+    """Write the tar inside a .tar.gz to `place`, which appears there once it is whole; yields the bytes so far.
+
+    Raises ArchiveError if the archive is damaged or inflates to more than `open_tree` allows.
+    """
+    limit = _inflated_limit(archive)
+    try:
+        with gzip.open(archive) as packed, durable_file(place) as tar:
+            while block := packed.read(_BLOCK_BYTES):
+                if tar.tell() + len(block) > limit:
+                    raise ArchiveError(f"{archive} inflates to more than {limit} bytes; refused")
+                tar.write(block)
+                yield tar.tell()
+    except ArchiveError:
+        raise
+    except _DAMAGE as error:
+        raise ArchiveError(f"{archive} is damaged or cut short ({error}); fetch it again") from error
+
+
 def _read_or_error(locator: Locator, max_bytes: int) -> bytes | MemberError:
     try:
         return read(locator, max_bytes)
@@ -341,13 +379,17 @@ def _list_tar(root: Path) -> Iterator[Locator]:
 
 
 def _list_gzip_tar(root: Path) -> Iterator[Locator]:
-    limit = max(MIN_GZIP_LIMIT_BYTES, MAX_GZIP_RATIO * root.stat().st_size)
+    limit = _inflated_limit(root)
     with _CappedGzip(root) as stream:
         for name, member in _tar_members(root, stream, limit):
             yield GzipTarLocator(str(root), name, member.size, member.offset_data)
         while stream.read(2**16):  # past the tar's end, up to gzip's own checksum of the whole
             if stream.tell() > limit:
                 raise ArchiveError(f"{root} inflates to more than {limit} bytes; refused")
+
+
+def _inflated_limit(root: Path) -> int:
+    return max(MIN_GZIP_LIMIT_BYTES, MAX_GZIP_RATIO * root.stat().st_size)
 
 
 def _tar_members(root: Path, stream: io.BufferedIOBase, limit: int) -> Iterator[tuple[str, tarfile.TarInfo]]:

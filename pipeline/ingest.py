@@ -11,6 +11,7 @@ from datasets.manifest import Manifest
 from datasets.parts import Part
 from datasets.sources import open_source
 from datasets.tombstones import TAKEN_DOWN, read_tombstones, stay_out
+from pipeline.inflated import inflated
 from pipeline.layout import TOMBSTONES
 from pipeline.params import Params
 from pipeline.staging import write_column
@@ -52,14 +53,15 @@ def run(params: Params) -> None:
         )
         for split in counts
     }
-    write_column(
-        "image",
-        {split: dict(enumerate(plan_shards(images, split, params.ingest, out))) for split in counts},
-        manifests,
-        num_workers=params.cluster.num_workers,
-        store=params.store,
-        on_part=_Rejects(len(images), params.ingest.max_rejected).count,
-    )
+    with inflated("image", images) as readable:
+        write_column(
+            "image",
+            {split: dict(enumerate(plan_shards(readable, split, params.ingest, out))) for split in counts},
+            manifests,
+            num_workers=params.cluster.num_workers,
+            store=params.store,
+            on_part=_Rejects(len(images), params.ingest.max_rejected).count,
+        )
 
 
 class _Rejects:

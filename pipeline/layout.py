@@ -28,6 +28,11 @@ def staging_folder(column: str) -> Path:
     return Path("shards") / f".{column}.partial"
 
 
+def inflated_folder(column: str) -> Path:
+    """Where the tars lie that a column's .tar.gz sources inflate to, while the column is written."""
+    return Path("shards") / f".{column}.inflated"
+
+
 def made_note(column: str) -> Path:
     """Of what and by which code a column was made, so that it can be kept: no output, since every edit changes it."""
     return Path("shards") / ".made" / f"{column}.json"

@@ -25,6 +25,7 @@ from datasets.plan import derive_seed
 from datasets.semantics import Clusters, SemanticsConfig, fit_clusters, fit_labels, segment
 from datasets.sources import Source, SourceImage, open_source
 from pipeline.columns import Members, image_splits, write_column
+from pipeline.inflated import inflated
 from pipeline.layout import column_folder
 from pipeline.params import Params, ParamsError
 
@@ -118,5 +119,8 @@ def run(params: Params) -> None:
                 "use kmeans or segmenter"
             )
         parameters |= {"classes": source.classes, "mirrored": source.mirrored}
-        members = LabelMembers(type(source), {image.key: image for image in source.images()}, params.ingest.rule)
+        with inflated("semantics", source.images()) as images:
+            members = LabelMembers(type(source), {image.key: image for image in images}, params.ingest.rule)
+            write_column(params, splits, "semantics", members, parameters)
+        return
     write_column(params, splits, "semantics", members, parameters)

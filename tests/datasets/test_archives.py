@@ -17,6 +17,7 @@ from datasets.archives import (
     ArchiveError,
     MemberError,
     archive_kind,
+    inflate,
     open_tree,
     read,
     read_many,
@@ -426,3 +427,19 @@ def test_mutated_archives_raise_only_our_errors(tmp_path: Path) -> None:
         except ArchiveError:
             num_refused += 1
     assert 200 < num_refused < 600
+
+
+def test_an_inflated_archive_has_the_same_members_and_a_damaged_one_leaves_nothing(tmp_path: Path) -> None:
+    archive = _write_tar(tmp_path / "a.tgz", FILES, "w:gz")
+    assert list(inflate(archive, tmp_path / "here" / "a.tar"))[-1] == (tmp_path / "here" / "a.tar").stat().st_size
+    entries = open_tree(archive).entries
+    assert [read(entries[name].within(tmp_path / "here" / "a.tar")) for name in FILES] == list(FILES.values())
+    (tmp_path / "cut.tgz").write_bytes(archive.read_bytes()[:-4])
+    _bomb(tmp_path / "bomb.tgz", "gzip")
+    for name, said in (
+        ("cut.tgz", "is damaged or cut short"),
+        ("bomb.tgz", r"inflates to more than \d+ bytes; refused"),
+    ):
+        with pytest.raises(ArchiveError, match=f"{name} {said}"):
+            list(inflate(tmp_path / name, tmp_path / "there" / "a.tar"))
+        assert not list((tmp_path / "there").iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tarfile
 from pathlib import Path
 
 from PIL import Image
@@ -50,3 +51,11 @@ def tree(folder: Path = Path("shards")) -> dict[str, str]:
     """Digest of every file below a folder, hidden ones included, but for notes that are no output."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and ".made" not in path.parts)
     return {str(path): file_digest(path) for path in files}
+
+
+def write_gzip_tar(folder: Path, archive: Path) -> Path:
+    """Pack the files of a folder into a .tar.gz."""
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            tar.add(path, arcname=path.relative_to(folder))
+    return archive

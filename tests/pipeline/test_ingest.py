@@ -1,18 +1,22 @@
 import dataclasses
+import gzip
 import hashlib
 import io
 import itertools
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.archives import ArchiveError
 from datasets.columns import Column
 from datasets.decode import BELOW_MINIMUM, DAMAGED, EMPTY, NO_IMAGE, decode_image, decode_map
 from datasets.durable import file_digest
@@ -24,6 +28,7 @@ from pipeline import ingest, precompute, train
 from pipeline.ingest import IngestError
 from pipeline.params import DatasetParams, ParamsError, read_params
 from tests.photographs import photograph
+from tests.pipeline.pictures import write_gzip_tar
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -370,3 +375,35 @@ def test_the_command_says_in_one_line_what_is_wrong(params, change, message):
     import re
 
     assert re.search(message, result.stderr), result.stderr
+
+
+def test_a_gzip_tar_is_inflated_as_often_for_many_shards_as_for_one(params, pictures, tmp_path, monkeypatch):
+    ingest.run(params)
+    from_folder = {str(p): file_digest(p) for p in Path("shards").rglob("*") if p.is_file()}
+    archive = write_gzip_tar(pictures, tmp_path / "pictures.tgz")
+    with gzip.open(archive) as file:
+        num_bytes = len(file.read())
+    inflated = []
+    read = gzip._GzipReader.read
+    monkeypatch.setattr(gzip._GzipReader, "read", lambda *rest: inflated.append(read(*rest)) or inflated[-1])
+    dataset = DatasetParams(name="folder", root=str(archive))
+    passes = {}
+    for per_shard in (3, 7, 100):
+        inflated.clear()
+        config = dataclasses.replace(params.ingest, records_per_shard=per_shard)
+        ingest.run(dataclasses.replace(params, dataset=dataset, ingest=config))
+        passes[per_shard] = sum(map(len, inflated)) / num_bytes
+        assert [path.name for path in Path("shards").iterdir()] == ["image"]
+        if per_shard == 7:
+            assert from_folder == {str(p): file_digest(p) for p in Path("shards").rglob("*") if p.is_file()}
+    assert max(passes.values()) - min(passes.values()) < 0.1
+    assert 1.9 < passes[3] < 2.5  # once for the list of its members, once for the tar
+    assert len(Column(Path("shards/image/train")).manifest.shards) == 1
+
+
+def test_a_disk_without_room_for_what_an_archive_inflates_to_is_named(params, pictures, tmp_path, monkeypatch):
+    archive = write_gzip_tar(pictures, tmp_path / "pictures.tgz")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    params = dataclasses.replace(params, dataset=DatasetParams(name="folder", root=str(archive)))
+    with pytest.raises(ArchiveError, match=r"pictures\.tgz is read .*/shards/\.image\.inflated has 1000 free"):
+        ingest.run(params)

@@ -16,6 +16,7 @@ from datasets.ingest import IngestConfig
 from datasets.semantics import SemanticsConfig
 from pipeline import ingest, semantics
 from pipeline.params import DatasetParams, ParamsError, read_params
+from tests.pipeline.pictures import write_gzip_tar
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -54,6 +55,10 @@ def test_labels_follow_their_pixels_into_the_shards(params, tmp_path, rule):
     )
     ingest.run(params)
     semantics.run(params)
+    manifests = [Path("shards/semantics", split, "manifest.json").read_bytes() for split in ("train", "val")]
+    archive = write_gzip_tar(tmp_path / "ade", tmp_path / "ade.tgz")
+    semantics.run(dataclasses.replace(params, dataset=DatasetParams(name="ade20k", root=str(archive))))
+    assert manifests == [Path("shards/semantics", split, "manifest.json").read_bytes() for split in ("train", "val")]
     counts = {}
     for split in ("train", "val"):
         images, column = Column(Path("shards/image") / split), Column(Path("shards/semantics") / split)

@@ -26,6 +26,7 @@ from pipeline.layout import column_folder, made_note
 from pipeline.params import DatasetParams, read_params
 from tests.faults import in_child
 from tests.photographs import photograph
+from tests.pipeline.pictures import write_gzip_tar
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -106,7 +107,9 @@ def kill_everywhere(monkeypatch, run, column: str, before: Path | None = None) -
     return number - 1
 
 
-def test_a_kill_anywhere_in_ingest_changes_nothing_after_a_rerun(params, monkeypatch):
+def test_a_kill_anywhere_in_ingest_changes_nothing_after_a_rerun(params, tmp_path, monkeypatch):
+    archive = write_gzip_tar(tmp_path / "pictures", tmp_path / "pictures.tgz")  # which has one step more than a folder
+    params = dataclasses.replace(params, dataset=DatasetParams(name="folder", root=str(archive)))
     assert kill_everywhere(monkeypatch, partial(ingest.run, few_shards(params)), "image") > 40
 
 
