@@ -110,7 +110,10 @@ class TarLocator(Locator):
     offset: int
 
     def content(self) -> bytes:
-        with Path(self.container).open("rb") as file:
+        return self._content_of(self.container)
+
+    def _content_of(self, tar: str) -> bytes:
+        with Path(tar).open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
 
@@ -136,9 +139,7 @@ class InflatedLocator(TarLocator):
     tar: str
 
     def content(self) -> bytes:
-        with Path(self.tar).open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+        return self._content_of(self.tar)
 
 
 @dataclass(frozen=True, slots=True)

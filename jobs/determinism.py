@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-_REPORT = re.compile(r"(\S+) does not have a deterministic implementation")
+_REPORT = re.compile(r"(.+?) does not have a deterministic implementation")
 
 
 @contextlib.contextmanager

@@ -17,13 +17,13 @@ WEIGHTS_NAME, RECEIPT_NAME = "weights.safetensors", "receipt.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What the weights beside it are. Nothing in it depends on when or where they were trained.
+    """What the weights beside it are. Nothing in it depends on when they were trained nor, on a CPU, where.
 
     config: the paper's `Config`, every value. images: digest of the manifest of the images trained on; columns: the
     same of the other columns. world_sizes: of the groups of processes that trained one after another, which matter by
     rounding only. not_repeatable: operations that have no form that repeats to the bit on a device that it was trained
-    on. samples_seen counts records, with repetition. experiment: digest of parameters, data, code and
-    packages together.
+    on. samples_seen counts records, with repetition. experiment: digest of parameters, data, code and packages
+    together.
     """
 
     generator: str

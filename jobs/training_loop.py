@@ -271,13 +271,14 @@ class _Training:
 
     def _log(self, phase: Phase, step: int, terms: Mapping[str, Tensor], clock: _Clock) -> None:
         """Log every term's mean over the ranks as `<phase>/<term>`."""
+        if self.rank == 0:
+            self.events.not_repeatable(self.not_repeatable)
         if not terms:  # no update was due
             return
         means = self.accelerator.reduce(torch.stack(tuple(terms.values())).float(), "mean").tolist()
         if self.rank == 0:
             values = {f"{phase.name}/{name}": value for name, value in zip(terms, means, strict=True)}
             self.events.log(step, values, **clock.read(step))
-            self.events.not_repeatable(self.not_repeatable)
 
     def _save_samples(self, phase: Phase, step: int, batch: Batch) -> None:
         """Save what the generator makes of a few of this step's samples: input, output in place, truth."""

@@ -1,13 +1,19 @@
 """Operations without a form that repeats to the bit: PyTorch has one on the CPU, too, which stands for all of a GPU."""
 
+import dataclasses
 import json
 import warnings
 
 import pytest
 import torch
 
+from jobs import training_loop
 from jobs.determinism import deterministic
 from jobs.events import EventLog, losses_by_step, not_repeatable, segments
+from jobs.training_loop import train
+from tests.jobs.toy import build_toy
+from tests.jobs.trainings import make_job
+from tests.photographs import write_split
 
 
 def put():
@@ -23,11 +29,20 @@ def test_operations_that_cannot_repeat_are_done_and_named():
             torch.ones(3).sum()
             assert found == set()
             put()
-        assert {name.split(" ")[0] for name in found} == {"put_"}
+        assert found == {"put_"}
     assert torch.are_deterministic_algorithms_enabled() == before
     with deterministic(False) as found:
         put()
     assert found == set()
+
+
+def test_names_of_several_words_are_whole():
+    """As PyTorch says it of operations that only a GPU has."""
+    with deterministic(True) as found:
+        warnings.warn(
+            "median CUDA with indices output does not have a deterministic implementation, but you set", stacklevel=1
+        )
+    assert found == {"median CUDA with indices output"}
 
 
 def test_other_warnings_are_shown_as_ever():
@@ -49,3 +64,16 @@ def test_they_are_noted_once_among_the_events(tmp_path):
     assert not_repeatable(tmp_path / "events.jsonl") == ("a", "b", "c")
     assert list(losses_by_step(tmp_path / "events.jsonl")) == [1, 2]
     assert [segment.to_step for segment in segments(tmp_path / "events.jsonl")] == [2]
+
+
+def test_a_training_notes_them(tmp_path, monkeypatch):
+    def build(*arguments):
+        recipe = build_toy(*arguments)
+        (phase,) = recipe.phases
+        forward = phase.forward
+        odd = dataclasses.replace(phase, forward=lambda *given: put() or forward(*given))
+        return dataclasses.replace(recipe, phases=(odd,))
+
+    monkeypatch.setattr(training_loop, "build_recipe", build)
+    train({"job": make_job(write_split(tmp_path / "shards", 8, size=32), tmp_path / "run", steps=2)})
+    assert not_repeatable(tmp_path / "run" / "events.jsonl") == ("put_",)
