@@ -22,6 +22,7 @@ from datasets.decode import (
     TOO_MANY_PIXELS,
     RejectedImageError,
     decode,
+    decode_image,
     encode_grey_png,
     encode_jpeg,
     encode_png,
@@ -331,3 +332,11 @@ def test_encoders_refuse_other_arrays() -> None:
         encode_jpeg(np.zeros((4, 4), np.uint8), 95)
     with pytest.raises(ValueError, match=r"quality must be in 1\.\.100, got 0"):
         encode_jpeg(np.zeros((4, 4, 3), np.uint8), 0)
+
+
+def test_a_stored_image_comes_back_in_its_own_order_of_colours() -> None:
+    image = _pattern()
+    for out in (None, np.empty_like(image), np.empty((2, 2, 3), np.uint8)):
+        found = decode_image(encode_png(image), out)
+        assert np.array_equal(found, image)
+        assert (found is out) == (out is not None and out.shape == image.shape)

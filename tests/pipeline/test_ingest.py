@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -22,10 +23,13 @@ from datasets.decode import BELOW_MINIMUM, DAMAGED, EMPTY, NO_IMAGE, decode_imag
 from datasets.durable import file_digest
 from datasets.ingest import IngestConfig
 from datasets.manifest import read_manifest
+from datasets.sources import open_source
 from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 from masks.sampler import MaskConfig, MaskFiles, draw_mask_in_bin
 from pipeline import ingest, precompute, train
+from pipeline.inflated import inflated
 from pipeline.ingest import IngestError
+from pipeline.layout import inflated_folder
 from pipeline.params import DatasetParams, ParamsError, read_params
 from tests.photographs import photograph
 from tests.pipeline.pictures import write_gzip_tar
@@ -399,6 +403,27 @@ def test_a_gzip_tar_is_inflated_as_often_for_many_shards_as_for_one(params, pict
     assert max(passes.values()) - min(passes.values()) < 0.1
     assert 1.9 < passes[3] < 2.5  # once for the list of its members, once for the tar
     assert len(Column(Path("shards/image/train")).manifest.shards) == 1
+
+
+def test_what_was_inflated_is_taken_up_after_an_error_and_removed_at_the_end(params, pictures, tmp_path):
+    archive = write_gzip_tar(pictures, tmp_path / "pictures.tgz")
+    dataset = DatasetParams(name="folder", root=str(archive))
+    folder = inflated_folder("image")
+    kept = []
+    for _ in range(2):
+        with contextlib.suppress(ZeroDivisionError), inflated("image", open_source(dataset).images()):
+            kept.append([(path.name, path.stat().st_ino) for path in folder.iterdir()])
+            raise ZeroDivisionError
+    assert len(kept[0]) == 1
+    assert kept[1] == kept[0]
+    os.utime(archive, ns=(1, 1))  # another archive, as far as anybody can tell
+    with inflated("image", open_source(dataset).images()) as images:
+        (anew,) = folder.iterdir()
+        assert anew.name != kept[0][0][0]
+        assert [image.locator.content() for image in images] == [
+            image.locator.content() for image in open_source(dataset).images()
+        ]
+    assert not folder.exists()
 
 
 def test_a_disk_without_room_for_what_an_archive_inflates_to_is_named(params, pictures, tmp_path, monkeypatch):

@@ -137,6 +137,14 @@ def test_a_generator_is_probed_with_the_shards_that_are_here(params):
     assert json.loads(price.shown(planned, found, as_json=True))["price"]["generators"][0]["fits"] is True
 
 
+def test_parts_that_a_batch_does_not_have_are_said_before_anything_is_probed(params):
+    params = dataclasses.replace(params, train=dataclasses.replace(params.train, accumulate=64))
+    found = price.run(params, workers=1, seconds=0.1)
+    assert found.device == "nothing"
+    for each in found.generators:
+        assert "cannot be shared equally by 1 workers, each in 64 parts" in each.problem
+
+
 @pytest.mark.slow
 def test_what_cannot_be_trained_is_said_and_the_others_are_priced(params):
     odd = dataclasses.replace(card("context_encoder").Config.tiny(), image_size=128)
