@@ -143,13 +143,15 @@ class _Training:
     def job(self, steps: int, checkpoint_steps: int = NEVER) -> TrainJob:
         """A training of so many steps, with a storage of its own."""
         self.trainings += 1
+        storage = self.root / f"storage-{self.trainings}"
+        storage.mkdir()
         return TrainJob(
             generator=GENERATOR,
             config=dataclasses.replace(self.config, steps=steps),
             train=TrainConfig(deterministic=False, checkpoint_steps=checkpoint_steps, log_steps=10, sample_steps=NEVER),
             seed=1,
             folders=self.folders,
-            storage=str(self.root / f"storage-{self.trainings}"),
+            storage=str(storage),
         )
 
     def _check_equal_work(self) -> None:
@@ -175,7 +177,7 @@ class _Training:
         jobs = [self.job(SHORT) for _ in range(2)] + [self.job(SHORT + self.steps)]
         arguments = {"jobs": jobs, "out": str(out)}
         train_workers(
-            time_trainings, arguments, self._cluster(workers), name=f"benchmark-{self.trainings}", batch_size=BATCH
+            time_trainings, arguments, self._cluster(workers), name=f"benchmark-{self.trainings}", shares=BATCH
         )
         _, short, long = json.loads(out.read_text())
         return (long - short) / self.steps
@@ -233,7 +235,7 @@ def _train_here(job: TrainJob, say: Say) -> None:
 
 def _train_through_ray(argument: tuple[TrainJob, ClusterConfig], say: Say) -> None:
     job, cluster = argument
-    train_workers(train, {"job": job}, cluster, name="start", batch_size=BATCH)
+    train_workers(train, {"job": job}, cluster, name="start", shares=BATCH)
 
 
 if __name__ == "__main__":

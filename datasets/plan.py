@@ -86,16 +86,23 @@ class Plan:
         return np.concatenate([_window(self, epoch, window) for window in range(len(ends))])
 
 
+def sharing_problem(batch_size: int, world_size: int, parts: int = 1) -> str:
+    """Why a batch cannot be shared equally by so many ranks, each taking its share in equal parts; "" if it can."""
+    shares = world_size * parts
+    if batch_size % shares == 0:
+        return ""
+    each = f", each in {parts} parts" if parts > 1 else ""
+    fit = -(-batch_size // shares) * shares
+    return f"batch_size {batch_size} cannot be shared equally by {world_size} workers{each}; the next that can is {fit}"
+
+
 def positions(step: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> Sequence[int]:
     """Positions of the stream that one rank reads at a global step.
 
     Raises ValueError unless the ranks share the batch equally.
     """
-    if batch_size % world_size:
-        raise ValueError(
-            f"batch_size {batch_size} cannot be shared equally by {world_size} workers; "
-            f"choose a multiple of {world_size}"
-        )
+    if problem := sharing_problem(batch_size, world_size):
+        raise ValueError(problem)
     return range(step * batch_size + rank, (step + 1) * batch_size, world_size)
 
 

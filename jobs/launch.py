@@ -131,7 +131,7 @@ def train_workers(
     config: ClusterConfig,
     *,
     name: str,
-    batch_size: int,
+    shares: int,
     is_over: Callable[[], bool] = lambda: True,
     final: tuple[type[Exception], ...] = (),
     secondary: tuple[type[Exception], ...] = (),
@@ -139,7 +139,7 @@ def train_workers(
     """Run `work(arguments)` on every training process, as one group that is started again after a failure.
 
     Inside, torch.distributed is initialised when there is more than one process, and arguments["is_preempted"] tells
-    whether a node of the group will be taken away. batch_size: what the number of processes must divide.
+    whether a node of the group will be taken away. shares: what a range's number of processes must divide.
     is_over: whether work that returned has nothing left to do; if not, it is started again without counting as failed.
     final: errors after which another try is useless, raised as they are. secondary: errors of processes that only lost
     another one, whose own error says more.
@@ -148,7 +148,7 @@ def train_workers(
     first, failures = "", 0
     while True:
         try:
-            _attempt(work, arguments, config, f"{name}-{uuid.uuid4().hex[:8]}", batch_size)
+            _attempt(work, arguments, config, f"{name}-{uuid.uuid4().hex[:8]}", shares)
             if is_over():
                 return
         except Exception as error:
@@ -164,7 +164,7 @@ def train_workers(
             log.warning("training %s failed (%s); starting it again", name, _said(cause))
 
 
-def _attempt(work: Callable[[dict], None], arguments: dict, config: ClusterConfig, name: str, batch_size: int) -> None:
+def _attempt(work: Callable[[dict], None], arguments: dict, config: ClusterConfig, name: str, shares: int) -> None:
     if config.worker_range[1] == 0:
         work(arguments)
         return
@@ -173,7 +173,7 @@ def _attempt(work: Callable[[dict], None], arguments: dict, config: ClusterConfi
 
     def fit() -> None:
         try:
-            fitting.set_result(_fit(work, arguments, config, name, batch_size, storage))
+            fitting.set_result(_fit(work, arguments, config, name, shares, storage))
         except BaseException as error:
             fitting.set_exception(error)
 
@@ -188,14 +188,14 @@ def _attempt(work: Callable[[dict], None], arguments: dict, config: ClusterConfi
 
 
 def _fit(
-    work: Callable[[dict], None], arguments: dict, config: ClusterConfig, name: str, batch_size: int, storage: Path
+    work: Callable[[dict], None], arguments: dict, config: ClusterConfig, name: str, shares: int, storage: Path
 ) -> None:
     with _ray(config.worker_range[1]) as ray:
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
         resources = {"CPU": 1} if not config.use_gpu else {"CPU": 1, "GPU": 1}
-        size = _group_size(config, batch_size, ray.available_resources(), resources)
+        size = _group_size(config, shares, ray.available_resources(), resources)
         trainer = TorchTrainer(
             partial(_on_worker, work),
             train_loop_config=arguments,
@@ -230,16 +230,16 @@ def _on_worker(work: Callable[[dict], None], arguments: dict) -> None:
 
 
 def _group_size(
-    config: ClusterConfig, batch_size: int, available: Mapping[str, float], per_worker: Mapping[str, float]
+    config: ClusterConfig, shares: int, available: Mapping[str, float], per_worker: Mapping[str, float]
 ) -> int:
-    """The largest allowed group that divides the batch and for which there is room; the smallest waits for room."""
+    """The largest allowed group that divides the shares and for which there is room; the smallest waits for room."""
     fewest, most = config.worker_range
     if fewest == most:
         return fewest
-    sizes = [size for size in range(fewest, most + 1) if batch_size % size == 0]
+    sizes = [size for size in range(fewest, most + 1) if shares % size == 0]
     if not sizes:
         raise WorkerError(
-            f"a batch of {batch_size} cannot be shared equally by {fewest} to {most} processes; "
+            f"no number of processes from {fewest} to {most} divides the {shares} shares of a batch; "
             "change cluster.train_workers in params.yaml"
         )
     room = min(int(available.get(name, 0) // amount) for name, amount in per_worker.items())

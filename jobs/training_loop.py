@@ -21,7 +21,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
-from datasets.plan import derive_seed
+from datasets.plan import derive_seed, sharing_problem
 from datasets.stores import StoreConfig
 from jobs.batches import Batch, ByteBatch
 from jobs.checkpoints import (
@@ -116,13 +116,11 @@ class _Training:
         self.segments: list[dict[str, int]] = []
 
     def _check_batch(self) -> None:
-        parts = self.world_size * self.job.train.accumulate
-        if self.recipe.batch_size % parts:
-            accumulated = f", each in {self.job.train.accumulate} parts" if self.job.train.accumulate > 1 else ""
+        problem = sharing_problem(self.recipe.batch_size, self.world_size, self.job.train.accumulate)
+        if problem:
             raise TrainingError(
-                f"{self.job.generator}: a batch of {self.recipe.batch_size} cannot be shared equally by "
-                f"{self.world_size} processes{accumulated}; change generators.{self.job.generator}.batch_size, "
-                "train.accumulate or cluster.train_workers in params.yaml"
+                f"{problem}; change generators.{self.job.generator}.batch_size, train.accumulate or "
+                "cluster.train_workers in params.yaml"
             )
 
     def run(self) -> None:
@@ -192,7 +190,11 @@ class _Training:
     @contextlib.contextmanager
     def _sole_writer(self) -> Iterator[None]:
         """Hold the storage's lock, so that a process that was given up cannot write beside its successor."""
-        self.storage.mkdir(parents=True, exist_ok=True)
+        if not self.storage.is_dir():  # made here, it would be seen by nobody who waits for the result elsewhere
+            raise TrainingError(
+                f"{self.storage} is not there on {socket.gethostname()}; cluster.storage must be a folder that this "
+                "machine, of rank 0, and the one that started the training both see under this path"
+            )
         with (self.storage / "writer.lock").open("w") as lock:
             end = time.monotonic() + _LOCK_SECONDS
             while True:

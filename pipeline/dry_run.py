@@ -14,7 +14,7 @@ import torch
 
 from datasets.columns import Column, check_alignment
 from datasets.manifest import ManifestError
-from datasets.plan import Plan
+from datasets.plan import Plan, sharing_problem
 from datasets.proof import PlanError, prove
 from datasets.shards import ShardError
 from datasets.stores import StoreError
@@ -62,7 +62,7 @@ def run(params: Params, workers: int | None = None) -> DryRun:
     checks += [_batch(each, workers, params.train.accumulate) for each in taken]
     if "image" in columns:
         plan = Plan(tuple(columns["image"].shard_sizes), params.seed, params.train.samples.plan)
-        sizes = sorted({each.batch_size for each in taken if each.batch_size % workers == 0})
+        sizes = sorted({each.batch_size for each in taken if not sharing_problem(each.batch_size, workers)})
         checks += [_proof(plan, size, workers) for size in sizes]
     checks.append(_precision(params))
     checks += _storage(params, taken)
@@ -98,19 +98,14 @@ def _columns(params: Params, taken: list[Footprint]) -> tuple[dict[str, Column],
 
 
 def _batch(taken: Footprint, workers: int, parts: int) -> Check:
-    size, shares = taken.batch_size, workers * parts
-    each = f", each in {parts} parts" if parts > 1 else ""
-    problem = (
-        f"batch_size {size} cannot be shared equally by {workers} workers{each}; "
-        f"set generators.{taken.generator}.batch_size to {-(-size // shares) * shares}"
-    )
-    found = f"{size // workers} images per worker{each}"
-    return _check(f"batch {taken.generator}", problem if size % shares else "", found)
+    each = f", in {parts} parts" if parts > 1 else ""
+    found = f"{taken.batch_size // workers} images per worker{each}"
+    return _check(f"batch {taken.generator}", sharing_problem(taken.batch_size, workers, parts), found)
 
 
 def _proof(plan: Plan, batch_size: int, workers: int) -> Check:
     try:
-        proof = prove(plan, batch_size, sorted({w for w in (1, workers) if batch_size % w == 0}))
+        proof = prove(plan, batch_size, sorted({w for w in (1, workers) if not sharing_problem(batch_size, w)}))
     except PlanError as error:
         return _check(f"plan, batch {batch_size}", str(error), "")
     found = f"each of {proof.records:,} records read once per epoch by {workers} workers, and across restarts"
@@ -158,7 +153,7 @@ def _storage(params: Params, taken: list[Footprint]) -> Iterator[Check]:
 def _step(params: Params, taken: Footprint, workers: int, columns: dict[str, Column]) -> Check:
     """One step of every kind of every phase, as the first and as the last worker take it."""
     what = f"step {taken.generator}"
-    if taken.batch_size % (workers * params.train.accumulate):
+    if sharing_problem(taken.batch_size, workers, params.train.accumulate):
         return Check(what=what, outcome="not checked", detail="its batch cannot be shared equally")
     usable = all(column in columns for column in ("image", *taken.columns))
     ranks = (0, workers - 1) if usable and workers > 1 else (0,)

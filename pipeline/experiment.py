@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from datasets.durable import write_durably
 from jobs.receipt import WEIGHTS_NAME
@@ -125,7 +126,7 @@ def claimed(
                     while not _try_lock(lock):
                         look()
                         time.sleep(0.5)
-            if os.fstat(lock.fileno()).st_nlink == 0:  # the other one has finished, and removed the storage
+            if not _is_at(lock, storage / "lock"):  # the other one has finished, and removed the storage
                 continue
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -134,10 +135,23 @@ def claimed(
             return
 
 
-def _try_lock(lock: Any) -> bool:
+def discard(storage: Path) -> None:
+    """Remove the storage of a finished training: at once under its name, so that a kill leaves no half of it."""
+    storage.rename(storage.with_name(f".{storage.name}.{os.getpid()}"))
+    for folder in storage.parent.glob(f".{storage.name}.*"):  # this one, and what a killed process left
+        shutil.rmtree(folder)
+
+
+def _try_lock(lock: IO) -> bool:
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
+    return False
+
+
+def _is_at(file: IO, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
     return False
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from datasets.manifest import read_manifest
-from datasets.plan import Plan
+from datasets.plan import Plan, sharing_problem
 from datasets.proof import Proof, prove
 from datasets.shards import deal
 from jobs.footprint import Footprint, footprint
@@ -87,10 +87,11 @@ def run(
     plan = Plan(tuple(sizes), params.seed, params.train.samples.plan)
     if records is None:
         taken = footprints(params)
-        readings = [_of_generator(each, sum(sizes), workers, column_bytes, images_per_second) for each in taken]
+        parts = params.train.accumulate
+        readings = [_of_generator(each, sum(sizes), workers, parts, column_bytes, images_per_second) for each in taken]
     else:
         size = batch or workers
-        readings = [_shared(size, workers, f"batch {size}", sum(sizes))]
+        readings = [_shared(size, workers, 1, f"batch {size}", sum(sizes))]
     batches = sorted({reading.batch_size for reading in readings if not reading.problem})
     proofs = track((_prove(plan, size, workers) for size in batches), "plan", len(batches), "proofs")
     window = sorted(sizes)[-params.train.samples.plan.window_shards :]
@@ -152,11 +153,8 @@ def _dealt(params: Params, records: int, shards: int | None) -> list[int]:
     return [records // shards + (index < records % shards) for index in range(shards)]
 
 
-def _shared(batch_size: int, workers: int, name: str, records: int) -> Reading:
-    problem = ""
-    if batch_size % workers:
-        up = -(-batch_size // workers) * workers
-        problem = f"batch_size {batch_size} cannot be shared equally by {workers} workers; the next that can is {up}"
+def _shared(batch_size: int, workers: int, parts: int, name: str, records: int) -> Reading:
+    problem = sharing_problem(batch_size, workers, parts)
     return Reading(
         name=name,
         batch_size=batch_size,
@@ -173,12 +171,17 @@ def footprints(params: Params) -> list[Footprint]:
 
 
 def _of_generator(
-    taken: Footprint, records: int, workers: int, column_bytes: dict[str, int], images_per_second: float
+    taken: Footprint,
+    records: int,
+    workers: int,
+    parts: int,
+    column_bytes: dict[str, int],
+    images_per_second: float,
 ) -> Reading:
     needed = ("image", *taken.columns)
     known = sum(column_bytes[column] for column in needed) if all(c in column_bytes for c in needed) else None
     return replace(
-        _shared(taken.batch_size, workers, taken.generator, records),
+        _shared(taken.batch_size, workers, parts, taken.generator, records),
         steps=taken.steps,
         epochs=taken.steps * taken.batch_size / records,
         bytes_per_epoch=known,
@@ -189,7 +192,7 @@ def _of_generator(
 
 
 def _prove(plan: Plan, batch_size: int, workers: int) -> Proof:
-    return prove(plan, batch_size, sorted({w for w in (1, 2, workers) if batch_size % w == 0}))
+    return prove(plan, batch_size, sorted({w for w in (1, 2, workers) if not sharing_problem(batch_size, w)}))
 
 
 def disk_bytes() -> int:

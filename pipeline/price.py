@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from datasets.manifest import read_manifest
+from datasets.plan import sharing_problem
 from jobs.footprint import CHECKPOINTS_AT_ONCE, Footprint, PhaseFootprint
 from jobs.probe import PhaseProbe, Probe, ProbeError, ProbeJob, probe, run_apart
 from pipeline import plan
@@ -210,10 +211,8 @@ def _side(params: Params, images: Path | None) -> int:
 
 
 def _probed(job: ProbeJob, taken: Footprint, bar: Bar, done: int) -> Probe:
-    parts = job.train.accumulate
-    if taken.batch_size % (job.world_size * parts):
-        each = f", each in {parts} parts" if parts > 1 else ""
-        raise ProbeError(f"batch_size {taken.batch_size} cannot be shared equally by {job.world_size} workers{each}")
+    if problem := sharing_problem(taken.batch_size, job.world_size, job.train.accumulate):
+        raise ProbeError(problem)
     names = [phase.name for phase in taken.phases]
     return run_apart(probe, job, lambda phase: bar.at(done + names.index(phase), f"{taken.generator}/{phase}"))
 

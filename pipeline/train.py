@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from datasets.columns import Column
 from datasets.durable import file_digest
+from datasets.plan import sharing_problem
 from jobs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
 from jobs.delivery import Courier, describe_run, hand_in, set_aside
 from jobs.events import Event, losses_by_step, not_repeatable, read_events
@@ -30,7 +31,7 @@ from jobs.stopping import stop_mark
 from jobs.tracking import TrackedDataset
 from jobs.training_loop import PeerError, TrainJob, train
 from jobs.training_step import TrainingError
-from pipeline.experiment import Experiment, StoppedError, claimed, stoppable
+from pipeline.experiment import Experiment, StoppedError, claimed, discard, stoppable
 from pipeline.fitness import unfit
 from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError
@@ -47,14 +48,20 @@ def run(params: Params, generator: str) -> None:
     """Write models/<generator> and curves/<generator>; take up an interrupted training of the same experiment.
 
     While another process is training this very experiment, its progress is shown, and its result is taken.
-    Raises ParamsError for a generator that params.yaml does not list, or that has fewer classes than the labels, and
-    for images of unequal sizes; ExperimentError when another experiment waits unfinished; StoppedError when the
-    training was asked to stop.
+    Raises ParamsError for a generator that params.yaml does not list, or that has fewer classes than the labels, for
+    images of unequal sizes, and for a batch that the processes cannot share; ExperimentError when another experiment
+    waits unfinished; StoppedError when the training was asked to stop.
     """
     if generator not in params.generators:
         raise ParamsError(f"params.yaml: generators has no {generator}; it lists {', '.join(params.generators)}")
     parent = os.getppid()
     recipe = build_recipe(generator, params.generators[generator], params.seed)
+    fewest, most = params.cluster.worker_range
+    world_size = max(most, 1) if fewest == most else 1  # of a range, a size that can share the batch is taken later
+    if problem := sharing_problem(recipe.batch_size, world_size, params.train.accumulate):
+        raise ParamsError(
+            f"{problem}; change generators.{generator}.batch_size, train.accumulate or cluster.train_workers"
+        )
     sources = {"edge": params.train.edges}  # several columns of edges may lie side by side
     columns = {
         name: Column(column_folder(sources.get(name, name), "train"), store=params.store)
@@ -73,7 +80,7 @@ def run(params: Params, generator: str) -> None:
         stoppable(storage),
     ):
         if waited and _is_done(generator, experiment):
-            shutil.rmtree(storage)
+            discard(storage)
             return
         experiment.describe()
         job = TrainJob(
@@ -105,7 +112,7 @@ def run(params: Params, generator: str) -> None:
                 {"job": job},
                 params.cluster,
                 name=f"{generator}-{experiment.identity[:16]}",
-                batch_size=recipe.batch_size,
+                shares=recipe.batch_size // params.train.accumulate,
                 is_over=lambda: (storage / WEIGHTS_NAME).is_file() or stop_mark(storage).is_file(),
                 final=(TrainingError,),
                 secondary=(PeerError,),
@@ -114,7 +121,7 @@ def run(params: Params, generator: str) -> None:
             receipt = _write_outputs(params, experiment, recipe, columns)
             _hand_in(receipt, columns, experiment)
         if courier.delivered:
-            shutil.rmtree(storage)  # a finished training leaves nothing to resume from
+            discard(storage)  # a finished training leaves nothing to resume from
         else:
             log.warning(
                 "train %s: done, but the tracking server was not told all (%s); its run and model wait in %s; deliver "

@@ -17,10 +17,16 @@ class BatchNorm2d(nn.BatchNorm2d):
     parameters, buffers and their names are the same. Unlike nn.SyncBatchNorm it also runs on a CPU. It cannot be
     differentiated twice where several processes train.
     forward(features): (N, C, H, W), any range. Returns the same shape.
+    Raises ValueError when it trains on a single value per channel, which has no variance.
     """
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.training or num_processes() == 1:
+            if self.training and features.numel() == features.shape[1]:
+                raise ValueError(
+                    f"batch norm cannot train on one value per channel, got {tuple(features.shape)}; "
+                    "raise batch_size to 2 or more"
+                )
             return super().forward(features)
         dtype = torch.promote_types(features.dtype, torch.float32)
         with torch.autocast(features.device.type, enabled=False):

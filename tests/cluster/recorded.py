@@ -42,6 +42,7 @@ def write_shards(folder: Path) -> None:
 def drive(folder: Path) -> None:
     """Train on the cluster that RAY_ADDRESS names, on two processes where there is room and on one otherwise."""
     config = dataclasses.replace(card("context_encoder").Config.tiny(), steps=STEPS, batch_size=BATCH)
+    (folder / "storage").mkdir(exist_ok=True)
     job = TrainJob(
         generator="context_encoder",
         config=config,
@@ -52,7 +53,7 @@ def drive(folder: Path) -> None:
     )
     cluster = ClusterConfig(train_workers=(1, 2), storage=str(folder / "storage"))
     arguments = {"job": job, "record": str(folder / "consumed")}
-    train_workers(train, arguments, cluster, name="two-nodes", batch_size=BATCH)
+    train_workers(train, arguments, cluster, name="two-nodes", shares=BATCH)
 
 
 def train(arguments: dict) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from datasets.manifest import ManifestError
-from jobs.launch import ClusterConfig, WorkerError, _group_size, map_tasks, train_workers
+from jobs.launch import ClusterConfig, WorkerError, _group_size, map_tasks, train_workers, workers_at_hand
 from jobs.tracking import tracking_uri
 
 
@@ -57,7 +57,7 @@ def test_in_this_process_results_come_in_order_and_errors_as_they_are():
 
 
 def test_without_workers_training_runs_here(tmp_path):
-    train_workers(note_rank, {"folder": str(tmp_path)}, ClusterConfig(train_workers=0), name="here", batch_size=4)
+    train_workers(note_rank, {"folder": str(tmp_path)}, ClusterConfig(train_workers=0), name="here", shares=4)
     assert (tmp_path / "rank-0").read_text() == str(os.getpid())
 
 
@@ -67,7 +67,7 @@ def test_in_this_process_a_failure_is_followed_by_another_start(tmp_path):
         {"folder": str(tmp_path), "kill": False},
         ClusterConfig(train_workers=0, max_failures=1),
         name="here",
-        batch_size=4,
+        shares=4,
     )
     assert (tmp_path / "attempts").read_text() == "xx"
 
@@ -75,14 +75,14 @@ def test_in_this_process_a_failure_is_followed_by_another_start(tmp_path):
 def test_in_this_process_the_limit_ends_it_with_the_error_as_it_is(tmp_path):
     config = ClusterConfig(train_workers=0, max_failures=2)
     with pytest.raises(ValueError, match="no such column: depth"):
-        train_workers(fail_with_a_cause, {"folder": str(tmp_path)}, config, name="here", batch_size=4)
+        train_workers(fail_with_a_cause, {"folder": str(tmp_path)}, config, name="here", shares=4)
     assert (tmp_path / "attempts").read_text() == "xxx"
 
 
 def test_a_final_error_is_not_tried_again(tmp_path):
     config = ClusterConfig(train_workers=0, max_failures=2)
     with pytest.raises(ManifestError, match="no shards"):
-        train_workers(give_up, {"folder": str(tmp_path)}, config, name="here", batch_size=4, final=(ManifestError,))
+        train_workers(give_up, {"folder": str(tmp_path)}, config, name="here", shares=4, final=(ManifestError,))
     assert (tmp_path / "attempts").read_text() == "x"
 
 
@@ -92,7 +92,7 @@ def test_work_that_is_not_over_is_started_again_without_counting(tmp_path):
 
     calls = iter(range(9))
     config = ClusterConfig(train_workers=0, max_failures=0)
-    train_workers(note_rank, {"folder": str(tmp_path)}, config, name="here", batch_size=4, is_over=is_over)
+    train_workers(note_rank, {"folder": str(tmp_path)}, config, name="here", shares=4, is_over=is_over)
     assert next(calls) == 4
 
 
@@ -117,7 +117,7 @@ def test_live_trainings_lie_where_they_stay(monkeypatch, tmp_path):
 
 
 def test_a_range_without_a_size_that_divides_the_batch_is_refused():
-    with pytest.raises(WorkerError, match="a batch of 16 cannot be shared equally by 5 to 7 processes"):
+    with pytest.raises(WorkerError, match="no number of processes from 5 to 7 divides the 16 shares of a batch"):
         _group_size(ClusterConfig(train_workers=(5, 7)), 16, {"CPU": 9.0}, {"CPU": 1})
     with pytest.raises(ValueError, match=r"a number or \[min, max\]"):
         ClusterConfig(train_workers=(3, 2))
@@ -135,22 +135,37 @@ def test_ray_tasks_give_what_one_process_gives():
 @pytest.mark.slow
 def test_ray_train_runs_every_rank_in_a_process_of_its_own(tmp_path):
     config = ClusterConfig(train_workers=2, storage=str(tmp_path / "storage"))
-    train_workers(note_rank, {"folder": str(tmp_path)}, config, name="ranks", batch_size=4)
+    train_workers(note_rank, {"folder": str(tmp_path)}, config, name="ranks", shares=4)
     processes = {(tmp_path / f"rank-{rank}").read_text() for rank in range(2)}
     assert len(processes) == 2
     assert str(os.getpid()) not in processes
 
 
 @pytest.mark.slow
+def test_a_size_that_counted_on_a_lost_node_is_given_up_and_counted_anew(tmp_path, monkeypatch):
+    import ray
+
+    counted = ray.available_resources
+    answers = [{"CPU": 2.0}]  # Ray's, for a while after it has lost a node
+    monkeypatch.setattr(ray, "available_resources", lambda: answers.pop() if answers else counted())
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
+    config = ClusterConfig(train_workers=(1, 2), storage=str(tmp_path / "storage"), max_failures=1)
+    with workers_at_hand(1):
+        train_workers(note_rank, {"folder": str(tmp_path)}, config, name="counts", shares=4)
+    assert not answers
+    assert [path.name for path in tmp_path.glob("rank-*")] == ["rank-0"]
+
+
+@pytest.mark.slow
 def test_a_training_that_always_fails_stops_at_the_limit_with_the_first_cause(tmp_path):
     config = ClusterConfig(train_workers=1, storage=str(tmp_path / "storage"), max_failures=1)
     with pytest.raises(WorkerError, match=r"rank 0: .*no such column: depth"):
-        train_workers(fail_with_a_cause, {"folder": str(tmp_path)}, config, name="fails", batch_size=4)
+        train_workers(fail_with_a_cause, {"folder": str(tmp_path)}, config, name="fails", shares=4)
     assert (tmp_path / "attempts").read_text() == "xx"
 
 
 @pytest.mark.slow
 def test_a_group_that_lost_its_memory_once_and_a_process_once_finishes(tmp_path):
     config = ClusterConfig(train_workers=1, storage=str(tmp_path / "storage"), max_failures=2)
-    train_workers(fail_once, {"folder": str(tmp_path), "kill": True}, config, name="survives", batch_size=4)
+    train_workers(fail_once, {"folder": str(tmp_path), "kill": True}, config, name="survives", shares=4)
     assert (tmp_path / "attempts").read_text() == "xxx"

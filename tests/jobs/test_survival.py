@@ -153,7 +153,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_by_all(folders, tmp_
         ended = run_group(make_job(folders, tmp_path, **changes), 2)
         assert ended.codes == [1, 1]
         for text in ended.said:
-            assert f"cannot be shared equally by 2 processes{parts}; change generators.toy.batch_size" in text
+            assert f"cannot be shared equally by 2 workers{parts}; the next that can is " in text
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])

@@ -21,6 +21,7 @@ def folders(tmp_path_factory):
 
 def job(folders, storage, generator="context_encoder", **changes):
     config = dataclasses.replace(card(generator).Config.tiny(), **changes)
+    storage.mkdir(parents=True, exist_ok=True)
     return TrainJob(
         generator=generator,
         config=config,
@@ -41,6 +42,13 @@ def test_equal_jobs_give_equal_weights(folders, tmp_path, generator):
     one, other = (job(folders, tmp_path / name, generator) for name in "ab")
     assert digest(one) == digest(other)
     assert losses_by_step(tmp_path / "a" / "events.jsonl") == losses_by_step(tmp_path / "b" / "events.jsonl")
+
+
+def test_a_storage_that_rank_0_does_not_see_ends_it(folders, tmp_path):
+    unseen = dataclasses.replace(job(folders, tmp_path / "seen"), storage=str(tmp_path / "unseen"))
+    with pytest.raises(TrainingError, match=r"unseen is not there on .*; cluster.storage must be a folder that"):
+        train({"job": unseen})
+    assert not (tmp_path / "unseen").exists()
 
 
 def test_initial_weights_depend_on_the_seed_alone():

@@ -62,6 +62,7 @@ def make_job(folders: dict[str, Path], storage: Path, **changes: Any) -> TrainJo
         kind: {f.name: changes[f.name] for f in dataclasses.fields(kind) if f.name in changes}
         for kind in (TrainJob, TrainConfig, Toy)
     }
+    storage.mkdir(parents=True, exist_ok=True)
     settings = {"checkpoint_steps": 5, "log_steps": 5, "sample_steps": 1000}
     return TrainJob(
         generator="toy",

@@ -60,7 +60,7 @@ def test_a_configuration_of_64_workers_passes(params):
 
 def test_a_batch_that_cannot_be_shared(params, without_steps):
     assert failed(params, 48) == {
-        f"batch {name}": f"batch_size 64 cannot be shared equally by 48 workers; set generators.{name}.batch_size to 96"
+        f"batch {name}": "batch_size 64 cannot be shared equally by 48 workers; the next that can is 96"
         for name in NAMES
     }
 

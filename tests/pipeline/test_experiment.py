@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from datasets.durable import file_digest
 from jobs.generators import card
 from jobs.stopping import RESUMABLE
 from pipeline.__main__ import main
+from pipeline.experiment import discard
 from tests.jobs.trainings import FORKS, Fault, watch_steps
 from tests.photographs import write_split
 
@@ -239,3 +241,23 @@ def wait_for(happened, seconds=60):
 
 def is_stopped(process):
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def test_what_is_discarded_is_gone_under_its_name_at_once(tmp_path):
+    """A kill amid the removal leaves nothing that looks like a training, and the next removal takes it along."""
+    storage = tmp_path / "toy" / "0123"
+    (storage / "checkpoints").mkdir(parents=True)
+    left = tmp_path / "toy" / ".0123.7"
+    left.mkdir()
+    seen = []
+    removed = shutil.rmtree
+
+    def rmtree(path, **options):
+        seen.append(storage.exists())
+        removed(path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", rmtree)
+        discard(storage)
+    assert seen == [False, False]
+    assert not list((tmp_path / "toy").iterdir())

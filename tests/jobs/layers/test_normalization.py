@@ -1,5 +1,6 @@
 """Normalisations against PyTorch's own; the statistics of two processes are compared in the generators' contract."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -14,6 +15,14 @@ def test_batch_norm_of_one_process_is_pytorchs():
         assert torch.equal(ours(features), theirs(features))
     assert torch.equal(ours.eval()(features), theirs.eval()(features))
     assert torch.equal(ours.running_var, theirs.running_var)
+
+
+def test_one_value_per_channel_is_refused_in_training_alone():
+    norm = BatchNorm2d(5)
+    with pytest.raises(ValueError, match=r"one value per channel, got \(1, 5, 1, 1\); raise batch_size to 2"):
+        norm(torch.ones(1, 5, 1, 1))
+    assert norm.eval()(torch.ones(1, 5, 1, 1)).isfinite().all()
+    assert norm.train()(torch.ones(2, 5, 1, 1)).isfinite().all()
 
 
 def test_spade_counts_and_reduces_to_instance_norm():
