@@ -40,8 +40,13 @@ class StopRequests:
         self._rank = rank
         self._is_preempted = is_preempted
         self._timeout = timedelta(seconds=timeout)
-        # A group of its own: its messages cross those of the gradients in any order, and it outlives a failure there.
-        self._group = distributed.new_group(backend="gloo", timeout=self._timeout) if num_processes() > 1 else None
+        # Groups of their own: messages of the first cross those of the gradients in any order; the second says nothing
+        # until a message has failed, since a connection that has waited in vain is closed and would name nobody.
+        self._group, self._roll_call = (
+            [distributed.new_group(backend="gloo", timeout=self._timeout) for _ in range(2)]
+            if num_processes() > 1
+            else (None, None)
+        )
         self._looked = self._asked = time.monotonic()
         self._answers = torch.zeros(2, dtype=torch.int32)  # stop; ask about preemption
         self._message: distributed.Work | None = None
@@ -69,10 +74,10 @@ class StopRequests:
 
     def name_absent(self) -> str:
         """After a collective has failed: which processes do not answer, as far as this one can tell."""
-        if self._group is None:
+        if self._roll_call is None:
             return ""
         try:
-            distributed.monitored_barrier(self._group, timeout=timedelta(seconds=3), wait_all_ranks=True)
+            distributed.monitored_barrier(self._roll_call, timeout=timedelta(seconds=3), wait_all_ranks=True)
         except RuntimeError as error:
             return str(error).strip().splitlines()[0]
         return ""
