@@ -23,7 +23,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from datasets.decode import decode_image, encode_jpeg
 from datasets.shards import Sample
+from jobs.batches import ByteBatch
 from jobs.samples import TrainingSamples
 from jobs.settings import SampleConfig
 from masks.sampler import draw_mask
@@ -89,19 +90,12 @@ def main() -> None:
     sys.exit(1 if broken else 0)
 
 
-class _Decoded(Dataset):
-    """Positions of the training stream, decoded and no more: the first half of what the stream does with a batch."""
+class _Decoded(TrainingSamples):
+    """The training stream, decoded and no more: the first half of what it does with a batch."""
 
-    def __init__(self, samples: TrainingSamples) -> None:
-        self.samples = samples
-
-    def __getitems__(self, positions: list[int]) -> tuple[torch.Tensor, list[str]]:
-        images, records = self.samples.decoded(positions)
-        return images, [key for key, _ in records]
-
-
-def _as_it_is(batch: tuple[torch.Tensor, list[str]]) -> tuple[torch.Tensor, list[str]]:
-    return batch
+    def __getitems__(self, positions: Sequence[int]) -> ByteBatch:
+        images, records = self.decoded(positions)
+        return ByteBatch(image=images, mask=images[:0], maps={}, seed=None, key=tuple(key for key, _ in records))
 
 
 class _Files(Dataset):
@@ -149,7 +143,9 @@ class _Reading:
         members = [Sample(key=f"{n:06d}", members={"jpg": c}, about={}) for n, c in enumerate(self.contents)]
         write_column(folder / "image", "image", members, per_shard=PER_SHARD)
         self.urls = [str(path) for path in sorted((folder / "image").glob("*.tar"))]
-        self.samples = TrainingSamples({"image": folder / "image"}, SampleConfig(), 1)
+        self.samples, self.decoded = (
+            kind({"image": folder / "image"}, SampleConfig(), 1) for kind in (TrainingSamples, _Decoded)
+        )
         self.paths = [folder / "files" / f"{n:06d}.jpg" for n in range(count)]
         self.paths[0].parent.mkdir()
         for path, content in zip(self.paths, self.contents, strict=True):
@@ -177,25 +173,19 @@ class _Reading:
             rows |= {
                 f"{name}, {workers} workers": lambda make=make, workers=workers: self._rate(make(workers))
                 for name, make in {
-                    "ours": self._ours,
+                    "ours": lambda workers: self._loader(self.decoded, workers),
                     "folder": lambda workers: self._folder(workers, _by_pillow),
                     "webdataset": lambda workers: self._webdataset(workers, "rgb8"),
                     "folder same decoder": lambda workers: self._folder(workers, _by_us),
                     "webdataset same decoder": lambda workers: self._webdataset(workers, None),
                 }.items()
             }
-        rows["ours with crop, augmentation, mask"] = lambda: self._rate(self._samples(0))
+        rows["ours with crop, augmentation, mask"] = lambda: self._rate(self._loader(self.samples, 0))
         rows["mask alone"] = self._masks
         return rows
 
-    def _ours(self, workers: int) -> Iterable:
-        sampler = self.samples.loader(
-            steps=range(self.count // BATCH), batch_size=BATCH, rank=0, world_size=1, num_workers=0
-        ).batch_sampler
-        return DataLoader(_Decoded(self.samples), batch_sampler=sampler, collate_fn=_as_it_is, num_workers=workers)
-
-    def _samples(self, workers: int) -> Iterable:
-        return self.samples.loader(
+    def _loader(self, samples: TrainingSamples, workers: int) -> Iterable:
+        return samples.loader(
             steps=range(self.count // BATCH), batch_size=BATCH, rank=0, world_size=1, num_workers=workers
         )
 
