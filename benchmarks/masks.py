@@ -9,6 +9,10 @@ the share of the time that they take, and boxes and files have none. `in bins` i
 edge map's limit is scikit-image's own Canny on a grey image that lies in memory; `of limit` is then our rate over its
 rate, and `record` is all that the edge stage does with one stored image: decode, find edges, encode. What OpenCV's bare
 decoding and Pillow's bare encoding take of that stands below, in the same unit. Rows that are compared take turns.
+
+Where glibc hands the heap back between two images, every page that is asked for anew costs time, most of all in that
+Canny. So the limits of edges are measured where it does not, and records both there and `as it comes`. Exit code 1 when
+a record does not reach 0.95 of its limit.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -45,6 +50,7 @@ from pipeline.precompute import EdgeMembers
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = 256
+SHARE_OF_CANNY = 0.95
 KINDS = ("strokes", "free_form", "rectangle", "centre", "irregular", "thin", "medium", "thick")
 _DRAWING = ("line", "polylines", "fillPoly")
 
@@ -63,16 +69,18 @@ def main() -> None:
     for row in _rows(arguments):
         rows.append(row)
         cells = (f"{row[key]:,.4g}" if key in row else "" for key in ("per_second", "limit_per_second", "of_limit"))
-        print(row["what"].ljust(32) + "".join(cell.rjust(16) for cell in cells), flush=True)
+        print(row["what"].ljust(36) + "".join(cell.rjust(16) for cell in cells), flush=True)
     name = "".join(filter(str.isalnum, f"{machine['date']}{machine['device']}")).lower()
     out = arguments.out or RESULTS / f"masks-{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
-    print(out)
+    slow = [row["what"] for row in rows if " record " in row["what"] and row["of_limit"] < SHARE_OF_CANNY]
+    print(out, *(f"{what} is slower than {SHARE_OF_CANNY:.0%} of Canny" for what in slow), sep="\n")
+    sys.exit(1 if slow else 0)
 
 
 def _rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    print("what".ljust(32) + "".join(word.rjust(16) for word in ("per second", "limit", "of limit")))
+    print("what".ljust(36) + "".join(word.rjust(16) for word in ("per second", "limit", "of limit")))
     for kind in KINDS:
         yield from _mask_rows(kind, open_masks(MaskConfig(kind=kind)), arguments)
     if arguments.files:
@@ -171,16 +179,21 @@ def _edge_rows(repeats: int) -> Iterator[dict[str, Any]]:
         for picture in maps:
             picture.save(io.BytesIO(), "PNG", compress_type=zlib.Z_RLE)
 
-    for what, function in (
-        ("edges", ours),
-        ("edges, record of jpeg", lambda: records("jpeg")),
-        ("edges, record of png", lambda: records("png")),
-        ("bare decoding of jpeg", lambda: decode("jpeg")),
-        ("bare decoding of png", lambda: decode("png")),
-        ("bare encoding of an edge map", encode),
-    ):
+    rows = {
+        "edges": ours,
+        "edges, record of jpeg": lambda: records("jpeg"),
+        "edges, record of png": lambda: records("png"),
+        "bare decoding of jpeg": lambda: decode("jpeg"),
+        "bare decoding of png": lambda: decode("png"),
+        "bare encoding of an edge map": encode,
+    }
+    as_it_comes = {what: _seconds(repeats, function)[0] for what, function in rows.items() if " record " in what}
+    np.empty(31 * 2**20, np.uint8)  # freed at once: glibc keeps up to twice the largest block that came back, to 64 MiB
+    for what, function in rows.items():
         seconds, limit = _seconds(repeats, function, bare)
         yield _row(what, len(images), seconds, limit)
+        if what in as_it_comes:
+            yield _row(f"{what}, as it comes", len(images), as_it_comes[what], limit)
 
 
 def _seconds(repeats: int, *functions: Callable[[], Any]) -> list[float]:

@@ -2,13 +2,15 @@
 
 Canny, "A Computational Approach to Edge Detection", PAMI 1986. The steps, and the order in which they add up, are those
 of `skimage.feature.canny`; what is saved is the smoothing of a mask without holes, which is the same for every image,
-and gradients and connected pixels by slower means.
+gradients and connected pixels by slower means, and fresh memory for every step.
 """
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import cv2
 import numpy as np
@@ -20,6 +22,8 @@ from skimage.feature._canny_cy import _nonmaximum_suppression_bilinear
 
 _UNIT = np.arange(256) * (1 / 255)
 _GREY_WEIGHTS = np.array([0.2125, 0.7154, 0.0721])
+_GREY_ROWS = 32  # at a time, so that their three channels stay in the cache
+_KEPT_PIXELS = 2**20  # at 32 bytes each; what a larger image is worked out in is not kept for the next one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +47,18 @@ class EdgeConfig:
             raise ValueError(f"thresholds must be 0 <= low_threshold <= high_threshold, got {thresholds}")
 
 
-def grey(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+def grey(image: NDArray[np.uint8], out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """0.2125 R + 0.7154 G + 0.0721 B, rounded as `skimage.color.rgb2gray` does. image: uint8 (H, W, 3), RGB.
 
-    Returns (H, W) in [0, 1].
+    Returns (H, W) in [0, 1], in `out` if that is given.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
-    return cv2.LUT(image, _UNIT) @ _GREY_WEIGHTS
+    out = np.empty(image.shape[:2]) if out is None else out
+    for top in range(0, len(image), _GREY_ROWS):
+        rows = slice(top, top + _GREY_ROWS)
+        np.matmul(cv2.LUT(image[rows], _UNIT), _GREY_WEIGHTS, out=out[rows])
+    return out
 
 
 def canny_edges(
@@ -64,31 +72,66 @@ def canny_edges(
     """
     if valid is not None and (valid.dtype != np.bool_ or valid.shape != image.shape[:2]):
         raise ValueError(f"valid must be bool {image.shape[:2]}, got {valid.dtype} {valid.shape}")
-    smoothed, inner = _smooth(grey(image), config.sigma, valid)
-    down, right = _gradients(smoothed)
-    magnitude = np.square(down)
-    magnitude += np.square(right, out=smoothed)  # nobody needs that any more
+    room = _room(image.shape[:2])
+    inner = _smooth(image, config.sigma, valid, room)
+    _gradients(room)
+    magnitude = np.square(room.down, out=room.magnitude)
+    magnitude += np.square(room.right, out=room.smoothed)
     np.sqrt(magnitude, out=magnitude)
-    thin = _nonmaximum_suppression_bilinear(down, right, magnitude, inner, config.low_threshold)
+    thin = _nonmaximum_suppression_bilinear(room.down, room.right, magnitude, inner, config.low_threshold)
     weak = thin > 0
-    count, labels = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
+    count, labels = cv2.connectedComponents(weak.view(np.uint8), connectivity=8)
+    places = np.flatnonzero(weak)  # few, and of a bool array found at once
+    labels = labels.ravel()[places]
     has_strong = np.zeros(count, np.uint8)
-    has_strong[labels[weak & (thin >= config.high_threshold)]] = 1
-    return np.take(has_strong, labels)
+    has_strong[labels[thin.ravel()[places] >= config.high_threshold]] = 1
+    edges = weak.view(np.uint8)
+    edges.ravel()[places] = has_strong[labels]
+    return edges
 
 
-def _smooth(
-    picture: NDArray[np.float64], sigma: float, valid: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The mean of the visible pixels around each one, and the pixels that may be edges."""
+class _Room:
+    """The arrays in between, for images of one size; each is written whole before it is read.
+
+    The next image of that size finds them where they were. Handed back to the system and asked for anew, their pages
+    would cost as much as all the work on an image of 256 x 256.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        height, width = self.shape = shape
+        # Rows lie a cache line further apart: at a power of two all of a column would share a few places of the cache.
+        self.smoothed = np.empty((height, width + 8))[:, :width]
+        self.padded = np.empty((height + 2, width + 2))
+        self.difference = np.empty((height, width + 2))
+        self.down = np.empty(shape)
+        # In the place of what is no longer needed by then.
+        self.right = self.difference.reshape(-1)[: height * width].reshape(shape)
+        self.magnitude = self.padded.reshape(-1)[: height * width].reshape(shape)
+
+
+_kept = threading.local()
+
+
+def _room(shape: tuple[int, int]) -> _Room:
+    """This thread's."""
+    room = getattr(_kept, "room", None)
+    if room is None or room.shape != shape:
+        room = _Room(shape)
+        _kept.room = room if prod(shape) <= _KEPT_PIXELS else None
+    return room
+
+
+def _smooth(image: NDArray[np.uint8], sigma: float, valid: NDArray[np.bool_] | None, room: _Room) -> NDArray[np.bool_]:
+    """Leave in the room the mean of the visible pixels around each one; returns which pixels may be edges."""
+    smoothed = grey(image, out=room.smoothed)
     if valid is None:
-        weights, inner = _whole_image(picture.shape, sigma)
+        weights, inner = _whole_image(image.shape[:2], sigma)
     else:
         weights, inner = _weights(valid, sigma), ndimage.binary_erosion(valid, np.ones((3, 3), bool), border_value=0)
-        picture = np.where(valid, picture, 0.0)
-    smoothed = _gaussian(picture, sigma)
+        smoothed[~valid] = 0
+    _gaussian(smoothed, sigma)
     smoothed /= weights
-    return smoothed, inner
+    return inner
 
 
 @lru_cache(maxsize=8)
@@ -103,25 +146,24 @@ def _whole_image(shape: tuple[int, int], sigma: float) -> tuple[NDArray[np.float
 
 def _weights(valid: NDArray[np.bool_], sigma: float) -> NDArray[np.float64]:
     """How much of the Gaussian around each pixel is visible; never 0."""
-    return _gaussian(valid.astype(np.float64), sigma) + np.finfo(np.float64).eps
+    weights = np.empty((valid.shape[0], valid.shape[1] + 8))[:, : valid.shape[1]]
+    weights[:] = valid
+    return _gaussian(weights, sigma) + np.finfo(np.float64).eps
 
 
 def _gaussian(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    height, width = values.shape
-    # Rows lie a cache line further apart: at a power of two all of a column would share a few places of the cache.
-    smoothed = np.empty((height, width + 8))[:, :width]
-    smoothed[:] = values
-    return ndimage.gaussian_filter(smoothed, sigma, mode="constant", output=smoothed)
+    """Smooth an array in place; beyond its border all is 0."""
+    return ndimage.gaussian_filter(values, sigma, mode="constant", output=values)
 
 
-def _gradients(smoothed: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sobel's derivatives downward and to the right; values at the border repeat outward.
+def _gradients(room: _Room) -> None:
+    """Leave in the room Sobel's derivatives downward and to the right; values at the border repeat outward.
 
     Differences first and sums second, and of these the outer two first, as scipy has it: another order would round
     differently and move edges. OpenCV's own filter has that order to the right, since it goes along rows first.
     """
-    padded = cv2.copyMakeBorder(smoothed, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    difference = padded[2:] - padded[:-2]
-    outer = difference[:, :-2] + difference[:, 2:]
-    down = cv2.scaleAdd(difference[:, 1:-1], 2, outer, dst=outer)
-    return down, cv2.Sobel(smoothed, cv2.CV_64F, 1, 0, borderType=cv2.BORDER_REPLICATE)
+    padded = cv2.copyMakeBorder(room.smoothed, 1, 1, 1, 1, cv2.BORDER_REPLICATE, dst=room.padded)
+    difference = np.subtract(padded[2:], padded[:-2], out=room.difference)
+    outer = np.add(difference[:, :-2], difference[:, 2:], out=room.down)
+    cv2.scaleAdd(difference[:, 1:-1], 2, outer, dst=outer)
+    cv2.Sobel(room.smoothed, cv2.CV_64F, 1, 0, dst=room.right, borderType=cv2.BORDER_REPLICATE)

@@ -231,15 +231,14 @@ class Store:
         import fsspec  # here, since most runs do without
 
         quiet = min(60.0, self.config.timeout_seconds)  # seconds without a byte
-        if self._is_http:
+        if self._scheme == "s3":
+            options: dict[str, Any] = {"config_kwargs": {"connect_timeout": quiet, "read_timeout": quiet}}
+        else:
             import aiohttp
 
+            # Given as a number, it would be the time for a whole shard.
             timeout = aiohttp.ClientTimeout(total=self.config.timeout_seconds, sock_connect=quiet, sock_read=quiet)
-            options: dict[str, Any] = {"client_kwargs": {"timeout": timeout}}
-        elif self._scheme == "s3":
-            options = {"config_kwargs": {"connect_timeout": quiet, "read_timeout": quiet}}
-        else:
-            options = {"requests_timeout": quiet}
+            options = {"client_kwargs": {"timeout": timeout}} if self._is_http else {"requests_timeout": timeout}
         try:
             return fsspec.filesystem(self._scheme, use_listings_cache=False, skip_instance_cache=True, **options)
         except ImportError as error:

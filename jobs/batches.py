@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from datasets.edges import EdgeConfig, canny_edges
+from jobs.slots import Slots, received, worker_slots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ class ByteBatch:
             **maps,
         )
 
-    def _each(self, function: Callable[[Tensor], Tensor]) -> ByteBatch:
+    def _each(self, function: Callable[[Any], Any]) -> ByteBatch:
         return replace(
             self,
             image=function(self.image),
@@ -131,6 +133,20 @@ class ByteBatch:
             maps={name: function(tensor) for name, tensor in self.maps.items()},
             seed=None if self.seed is None else function(self.seed),
         )
+
+
+class Handed:
+    """A batch on its way from a loader's worker, by the slots that it lies in; it arrives as a ByteBatch."""
+
+    def __init__(self, batch: ByteBatch, slots: Slots) -> None:
+        self._sent = batch._each(slots.handed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (self._sent,)
+
+
+def _arrived(sent: ByteBatch) -> ByteBatch:
+    return sent._each(received)
 
 
 def collate(samples: Sequence[Sample], images: Tensor | None = None) -> ByteBatch:
@@ -168,6 +184,9 @@ def byte_block(count: int, shape: Sequence[int]) -> Tensor:
     block = torch.empty(0, dtype=torch.uint8)
     if get_worker_info() is None:
         return block.resize_(count, *shape)
+    slots = worker_slots()
+    if slots and (slot := slots.take(count * prod(shape))) is not None:
+        return slot.view(count, *shape)
     storage = block._typed_storage()._new_shared(count * prod(shape), device="cpu")  # as in torch's default_collate
     return block.new(storage).resize_(count, *shape)
 

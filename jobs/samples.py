@@ -17,9 +17,10 @@ from datasets.columns import Column, check_alignment
 from datasets.decode import decode_image, decode_map
 from datasets.plan import Plan, derive_seed, positions
 from datasets.stores import StoreConfig, StoreError
-from jobs.batches import ByteBatch, Sample, byte_block, collate
+from jobs.batches import ByteBatch, Handed, Sample, byte_block, collate
 from jobs.mask_files import open_masks
 from jobs.settings import SampleConfig
+from jobs.slots import Slots, slots_for, worker_slots
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +107,10 @@ class TrainingSamples(Dataset):
     ) -> DataLoader:
         """This rank's batches, as bytes, for a range of global steps, in order; the number of loader workers changes
         nothing. prefetch_batches: how many batches each of them is ahead."""
-        return DataLoader(
-            self,
+        return _Loader(
+            _Lending(self),
             batch_sampler=_Steps(steps, batch_size, rank, world_size, self),
-            collate_fn=_as_it_is,
+            collate_fn=_hand_over,
             num_workers=num_workers,
             prefetch_factor=prefetch_batches if num_workers else None,
             pin_memory=pin_memory,
@@ -154,9 +155,31 @@ def _check_cache(columns: Mapping[str, Column], store: StoreConfig, at_once: int
         )
 
 
-def _as_it_is(batch: ByteBatch) -> ByteBatch:
+class _Lending(Dataset):
+    """Samples in batches, in the slots of the workers that read them."""
+
+    def __init__(self, samples: TrainingSamples) -> None:
+        self.samples = samples
+        self.slots: Slots | None = None
+
+    def __getitems__(self, positions: Sequence[int]) -> ByteBatch:
+        return self.samples.__getitems__(positions)
+
+
+class _Loader(DataLoader):
+    """A loader of which every set of workers has slots of its own, as long as it lives."""
+
+    def __iter__(self) -> Iterator[ByteBatch]:
+        slots = self.dataset.slots = slots_for(self.num_workers)
+        batches = super().__iter__()
+        batches.slots = slots
+        return batches
+
+
+def _hand_over(batch: ByteBatch) -> ByteBatch | Handed:
     """The collate function of a data set that gives whole batches; picklable."""
-    return batch
+    slots = worker_slots()
+    return Handed(batch, slots) if slots else batch
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from datasets.columns import Column, read_shard
 from datasets.decode import decode_image
 from datasets.durable import remove_partial_files, write_durably
-from datasets.manifest import RECORDS_NAME, Manifest, ManifestError, Rejected, Shard, read_manifest
+from datasets.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, ManifestError, Rejected, Shard, read_manifest
 from datasets.parts import Filling, digest_of
 from datasets.shards import Sample, shard_number
 from datasets.stores import StoreConfig, put
@@ -125,13 +125,17 @@ def _basis(plan: Mapping[str, Mapping[int, Filling]], manifests: Mapping[str, Ma
 
 
 def _is_made(column: str, basis: str, store: StoreConfig) -> bool:
-    """Whether a column was noted to be made of this basis and is still, byte for byte, what was made."""
+    """Whether a column was noted to be made of this basis and is still, byte for byte, what was made, and no more."""
     try:
         note = json.loads(made_note(column).read_bytes())
         if note != {"basis": basis, "manifests": _digests(column)}:
             return False
         for split in note["manifests"]:
-            Column(column_folder(column, split), store=store).verify()
+            made = Column(column_folder(column, split), store=store)
+            made.verify()
+            ours = {MANIFEST_NAME, RECORDS_NAME, *(shard.name for shard in made.manifest.shards)}
+            if any(path.name not in ours for path in made.folder.iterdir()):
+                return False
     except (OSError, ValueError):  # no note, or no whole column: errors of manifests, shards and stores are ValueErrors
         return False
     return True

@@ -54,12 +54,15 @@ class SuiteMembers(Members):
 def run_edges(params: Params) -> None:
     """Write shards/edges/<column>/<split> for every column that `edges` names and every split of shards/image.
 
-    A column that would become the same stays as it is, and one that `edges` no longer names is removed.
+    A column that would become the same stays as it is; one that `edges` no longer names, and whatever else lies there,
+    is removed.
     """
-    for folder in Path("shards/edges").glob("*"):
-        if folder.is_dir() and folder.name not in params.edges:
-            shutil.rmtree(folder)
-            made_note(folder.name).unlink(missing_ok=True)
+    for path in Path("shards/edges").glob("*"):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        elif path.name not in params.edges:
+            shutil.rmtree(path)
+            made_note(path.name).unlink(missing_ok=True)
     with workers_at_hand(params.cluster.num_workers if len(params.edges) > 1 else 0):
         for column, config in params.edges.items():
             write_column(params, image_splits(), column, EdgeMembers(config), asdict(config), keep=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -67,6 +69,15 @@ def test_edges_of_drawings_and_noise_are_scikit_images_to_the_pixel():
                 config = EdgeConfig(sigma=sigma, low_threshold=low, high_threshold=high)
                 expected = canny(rgb2gray(picture), sigma=sigma, low_threshold=low, high_threshold=high)
                 assert np.array_equal(canny_edges(picture, config), expected)
+
+
+def test_edges_depend_on_no_other_image_in_no_thread():
+    pictures = [data.astronaut()[top : top + 200, top : top + 260] for top in range(0, 240, 10)]
+    expected = [canny(rgb2gray(picture), sigma=2) for picture in pictures]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(3):
+            edges = list(threads.map(lambda picture: canny_edges(picture, EdgeConfig()), pictures))
+            assert all(map(np.array_equal, edges, expected))
 
 
 def test_an_edge_just_as_strong_as_the_threshold_counts():

@@ -240,7 +240,21 @@ def test_recomputing_one_column_of_edges_touches_no_other(params):
     assert _outputs() == digests  # and the third is gone
 
 
-@pytest.mark.parametrize("what", ["a damaged shard", "a lost shard", "other images", "other code", "another column"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a damaged shard",
+        "a cut shard",
+        "a lost shard",
+        "a lost table",
+        "a foreign file",
+        "a foreign shard",
+        "a foreign folder",
+        "other images",
+        "other code",
+        "another column",
+    ],
+)
 def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, monkeypatch, what):
     ingest.run(params)
     precompute.run_edges(params)
@@ -250,8 +264,18 @@ def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, m
         content = bytearray(shard.read_bytes())
         content[600] ^= 1
         shard.write_bytes(content)
+    elif what == "a cut shard":
+        os.truncate(shard, shard.stat().st_size - 1)
     elif what == "a lost shard":
         shard.unlink()
+    elif what == "a lost table":
+        shard.with_name("records.parquet").unlink()
+    elif what == "a foreign file":
+        shard.with_name(".notes").write_text("left by somebody")
+    elif what == "a foreign shard":
+        shutil.copy(shard, shard.with_name("edge-000999.tar"))
+    elif what == "a foreign folder":
+        (shard.parent / "old").mkdir()
     elif what == "other images":
         params = dataclasses.replace(params, ingest=dataclasses.replace(params.ingest, size=20))
         ingest.run(params)
@@ -266,6 +290,22 @@ def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, m
     if what != "other images":
         assert _outputs() == digests
     Column(Path("shards/edges/edge/train")).verify()
+
+
+def test_what_is_no_column_does_not_stay_among_the_columns_of_edges(params, tmp_path):
+    ingest.run(params)
+    precompute.run_edges(params)
+    before, digests = _files("edge"), _outputs()
+    Path("shards/edges/notes.txt").write_text("left by somebody")
+    shutil.copytree("shards/edges/edge", "shards/edges/copy")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "kept").touch()
+    Path("shards/edges/link").symlink_to(tmp_path / "theirs")
+    assert len(_outputs()) > len(digests) + 3
+    precompute.run_edges(params)
+    assert _outputs() == digests
+    assert _files("edge") == before
+    assert (tmp_path / "theirs" / "kept").exists()
 
 
 def test_a_column_without_images_is_refused(params):
