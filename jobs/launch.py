@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -187,11 +188,18 @@ def _attempt(work: Callable[[dict], None], arguments: dict, config: ClusterConfi
     # Not in the main thread, where Ray would put its own signal handlers in place of the stage's.
     threading.Thread(target=fit, name="ray", daemon=True).start()
     try:
-        while not wait([fitting], timeout=0.2).done:
-            pass  # signals are handled in between
+        while not wait([fitting], timeout=0.2).done:  # signals are handled in between
+            _keep_handler()
         fitting.result()
     finally:
         shutil.rmtree(storage / name, ignore_errors=True)
+
+
+def _keep_handler() -> None:
+    """Put this process's own handler of SIGTERM back: Ray's library takes its place and, having called it, aborts the
+    process three seconds later, whatever is still being saved."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _fit(

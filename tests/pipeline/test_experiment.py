@@ -141,6 +141,20 @@ def test_through_ray_the_stage_killed_with_its_group_changes_nothing(shards, tmp
     assert weights(checkout) == weights(tmp_path / "quiet")
 
 
+@pytest.mark.slow
+def test_through_ray_sigterm_saves_and_stops_however_long_that_takes(checkout):
+    """Of the system's handlers Ray replaces this one, by one that aborts the process after three seconds."""
+    write_params(checkout, cluster={"train_workers": 1}, train={"checkpoint_steps": 1})
+    tiny = dataclasses.asdict(card("context_encoder").Config.tiny())
+    write_params(checkout, generators={"context_encoder": {**tiny, "steps": 4000}})
+    process = start(checkout)
+    wait_for(lambda: newest(checkout) > 20, seconds=120)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == RESUMABLE
+    assert "the same command goes on" in (checkout / "said").read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_stops_without_losing_a_step(shards, tmp_path, number):
     """Five times at random steps, with each signal."""
