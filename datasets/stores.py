@@ -1,4 +1,4 @@
-"""Shards in an object store: put there once, fetched into a local cache, compared with their digests before use.
+"""Objects in a store, and shards as objects: put there once, fetched into a cache, compared with their digests.
 
 A shard lies in the store under a name that holds its digest, so that neither an older shard nor another data set's of
 the same name can be taken for it, and two writers never overwrite each other. The store's address is no part of any
@@ -8,6 +8,7 @@ digest. The only file that imports fsspec.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import fcntl
 import hashlib
@@ -17,7 +18,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from datasets.manifest import Shard
 
 SCHEMES = ("s3", "gs", "http", "https")
 
+WRITABLE_SCHEMES = ("s3", "gs")
+
 _URL = re.compile(rf"({'|'.join(SCHEMES)})://([A-Za-z0-9][A-Za-z0-9_.-]*(:[0-9]+)?(/[A-Za-z0-9_.=+-]+)*)/?")
+_QUIET_SECONDS = 60.0  # without a byte, and for a request that moves none
 _POLL_SECONDS = 0.05
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  # of the cache; waiting changes nothing
 
@@ -34,7 +38,11 @@ log = logging.getLogger(__name__)
 
 
 class StoreError(ValueError):
-    """A store does not give, or does not take, the bytes that a manifest lists; names the object."""
+    """A store does not give, or does not take, the bytes that are expected; names the object."""
+
+
+class MissingObjectError(StoreError):
+    """The store answers, and has no object of this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +66,140 @@ class StoreConfig:
 
     def __post_init__(self) -> None:
         if self.url is not None:
-            _parse(self.url)
+            parse_address(self.url, "store.url")
         for name in ("cache_bytes", "attempts", "timeout_seconds"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+
+class Objects:
+    """Files under one address, by name, whatever is in them. A name may have folders: "step-00000120/state.json".
+
+    What fails is tried again after a wait, as the configuration says; in the end it raises StoreError with the address.
+    Raises StoreError for a scheme that is not allowed. Picklable; connections are made where they are first used.
+    """
+
+    def __init__(self, config: StoreConfig) -> None:
+        if config.url is None:
+            raise StoreError("a store needs an address; set store.url in params.yaml")
+        self.config = config
+        self._scheme, self._root = parse_address(config.url, "store.url")
+        self._system: tuple[int, Any] | None = None
+
+    def trying(self, attempts: int) -> Objects:
+        """The same over the same connection, with so many attempts at each request."""
+        other = copy.copy(self)
+        other.config, other._system = replace(self.config, attempts=attempts), self._system
+        return other
+
+    @property
+    def is_http(self) -> bool:
+        """Whether the store can only be read, and lists nothing."""
+        return self._scheme not in WRITABLE_SCHEMES
+
+    def url_of(self, name: str) -> str:
+        """The address of an object."""
+        return f"{self._scheme}://{self._root}/{name}"
+
+    def check_writable(self) -> None:
+        """Raise StoreError for an address that can only be read."""
+        if self.is_http:
+            raise StoreError(f"{self.config.url} can only be read; write to s3:// or gs://, or leave store.url null")
+
+    def put(self, path: Path, name: str) -> None:
+        """Write a file, over what is there, and compare the size of what arrived."""
+        self.check_writable()
+        expected, timeout = path.stat().st_size, self.config.timeout_seconds
+        try:
+            self._attempt(
+                name, "write", lambda: self._filesystem.put_file(str(path), self._path(name), timeout=timeout)
+            )
+        except MissingObjectError as error:  # what is missing is not what is written
+            raise StoreError(f"cannot write {self.url_of(name)}: {error.__cause__}") from error
+        if (size := self.size(name)) != expected:
+            raise StoreError(f"{self.url_of(name)} has {size} bytes after writing, expected {expected}")
+
+    def get(self, name: str, path: Path) -> None:
+        """Fetch an object into a file. Raises MissingObjectError if there is none."""
+        self._attempt(
+            name,
+            "read",
+            lambda: self._filesystem.get_file(self._path(name), str(path), timeout=self.config.timeout_seconds),
+        )
+
+    def size(self, name: str) -> int | None:
+        """Bytes of an object; None if there is none."""
+        self._filesystem.invalidate_cache()
+        try:
+            return self._attempt(name, "ask for", lambda: self._filesystem.size(self._path(name), timeout=self._quiet))
+        except MissingObjectError:
+            return None
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Bytes of every object in a folder, or of all, by name. Not over http, where there is no list."""
+        path = f"{self._root}/{folder}".rstrip("/")
+        listed = self._attempt(folder, "list", lambda: self._filesystem.find(path, detail=True, timeout=self._quiet))
+        return {name.removeprefix(f"{self._root}/"): entry["size"] for name, entry in listed.items()}
+
+    def remove(self, name: str) -> None:
+        """Remove an object; one that is not there is fine."""
+        self.check_writable()
+        with contextlib.suppress(MissingObjectError):
+            self._attempt(name, "remove", lambda: self._filesystem.rm_file(self._path(name), timeout=self._quiet))
+
+    def _path(self, name: str) -> str:
+        """An object as the store's client calls it."""
+        return self.url_of(name) if self.is_http else f"{self._root}/{name}"
+
+    @property
+    def _quiet(self) -> float:
+        return min(_QUIET_SECONDS, self.config.timeout_seconds)
+
+    def _attempt(self, name: str, what: str, work: Any) -> Any:
+        """Do something with the store, again after a wait while the connection fails."""
+        for attempt in range(1, self.config.attempts + 1):
+            try:
+                return work()
+            except FileNotFoundError as error:
+                raise MissingObjectError(f"{self.url_of(name)} is missing") from error
+            except Exception as error:  # every client has its own kinds
+                is_final = isinstance(error, PermissionError) or getattr(error, "errno", None) in _FINAL
+                if is_final or attempt == self.config.attempts:
+                    raise StoreError(
+                        f"cannot {what} {self.url_of(name)} after {attempt} attempts: {type(error).__name__}: {error}"
+                    ) from error
+                wait = self.config.wait_seconds * 2 ** (attempt - 1)
+                log.warning("cannot %s %s (%s); again in %g s", what, self.url_of(name), error, wait)
+                time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    @property
+    def _filesystem(self) -> Any:
+        """This process's connection."""
+        if self._system is None or self._system[0] != os.getpid():
+            self._system = (os.getpid(), self._connect())
+        return self._system[1]
+
+    def _connect(self) -> Any:
+        import fsspec  # here, since most runs do without
+
+        if self._scheme == "s3":
+            options: dict[str, Any] = {"config_kwargs": {"connect_timeout": self._quiet, "read_timeout": self._quiet}}
+        else:
+            import aiohttp
+
+            # Given as a number, it would be the time for a whole object.
+            timeout = aiohttp.ClientTimeout(
+                total=self.config.timeout_seconds, sock_connect=self._quiet, sock_read=self._quiet
+            )
+            options = {"client_kwargs": {"timeout": timeout}} if self.is_http else {"requests_timeout": timeout}
+        try:
+            return fsspec.filesystem(self._scheme, use_listings_cache=False, skip_instance_cache=True, **options)
+        except ImportError as error:
+            raise StoreError(f"{self.config.url} needs the extra `{self._scheme}` of this project") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_system": None}
 
 
 class Store:
@@ -71,16 +209,13 @@ class Store:
     """
 
     def __init__(self, config: StoreConfig) -> None:
-        if config.url is None:
-            raise StoreError("a store needs an address; set store.url in params.yaml")
         self.config = config
-        self._scheme, self._root = _parse(config.url)
+        self._objects = Objects(config)
         self._cache = Cache(Path(config.cache).expanduser(), config.cache_bytes, config.timeout_seconds)
-        self._system: tuple[int, Any] | None = None
 
     def url_of(self, shard: Shard) -> str:
         """The address of a shard: its name and digest below the store's own."""
-        return f"{self._scheme}://{self._root}/{Path(shard.name).stem}-{shard.sha256}.tar"
+        return self._objects.url_of(_name(shard))
 
     def put(self, path: Path, shard: Shard) -> None:
         """Bring a finished shard into the store, unless it is there, and compare its size; then remove the file.
@@ -88,10 +223,10 @@ class Store:
         Raises StoreError for a store that cannot be written to, and when what arrived has another size.
         """
         self.check_writable()
+        if (size := path.stat().st_size) != shard.bytes:
+            raise StoreError(f"{path} has {size} bytes, its manifest says {shard.bytes} bytes; run its stage again")
         if not self.has(shard):
-            self._attempt(shard, "write", lambda: self._filesystem.put_file(str(path), self._path(shard)))
-            if (size := self._size(shard)) != shard.bytes:
-                raise StoreError(f"{self.url_of(shard)} has {size} bytes after writing, expected {shard.bytes}")
+            self._objects.put(path, _name(shard))
         path.unlink()
 
     def remove(self, shard: Shard) -> None:
@@ -101,31 +236,30 @@ class Store:
         """
         self.check_writable()
         self.forget(shard)
-        self._attempt(shard, "remove", lambda: self._remove(shard))
-        if self._size(shard) is not None:
+        self._objects.remove(_name(shard))
+        if self._objects.size(_name(shard)) is not None:
             raise StoreError(f"{self.url_of(shard)} is still there after it was removed; remove it by other means")
 
     def check_writable(self) -> None:
         """Raise StoreError for an address that can only be read."""
-        if self._is_http:
-            raise StoreError(f"{self.config.url} can only be read; write to s3:// or gs://, or leave store.url null")
+        self._objects.check_writable()
 
     def has(self, shard: Shard) -> bool:
         """Whether the store holds a shard of this digest and size."""
-        return self._size(shard) == shard.bytes
+        return self._objects.size(_name(shard)) == shard.bytes
 
     def check_sizes(self, shards: Sequence[Shard]) -> None:
         """Raise StoreError naming the first shard that the store lacks or has in another size; reads no content.
 
         Over http, where there is no list, nothing is asked: a shard is compared when it is fetched.
         """
-        if not shards or self._is_http:
+        if not shards or self._objects.is_http:
             return
-        listed = self._attempt(shards[0], "list", lambda: self._filesystem.find(self._root, detail=True))
+        sizes = self._objects.sizes()
         for shard in shards:
-            entry = listed.get(self._path(shard))
-            if entry is None or entry["size"] != shard.bytes:
-                found = "is missing" if entry is None else f"has {entry['size']} bytes"
+            size = sizes.get(_name(shard))
+            if size != shard.bytes:
+                found = "is missing" if size is None else f"has {size} bytes"
                 raise StoreError(f"{self.url_of(shard)} {found}, its manifest says {shard.bytes} bytes")
 
     def open(self, shard: Shard) -> int:
@@ -157,14 +291,6 @@ class Store:
         """Drop the cached copy of a shard that was found to have changed."""
         self._cache.forget(shard)
 
-    def _path(self, shard: Shard) -> str:
-        """A shard as the store's client calls it."""
-        return self.url_of(shard) if self._is_http else self.url_of(shard).removeprefix(f"{self._scheme}://")
-
-    @property
-    def _is_http(self) -> bool:
-        return self._scheme in ("http", "https")
-
     def _fetch(self, shard: Shard, place: Path) -> None:
         """Write a shard's bytes to `place`; raises StoreError unless they have its digest."""
         if wrong := self._fetch_any(shard, place):
@@ -173,7 +299,7 @@ class Store:
     def _fetch_any(self, shard: Shard, place: Path) -> str:
         """Write what the store has to `place`, once more if its digest differs; returns what is wrong then, or ""."""
         for tries_left in (1, 0):
-            self._attempt(shard, "read", lambda: self._get(shard, place))
+            self._objects.get(_name(shard), place)
             size = place.stat().st_size
             with place.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -185,67 +311,9 @@ class Store:
                 log.warning("%s; fetching it once more", wrong)
         return wrong
 
-    def _remove(self, shard: Shard) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._filesystem.rm_file(self._path(shard))
 
-    def _get(self, shard: Shard, place: Path) -> None:
-        self._filesystem.get_file(self._path(shard), str(place), timeout=self.config.timeout_seconds)
-
-    def _size(self, shard: Shard) -> int | None:
-        """Size of the shard in the store; None if it is not there."""
-        self._filesystem.invalidate_cache()
-        try:
-            return self._attempt(shard, "ask for", lambda: self._filesystem.size(self._path(shard)))
-        except StoreError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return None
-            raise
-
-    def _attempt(self, shard: Shard, what: str, work: Any) -> Any:
-        """Do something with the store, again after a wait while the connection fails."""
-        for attempt in range(1, self.config.attempts + 1):
-            try:
-                return work()
-            except FileNotFoundError as error:
-                raise StoreError(f"{self.url_of(shard)} is missing") from error
-            except Exception as error:  # every client has its own kinds
-                is_final = isinstance(error, PermissionError) or getattr(error, "errno", None) in _FINAL
-                if is_final or attempt == self.config.attempts:
-                    raise StoreError(
-                        f"cannot {what} {self.url_of(shard)} after {attempt} attempts: {type(error).__name__}: {error}"
-                    ) from error
-                wait = self.config.wait_seconds * 2 ** (attempt - 1)
-                log.warning("cannot %s %s (%s); again in %g s", what, self.url_of(shard), error, wait)
-                time.sleep(wait)
-        raise AssertionError("unreachable")
-
-    @property
-    def _filesystem(self) -> Any:
-        """This process's connection."""
-        if self._system is None or self._system[0] != os.getpid():
-            self._system = (os.getpid(), self._connect())
-        return self._system[1]
-
-    def _connect(self) -> Any:
-        import fsspec  # here, since most runs do without
-
-        quiet = min(60.0, self.config.timeout_seconds)  # seconds without a byte
-        if self._scheme == "s3":
-            options: dict[str, Any] = {"config_kwargs": {"connect_timeout": quiet, "read_timeout": quiet}}
-        else:
-            import aiohttp
-
-            # Given as a number, it would be the time for a whole shard.
-            timeout = aiohttp.ClientTimeout(total=self.config.timeout_seconds, sock_connect=quiet, sock_read=quiet)
-            options = {"client_kwargs": {"timeout": timeout}} if self._is_http else {"requests_timeout": timeout}
-        try:
-            return fsspec.filesystem(self._scheme, use_listings_cache=False, skip_instance_cache=True, **options)
-        except ImportError as error:
-            raise StoreError(f"{self.config.url} needs the extra `{self._scheme}` of this project") from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_system": None}
+def _name(shard: Shard) -> str:
+    return f"{Path(shard.name).stem}-{shard.sha256}.tar"
 
 
 def put(config: StoreConfig, folder: Path, shard: Shard) -> None:
@@ -371,12 +439,17 @@ class CacheFullError(StoreError):
     """What is in use leaves no room for another shard."""
 
 
-def _parse(url: str) -> tuple[str, str]:
-    """Scheme and path of a store's address. Raises StoreError for any other."""
+def parse_address(url: str, key: str, schemes: Sequence[str] = SCHEMES) -> tuple[str, str]:
+    """Scheme and path of a store's address, which stands under `key` in params.yaml.
+
+    Raises StoreError for any other than those schemes, and for what no bucket or prefix is made of.
+    """
     match = _URL.fullmatch(url)
-    if not match or ".." in url:
+    if not match or ".." in url or match[1] not in schemes:
+        only_read = "; that can only be read" if match and match[1] in SCHEMES else ""
         raise StoreError(
-            f"store.url must be {'://..., '.join(SCHEMES)}://..., made of letters, digits and . _ - = + /, got {url!r}"
+            f"{key} must be {'://..., '.join(schemes)}://..., made of letters, digits and . _ - = + /, got {url!r}"
+            f"{only_read}"
         )
     return match[1], match[2]
 

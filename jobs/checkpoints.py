@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +64,16 @@ def take_snapshot(
     )
 
 
-def write_checkpoint(folder: Path, snapshot: Snapshot, *, keep: int = 2) -> Path:
-    """Commit a snapshot and return its folder; older ones beyond the newest `keep` are removed.
+def write_checkpoint(
+    folder: Path, snapshot: Snapshot, *, keep: int = 2, is_held: Callable[[Path], bool] = lambda checkpoint: False
+) -> Path:
+    """Commit a snapshot and return its folder; older ones beyond the newest `keep` are removed, unless they are held.
 
     Raises OSError when it cannot be written; then nothing else has changed.
     """
     final = folder / f"step-{snapshot.step:08d}"
     if final.is_dir():
-        if _is_whole(final):
+        if is_whole(final):
             return final
         shutil.rmtree(final)  # a damaged one, which an earlier start passed over
     partial = folder / f".{final.name}.partial"
@@ -94,26 +96,36 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, *, keep: int = 2) -> Path
     write_durably(partial / STATE, json.dumps(state, indent=2, sort_keys=True).encode())
     partial.rename(final)
     sync_folder(folder)
-    for old in _found(folder)[keep:]:
-        shutil.rmtree(old)
+    for old in committed(folder)[keep:]:
+        if not is_held(old):
+            shutil.rmtree(old)
     return final
 
 
 class CheckpointWriter:
     """Writes checkpoints of one folder in the background, one at a time.
 
+    on_commit is called there with each. is_held: whether one may not be removed yet, though it is old.
     Whatever goes wrong while one is written is raised by the next call, as it was.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        on_commit: Callable[[Path], None] = lambda checkpoint: None,
+        is_held: Callable[[Path], bool] = lambda checkpoint: False,
+    ) -> None:
         self._folder = folder
+        self._on_commit = on_commit
+        self._is_held = is_held
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._written: Future | None = None
 
     def write(self, snapshot: Snapshot) -> None:
         """Begin to write a snapshot, once the one before it is committed."""
         self.wait()
-        self._written = self._thread.submit(write_checkpoint, self._folder, snapshot)
+        self._written = self._thread.submit(self._write, snapshot)
 
     def wait(self) -> None:
         """Return when the last snapshot is committed."""
@@ -133,10 +145,18 @@ class CheckpointWriter:
         finally:
             self._thread.shutdown()
 
+    def _write(self, snapshot: Snapshot) -> None:
+        self._on_commit(write_checkpoint(self._folder, snapshot, is_held=self._is_held))
+
+
+def committed(folder: Path) -> list[Path]:
+    """Committed checkpoints, newest first: by step, since clocks may run backwards."""
+    return sorted(folder.glob("step-*"), reverse=True)
+
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:
     """The newest set whose digests hold; a damaged one is named in a warning and passed over. None if there is none."""
-    return next((checkpoint for checkpoint in _found(folder) if _is_whole(checkpoint)), None)
+    return next((checkpoint for checkpoint in committed(folder) if is_whole(checkpoint)), None)
 
 
 def load_checkpoint(
@@ -157,20 +177,31 @@ def read_progress(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / STATE).read_text())["progress"]
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a committed checkpoint's digests hold; if not, a warning says so."""
     try:
-        state = json.loads((checkpoint / STATE).read_text())
-        if state["step"] != int(checkpoint.name.removeprefix("step-")):
-            raise CheckpointError(f"{checkpoint / STATE} is of step {state['step']}")
-        if set(state["digests"]) != {NETWORKS, OPTIMIZERS}:
-            raise CheckpointError(f"{checkpoint / STATE} lists other files")
-        for name, digest in state["digests"].items():
-            if (found := file_digest(checkpoint / name)) != digest:
-                raise CheckpointError(f"{checkpoint / name} has digest {found}, expected {digest}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        verify_checkpoint(checkpoint, checkpoint.name)
+    except CheckpointError as error:
         log.warning("checkpoint %s is damaged (%s); taking the one before it", checkpoint, error)
         return False
     return True
+
+
+def verify_checkpoint(folder: Path, name: str) -> None:
+    """Raise CheckpointError unless a folder holds, whole, the set that is to be called `name`."""
+    try:
+        state = json.loads((folder / STATE).read_text())
+        if state["step"] != int(name.removeprefix("step-")):
+            raise CheckpointError(f"{folder / STATE} is of step {state['step']}")
+        if set(state["digests"]) != {NETWORKS, OPTIMIZERS}:
+            raise CheckpointError(f"{folder / STATE} lists other files")
+        for file, digest in state["digests"].items():
+            if (found := file_digest(folder / file)) != digest:
+                raise CheckpointError(f"{folder / file} has digest {found}, expected {digest}")
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{type(error).__name__}: {error}") from error
 
 
 def save_weights(path: Path, networks: Mapping[str, nn.Module]) -> str:
@@ -217,11 +248,6 @@ def _named_tensors(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 def _copy(tensor: Tensor) -> Tensor:
     """A copy in the CPU's memory, laid out as it is stored."""
     return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
-
-
-def _found(folder: Path) -> list[Path]:
-    """Committed checkpoints, newest first: by step, since clocks may run backwards."""
-    return sorted(folder.glob("step-*"), reverse=True)
 
 
 def _optimizer_state(optimizers: Mapping[str, Optimizer]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+from datasets.stores import WRITABLE_SCHEMES, parse_address
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,6 +60,8 @@ class ClusterConfig:
     max_failures: restarts of a training after a failure, before it stops with the first cause.
     collective_seconds: how long training processes wait for one another before they name the one that does not answer.
     storage: folder of live checkpoints and logs, which every node sees; see `storage_folder`.
+    checkpoints: s3://bucket/prefix or gs://bucket/prefix that live checkpoints are copied to, in the background, and
+        fetched from where `storage` lacks them; null = nowhere. See `StoreConfig.url`.
     start_anew: train though another experiment of the same generator waits there unfinished.
     """
 
@@ -69,6 +74,7 @@ class ClusterConfig:
     max_failures: int = 3
     collective_seconds: float = 600.0
     storage: str = "runs"
+    checkpoints: str | None = None
     start_anew: bool = False
 
     def __post_init__(self) -> None:
@@ -77,6 +83,8 @@ class ClusterConfig:
         fewest, most = self.worker_range
         if not (0 <= fewest <= most and (fewest or not most)):
             raise ValueError(f"train_workers must be a number or [min, max], 1 <= min <= max, got {self.train_workers}")
+        if self.checkpoints is not None:
+            parse_address(self.checkpoints, "checkpoints", WRITABLE_SCHEMES)
 
     @property
     def worker_range(self) -> tuple[int, int]:
@@ -180,11 +188,18 @@ def _attempt(work: Callable[[dict], None], arguments: dict, config: ClusterConfi
     # Not in the main thread, where Ray would put its own signal handlers in place of the stage's.
     threading.Thread(target=fit, name="ray", daemon=True).start()
     try:
-        while not wait([fitting], timeout=0.2).done:
-            pass  # signals are handled in between
+        while not wait([fitting], timeout=0.2).done:  # signals are handled in between
+            _keep_handler()
         fitting.result()
     finally:
         shutil.rmtree(storage / name, ignore_errors=True)
+
+
+def _keep_handler() -> None:
+    """Put this process's own handler of SIGTERM back: Ray's library takes its place and, having called it, aborts the
+    process three seconds later, whatever is still being saved."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _fit(

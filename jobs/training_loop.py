@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +22,13 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
+from datasets.durable import file_digest
 from datasets.plan import derive_seed, sharing_problem
 from datasets.stores import StoreConfig
 from jobs.batches import Batch, ByteBatch
+from jobs.checkpoint_store import CheckpointCopier, CheckpointStore, is_same
 from jobs.checkpoints import (
+    STATE,
     CheckpointWriter,
     load_checkpoint,
     newest_whole_checkpoint,
@@ -55,6 +59,8 @@ class TrainJob:
 
     config: the paper's `Config`. folders: column -> absolute folder of shards. storage: absolute folder of live
     checkpoints, events and samples, shared by all workers. store: where shards lie that are not in `folders`.
+    checkpoints: where this training's checkpoints are copied to, and fetched from where they are missing; then rank 0
+    alone needs the storage, which whoever hands out the job has made.
     collective_seconds: how long a process waits for the others before it gives them up.
     """
 
@@ -69,6 +75,7 @@ class TrainJob:
     prefetch_batches: int = 2
     collective_seconds: float = 600.0
     store: StoreConfig = field(default_factory=StoreConfig)
+    checkpoints: StoreConfig | None = None
 
 
 def train(arguments: dict[str, Any]) -> None:
@@ -77,7 +84,7 @@ def train(arguments: dict[str, Any]) -> None:
     arguments: "job", a TrainJob; "is_preempted", a function to ask whether a node will be taken away, if there is one.
     Goes on from the newest whole checkpoint. At the end rank 0 leaves `weights.safetensors` in the job's storage.
     Raises TrainingError when losses or gradients stay not finite, or when the processes cannot share a batch equally;
-    PeerError when another process does not answer.
+    PeerError when another process does not answer; StoreError when checkpoints lie in a store alone and it does not.
     """
     job = arguments["job"]
     torch.set_num_threads(job.threads)
@@ -106,6 +113,7 @@ class _Training:
             network.to(self.device, memory_format=torch.channels_last if job.train.channels_last else None)
         self.step = TrainingStep(self.recipe, job.train, self.device)
         self.storage = Path(job.storage)
+        self.store = CheckpointStore(job.checkpoints) if job.checkpoints else None
         self.samples = TrainingSamples(
             {name: Path(job.folders[name]) for name in ("image", *self.recipe.columns)},
             job.train.samples,
@@ -129,7 +137,7 @@ class _Training:
                 if self.rank == 0:
                     stack.enter_context(self._sole_writer())
                     self.events = stack.enter_context(contextlib.closing(EventLog(self.storage / "events.jsonl")))
-                    self.writer = stack.enter_context(contextlib.closing(CheckpointWriter(self._checkpoints)))
+                    self.writer = stack.enter_context(contextlib.closing(self._checkpoint_writer(stack)))
                 self._run()
         except RuntimeError as error:
             if self.world_size > 1 and _is_of_a_collective(error):
@@ -137,9 +145,16 @@ class _Training:
                 raise PeerError(f"rank {self.rank} lost another process; {absent or error}") from error
             raise
 
+    def _checkpoint_writer(self, stack: contextlib.ExitStack) -> CheckpointWriter:
+        if self.store is None:
+            return CheckpointWriter(self._checkpoints)
+        copier = stack.enter_context(CheckpointCopier(self.store))
+        return CheckpointWriter(self._checkpoints, on_commit=copier.copy, is_held=copier.is_held)
+
     def _run(self) -> None:
         step = self._load()
         self._begin_segment(step)
+        shutil.rmtree(self._fetched, ignore_errors=True)  # all have loaded it
         batches = self._batches(range(step, self.recipe.steps))
         first = 0
         for phase in self.recipe.phases:
@@ -163,16 +178,42 @@ class _Training:
 
     def _load(self) -> int:
         """Take up the newest whole checkpoint, the same in all processes; returns its step, 0 if there is none."""
-        chosen = [newest_whole_checkpoint(self._checkpoints) if self.rank == 0 else None]
+        chosen = [self._newest() if self.rank == 0 else None]
         if self.world_size > 1:
             broadcast_object_list(chosen)
         if chosen[0] is None:
             return 0
-        step, progress = load_checkpoint(chosen[0], self._saved_networks, self.recipe.optimizers)
+        checkpoint = self._at_hand(*chosen[0])
+        step, progress = load_checkpoint(checkpoint, self._saved_networks, self.recipe.optimizers)
         self.step.load_state(progress["step"])
         self.segments = progress["segments"]
         log.info("%s continues after step %d of %d", self.job.generator, step, self.recipe.steps)
         return step
+
+    def _newest(self) -> tuple[str, str] | None:
+        """Name of the newest whole checkpoint, here or in the store, and the digest of its state."""
+        find = self.store.newest if self.store else newest_whole_checkpoint
+        newest = find(self._checkpoints)
+        return (newest.name, file_digest(newest / STATE)) if newest else None
+
+    def _at_hand(self, name: str, digest: str) -> Path:
+        """Where this process finds the checkpoint that rank 0 has chosen; fetched, if it does not see rank 0's."""
+        checkpoint = self._checkpoints / name
+        if self.store is None or self.world_size == 1:
+            return checkpoint
+        is_here = self.rank == 0 or is_same(checkpoint, digest)
+        if all(gather_object([is_here])):
+            return checkpoint
+        if self.rank == 0 and not self.store.holds(checkpoint):
+            self.store.put(checkpoint)
+        self.accelerator.wait_for_everyone()
+        return checkpoint if is_here else self.store.fetch_aside(name, digest, self._fetched)
+
+    @property
+    def _fetched(self) -> Path:
+        """Where processes that do not see rank 0's storage keep the checkpoint that they start from: not in a folder of
+        that name, in which rank 0 would write if it came to this machine."""
+        return self.storage.with_name(f".{self.storage.name}.fetched")
 
     def _begin_segment(self, step: int) -> None:
         """Note who computes the steps from here on; a restart on equal terms changes nothing in the checkpoint."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,6 +18,7 @@ from datasets.plan import Plan, sharing_problem
 from datasets.proof import PlanError, prove
 from datasets.shards import ShardError
 from datasets.stores import StoreError
+from jobs.checkpoint_store import CheckpointStore
 from jobs.footprint import CHECKPOINTS_AT_ONCE, Footprint
 from jobs.probe import ProbeError, probe, run_apart
 from pipeline.fitness import unfit
@@ -66,6 +67,7 @@ def run(params: Params, workers: int | None = None) -> DryRun:
         checks += [_proof(plan, size, workers) for size in sizes]
     checks.append(_precision(params))
     checks += _storage(params, taken)
+    checks += _checkpoint_store(params)
     steps = (_step(params, each, workers, columns) for each in taken)
     checks += track(steps, "dry run", len(taken), "generators")
     return DryRun(workers=workers, passed=all(check.outcome != "failed" for check in checks), checks=tuple(checks))
@@ -143,11 +145,26 @@ def _storage(params: Params, taken: list[Footprint]) -> Iterator[Check]:
         problem = f"nothing can be written to {there} ({error.strerror}); change cluster.storage or its permissions"
         yield _check("storage", problem, "")
         return
-    yield _check("storage", "", f"{folder} can be written; every node must see it under this path")
+    seen_by = "the machine of the command and that of rank 0" if params.cluster.checkpoints else "every node"
+    yield _check("storage", "", f"{folder} can be written; {seen_by} must see it under this path")
     largest = max(taken, key=lambda each: each.checkpoint_bytes)
-    needed, free = CHECKPOINTS_AT_ONCE * largest.checkpoint_bytes, shutil.disk_usage(there).free
-    what = f"{CHECKPOINTS_AT_ONCE} checkpoints of {largest.generator} take {as_bytes(needed)} of {as_bytes(free)} free"
+    number = CHECKPOINTS_AT_ONCE + (params.cluster.checkpoints is not None)  # one is being copied
+    needed, free = number * largest.checkpoint_bytes, shutil.disk_usage(there).free
+    what = f"{number} checkpoints of {largest.generator} take {as_bytes(needed)} of {as_bytes(free)} free"
     yield _check("checkpoints", f"{what}; make room or change cluster.storage" if needed > free else "", what)
+
+
+def _checkpoint_store(params: Params) -> Iterator[Check]:
+    """Whether checkpoints can be copied to a store, where they are."""
+    url = params.cluster.checkpoints
+    if url is None:
+        return
+    try:
+        CheckpointStore(replace(params.store, url=url)).check()
+    except StoreError as error:
+        yield _check("checkpoint store", str(error), "")
+        return
+    yield _check("checkpoint store", "", f"{url} can be written and cleared; every worker must reach it")
 
 
 def _step(params: Params, taken: Footprint, workers: int, columns: dict[str, Column]) -> Check:

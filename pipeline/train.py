@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -21,6 +22,8 @@ from ruamel.yaml import YAML
 from datasets.columns import Column
 from datasets.durable import file_digest
 from datasets.plan import sharing_problem
+from datasets.stores import StoreConfig, StoreError
+from jobs.checkpoint_store import CheckpointStore
 from jobs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
 from jobs.delivery import Courier, describe_run, hand_in, set_aside
 from jobs.events import Event, losses_by_step, not_repeatable, read_events
@@ -74,14 +77,18 @@ def run(params: Params, generator: str) -> None:
             raise ParamsError(problem)
     experiment = Experiment(generator, _parts(params, generator, columns), params.cluster.storage_folder)
     experiment.check(start_anew=params.cluster.start_anew)
-    storage = experiment.storage
+    storage, copies = experiment.storage, _copies(params, experiment)
     with (
         claimed(storage, lambda holder: _watching(storage, holder, generator, recipe.steps)) as waited,
         stoppable(storage),
     ):
         if waited and _is_done(generator, experiment):
+            _remove_copies(copies)
             discard(storage)
             return
+        if copies:
+            CheckpointStore(copies).check()
+            CheckpointStore(copies).fetch_records(storage)
         experiment.describe()
         job = TrainJob(
             generator=generator,
@@ -95,6 +102,7 @@ def run(params: Params, generator: str) -> None:
             prefetch_batches=params.cluster.prefetch_batches,
             collective_seconds=params.cluster.collective_seconds,
             store=params.store,
+            checkpoints=copies,
         )
         undelivered = undelivered_folder(params.cluster.storage_folder)
         _describe_run(params, columns, experiment)
@@ -117,9 +125,10 @@ def run(params: Params, generator: str) -> None:
                 final=(TrainingError,),
                 secondary=(PeerError,),
             )
-            _check_finished(generator, storage, parent)
+            _check_finished(generator, storage, parent, copies)
             receipt = _write_outputs(params, experiment, recipe, columns)
             _hand_in(receipt, columns, experiment)
+        _remove_copies(copies)
         if courier.delivered:
             discard(storage)  # a finished training leaves nothing to resume from
         else:
@@ -132,6 +141,32 @@ def run(params: Params, generator: str) -> None:
             )
 
 
+def _copies(params: Params, experiment: Experiment) -> StoreConfig | None:
+    """Where this training's checkpoints are copied to, if they are."""
+    if params.cluster.checkpoints is None:
+        return None
+    url = f"{params.cluster.checkpoints.rstrip('/')}/{experiment.generator}/{experiment.identity[:16]}"
+    return dataclasses.replace(params.store, url=url)
+
+
+def _newest_copy(copies: StoreConfig) -> str:
+    """How far the store is, for whoever goes on elsewhere."""
+    try:
+        (newest, *_) = CheckpointStore(copies).trying(1).names() or ["no checkpoint"]
+    except StoreError as error:
+        return str(error)
+    return f"{copies.url} has {newest}"
+
+
+def _remove_copies(copies: StoreConfig | None) -> None:
+    """Leave nothing of a finished training in the store, as far as that answers."""
+    if copies:
+        try:
+            CheckpointStore(copies).clear()
+        except StoreError as error:
+            log.warning("%s; the training is done: remove what is left of %s by other means", error, copies.url)
+
+
 def _is_done(generator: str, experiment: Experiment) -> bool:
     """Whether the process that was watched has left what this one would."""
     with contextlib.suppress(CheckpointError):
@@ -140,9 +175,12 @@ def _is_done(generator: str, experiment: Experiment) -> bool:
     return False
 
 
-def _check_finished(generator: str, storage: Path, parent: int) -> None:
+def _check_finished(generator: str, storage: Path, parent: int, copies: StoreConfig | None) -> None:
     if not (storage / WEIGHTS_NAME).is_file():
-        raise StoppedError(f"{generator} is stopped, with everything saved in {storage}; the same command goes on")
+        copied = f"; {_newest_copy(copies)}" if copies else ""
+        raise StoppedError(
+            f"{generator} is stopped, with everything saved in {storage}{copied}; the same command goes on"
+        )
     if os.getppid() != parent:  # whoever started this is gone, and would have no use for outputs
         raise StoppedError(f"{generator} is trained, but nobody waits for it; the same command takes it from {storage}")
 

@@ -25,6 +25,7 @@ INERT = {
     "pipeline/fitness.py": "refuses columns; what passes is trained with as it is",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/progress.py": "prints",
+    "jobs/checkpoint_store.py": "carries checkpoints to a store and back, the same bytes",
     "jobs/delivery.py": "carries what training wrote to the tracking server",
     "jobs/tracking.py": "writes to the tracking server",
     "jobs/stopping.py": "decides after which step a training rests; it ends with the same weights",

@@ -43,12 +43,14 @@ _GRACE_SECONDS = 1.0
 class Fault:
     """What happens in one rank just before a step, counted over the training from 1.
 
+    copied: it waits until the store has the checkpoint of this step, or a newer one; then
     signal: sent to itself, or to its process group. raises: an exception. nan: the network whose loss is spoiled in
     this step and `steps - 1` more.
     """
 
     step: int
     rank: int = 0
+    copied: int = 0
     signal: signal.Signals | None = None
     raises: Exception | None = None
     whole_group: bool = False
@@ -84,17 +86,24 @@ class Ended:
 
 
 def run_group(
-    job: TrainJob, world_size: int = 1, faults: Sequence[Fault] = (), seen: Path | None = None, patience: float = 120
+    job: TrainJob,
+    world_size: int = 1,
+    faults: Sequence[Fault] = (),
+    seen: Path | None = None,
+    patience: float = 120,
+    apart: bool = False,
 ) -> Ended:
     """Train in so many processes; when one has failed the others are soon killed, as Ray does it.
 
     seen: a folder to which each rank appends the keys and the digest of every batch that it trains on.
+    apart: each rank but the first has a storage of its own, as on a machine that does not see rank 0's.
     """
     began = time.monotonic()
+    jobs = [dataclasses.replace(job, storage=f"{job.storage}-{n}") if apart and n else job for n in range(world_size)]
     with tempfile.TemporaryDirectory() as meeting:
         ranks = [
-            FORKS.Process(target=_rank, args=(job, rank, world_size, Path(meeting), faults, seen))
-            for rank in range(world_size)
+            FORKS.Process(target=_rank, args=(each, rank, world_size, Path(meeting), faults, seen, dict(os.environ)))
+            for rank, each in enumerate(jobs)
         ]
         for process in ranks:
             process.start()
@@ -127,7 +136,16 @@ def batches_seen(folder: Path) -> list[tuple[int, int, list[str], str]]:
     return [tuple(row[1:]) for row in sorted(rows)]
 
 
-def _rank(job: TrainJob, rank: int, world_size: int, meeting: Path, faults: Sequence[Fault], seen: Path | None) -> None:
+def _rank(
+    job: TrainJob,
+    rank: int,
+    world_size: int,
+    meeting: Path,
+    faults: Sequence[Fault],
+    seen: Path | None,
+    environment: dict[str, str],
+) -> None:
+    os.environ |= environment  # the server of forks has that of its own start
     torch.set_num_threads(1)
     multiprocessing.set_start_method("fork", force=True)  # of loader workers, as on any Linux
     if world_size > 1:
@@ -157,6 +175,8 @@ def watch_steps(faults: Sequence[Fault], seen: Path | None = None) -> None:
     def step(self, phase, number, batch):  # of a generator with one phase, so that `number` counts the whole training
         for fault in faults:
             if fault.step == number + 1:
+                while fault.copied and max(self.store.names(), default="") < f"step-{fault.copied:08d}":
+                    time.sleep(0.02)
                 if fault.signal and fault.whole_group:
                     os.killpg(0, fault.signal)
                 elif fault.signal:

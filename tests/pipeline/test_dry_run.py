@@ -10,6 +10,7 @@ import pytest
 from datasets.decode import encode_png
 from datasets.manifest import read_manifest, write_manifest
 from datasets.shards import Sample
+from datasets.stores import StoreConfig
 from jobs.generators import card
 from jobs.launch import ClusterConfig
 from pipeline import dry_run
@@ -126,6 +127,18 @@ def test_a_storage_that_cannot_be_written_to(params, without_steps):
     assert "live checkpoints need a folder" in failed(with_storage(params, "s3://bucket/runs"))["storage"]
     assert failed(with_storage(params, "a/new/folder")) == {}
     assert not Path("a").exists()
+
+
+def test_checkpoints_are_copied_to_a_store_that_takes_them_or_the_check_fails(s3, params, without_steps, monkeypatch):
+    cluster = dataclasses.replace(params.cluster, checkpoints="s3://bucket/live")
+    params = dataclasses.replace(params, cluster=cluster, store=StoreConfig(attempts=1))
+    details = {check.what: check.detail for check in dry_run.run(params, 64).checks}
+    assert details["checkpoint store"] == "s3://bucket/live can be written and cleared; every worker must reach it"
+    assert "the machine of the command and that of rank 0 must see it" in details["storage"]
+    assert details["checkpoints"].startswith("4 checkpoints of")
+    assert not s3.find("bucket")
+    s3.rmdir("bucket")
+    assert "bucket does not exist" in failed(params)["checkpoint store"]
 
 
 def test_checkpoints_that_have_no_room(params, without_steps, monkeypatch):

@@ -59,12 +59,13 @@ def write_params(folder, **changes):
 
 
 def start(checkout, *faults):
-    process = FORKS.Process(target=_stage, args=(checkout, faults))
+    process = FORKS.Process(target=_stage, args=(checkout, faults, dict(os.environ)))
     process.start()
     return process
 
 
-def _stage(checkout, faults):
+def _stage(checkout, faults, environment):
+    os.environ |= environment  # the server of forks has that of its own start
     os.setsid()  # a group of its own, as a shell gives to a command
     _stage_here(checkout, faults)
 
@@ -140,6 +141,20 @@ def test_through_ray_the_stage_killed_with_its_group_changes_nothing(shards, tmp
     assert weights(checkout) == weights(tmp_path / "quiet")
 
 
+@pytest.mark.slow
+def test_through_ray_sigterm_saves_and_stops_however_long_that_takes(checkout):
+    """Of the system's handlers Ray replaces this one, by one that aborts the process after three seconds."""
+    write_params(checkout, cluster={"train_workers": 1}, train={"checkpoint_steps": 1})
+    tiny = dataclasses.asdict(card("context_encoder").Config.tiny())
+    write_params(checkout, generators={"context_encoder": {**tiny, "steps": 4000}})
+    process = start(checkout)
+    wait_for(lambda: newest(checkout) > 20, seconds=120)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == RESUMABLE
+    assert "the same command goes on" in (checkout / "said").read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_stops_without_losing_a_step(shards, tmp_path, number):
     """Five times at random steps, with each signal."""
@@ -162,6 +177,44 @@ def test_a_signal_saves_and_stops_without_losing_a_step(shards, tmp_path, number
         reached = newest(checkout)
     assert run(checkout)[0] == run(tmp_path / "quiet")[0] == 0
     assert weights(checkout) == weights(tmp_path / "quiet")
+
+
+def test_machines_without_a_lasting_disk_end_with_the_same_weights_curves_and_run(s3, checkout, quiet):
+    """The first is stopped, the second killed; all that is left of either is in the store."""
+    write_params(checkout, cluster={"checkpoints": "s3://bucket/live"})
+    code, said = run(checkout, Fault(12, signal=signal.SIGTERM))
+    assert code == RESUMABLE, said
+    stopped = newest(checkout)
+    assert f"s3://bucket/live/context_encoder/{storages(checkout)[0].name} has step-{stopped:08d}; the same" in said
+    shutil.rmtree(checkout / "runs")
+    assert run(checkout, Fault(33, copied=30, signal=signal.SIGKILL, whole_group=True))[0] == -signal.SIGKILL
+    shutil.rmtree(checkout / "runs")
+    code, said = run(checkout)
+    assert code == 0, said
+    assert weights(checkout) == quiet
+    (curve, *_) = (checkout / "curves").rglob("*.tsv")
+    assert [int(line.split("\t")[0]) for line in curve.read_text().splitlines()[1:]] == list(range(5, STEPS + 1, 5))
+    (tracked,) = mlflow.MlflowClient(f"sqlite:///{checkout / 'mlflow.db'}").search_runs(["1"])
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.metrics["restarts"] == 2
+    assert not s3.find("bucket/live")
+    assert not storages(checkout)
+
+
+def test_a_store_that_takes_no_checkpoints_is_a_clear_stop(s3, checkout, monkeypatch):
+    write_params(checkout, cluster={"checkpoints": "s3://nowhere/live"}, store={"attempts": 1})
+    code, said = run(checkout)
+    assert code == 1
+    assert "s3://nowhere/live/context_encoder/" in said
+    assert "bucket does not exist" in said
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    code, said = run(checkout)
+    assert code == 1
+    (line,) = said.splitlines()
+    assert line.startswith("train: live checkpoints cannot be copied to s3://nowhere/live/context_encoder/")
+    assert line.endswith("or set cluster.checkpoints to null")
+    assert newest(checkout) == 0
 
 
 def test_a_second_process_watches_and_takes_what_the_first_one_leaves(checkout, quiet):

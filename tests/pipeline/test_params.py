@@ -122,6 +122,10 @@ def test_dvc_reads_every_value_as_we_do():
             r"masks.files: root must be an abs",
         ),
         (lambda t: t.update(generators={}), r"generators is empty"),
+        (
+            lambda t: t["cluster"].update(checkpoints="https://host/live"),
+            r"cluster: checkpoints must be s3://\.\.\., gs://\.\.\., .*; that can only be read",
+        ),
     ],
 )
 def test_a_wrong_key_or_value_is_named_with_the_nearest(tmp_path, change, message):
