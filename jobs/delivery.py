@@ -23,7 +23,7 @@ from typing import Any
 
 from datasets.durable import durable_file, write_durably
 from jobs import tracking
-from jobs.events import Event, device_hours, read_events, segments, useful_step_ratio
+from jobs.events import Event, device_hours, read_events, read_log, segments, useful_step_ratio
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,8 @@ class Courier:
     be taken up by the next start of the same training; with another error, as FAILED. The server alone can hold up the
     thread, and leaving waits END_SECONDS for it at most, STOP_SECONDS after an error.
 
-    on_event is called in that thread with every event as it is found, delivered or not.
+    on_event is called in that thread with every event as it is found, delivered or not; on_warning with every warning
+    since this start.
     """
 
     def __init__(
@@ -124,16 +125,20 @@ class Courier:
         undelivered: Path,
         *,
         on_event: Callable[[Event], None] = lambda event: None,
+        on_warning: Callable[[str], None] = lambda text: None,
         resumable: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit),
     ) -> None:
         self.storage = storage
         self.undelivered = undelivered
         self.on_event = on_event
+        self.on_warning = on_warning
         self.resumable = resumable
         self.delivered = False
         self.problem = f"the tracking server took more than {END_SECONDS:.0f} s"
         self._parcel: _Parcel | None = None
         self._offset = 0
+        log = storage / _EVENTS
+        self._told = log.stat().st_size if log.is_file() else 0  # what was warned of before this start
         self._unsent: list[Event] = []
         self._status = "FINISHED"
         self._stop = threading.Event()
@@ -171,10 +176,13 @@ class Courier:
             self.problem = tracking.reason(error)
 
     def _read(self) -> None:
-        for event, offset in read_events(self.storage / _EVENTS, offset=self._offset):
+        for entry, offset in read_log(self.storage / _EVENTS, offset=self._offset):
             self._offset = offset
-            self._unsent.append(event)
-            self.on_event(event)
+            if isinstance(entry, Event):
+                self._unsent.append(entry)
+                self.on_event(entry)
+            elif offset > self._told:
+                self.on_warning(entry)
 
     def _send(self) -> None:
         if self._parcel is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -72,6 +73,7 @@ class EventLog:
         self._file = path.open("a", encoding="utf-8")
         self._load = _Load()
         self._not_repeatable: set[str] = set()
+        self._lock = threading.Lock()  # other threads may warn
         self._began = time.monotonic()
 
     def segment(self, *, from_step: int, world_size: int, nodes: Sequence[str], devices: Sequence[str]) -> None:
@@ -92,6 +94,10 @@ class EventLog:
             log.warning("on this device these operations do not repeat to the bit: %s", ", ".join(new))
             self._append({"not_repeatable": new})
 
+    def warning(self, text: str) -> None:
+        """Append what somebody should know and what ends nothing: a worker of a cluster has no terminal."""
+        self._append({"warning": text})
+
     def image(self, step: int, image: Tensor) -> None:
         """Save a picture, (3, H, W) in [-1, 1], as `samples/step-<step>.png` beside the log."""
         array = ((image.detach().cpu().numpy().transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
@@ -109,8 +115,31 @@ class EventLog:
         self._file.close()
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with self._lock:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+
+class WarningsOf(logging.Handler):
+    """While it is open, what these loggers warn of goes to an event log, too."""
+
+    def __init__(self, events: EventLog, loggers: Sequence[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._events = events
+        self._loggers = [logging.getLogger(name) for name in loggers]
+        for logger in self._loggers:
+            logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._events.warning(record.getMessage())
+        except OSError:
+            self.handleError(record)
+
+    def close(self) -> None:
+        for logger in self._loggers:
+            logger.removeHandler(self)
+        super().close()
 
 
 class _Load:
@@ -139,9 +168,16 @@ class _Load:
 
 def read_events(path: Path, *, offset: int = 0) -> Iterator[tuple[Event, int]]:
     """Events from a byte offset on, each with the offset behind it; a line still being written is left for later."""
+    return ((entry, behind) for entry, behind in read_log(path, offset=offset) if isinstance(entry, Event))
+
+
+def read_log(path: Path, *, offset: int = 0) -> Iterator[tuple[Event | str, int]]:
+    """Events, as `read_events` gives them, and between them the texts of warnings."""
     for line, behind in _lines(path, offset):
         if "step" in line:
             yield Event(**line), behind
+        elif "warning" in line:
+            yield line["warning"], behind
 
 
 def losses_by_step(path: Path) -> dict[int, dict[str, float]]:

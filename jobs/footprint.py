@@ -12,8 +12,11 @@ from torch.optim import Adadelta, Adam
 
 from jobs.recipe import Phase, Recipe, Update, build_recipe
 
-CHECKPOINTS_AT_ONCE = 3
-"""Two are kept, and a third is written before the oldest goes."""
+
+def checkpoints_at_once(*, are_copied: bool) -> int:
+    """How many lie on the disk at most: two are kept, a third is written before the oldest goes, and one more may still
+    be on its way to an object store."""
+    return 4 if are_copied else 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ from jobs.checkpoints import (
     take_snapshot,
 )
 from jobs.determinism import deterministic
-from jobs.events import EventLog
+from jobs.events import EventLog, WarningsOf
 from jobs.receipt import WEIGHTS_NAME
 from jobs.recipe import Phase, build_recipe, composite, inpaint
 from jobs.samples import TrainingSamples
@@ -137,6 +137,7 @@ class _Training:
                 if self.rank == 0:
                     stack.enter_context(self._sole_writer())
                     self.events = stack.enter_context(contextlib.closing(EventLog(self.storage / "events.jsonl")))
+                    stack.enter_context(contextlib.closing(WarningsOf(self.events, ("datasets", "jobs", "masks"))))
                     self.writer = stack.enter_context(contextlib.closing(self._checkpoint_writer(stack)))
                 self._run()
         except RuntimeError as error:

@@ -19,7 +19,7 @@ from datasets.proof import PlanError, prove
 from datasets.shards import ShardError
 from datasets.stores import StoreError
 from jobs.checkpoint_store import CheckpointStore
-from jobs.footprint import CHECKPOINTS_AT_ONCE, Footprint
+from jobs.footprint import Footprint, checkpoints_at_once
 from jobs.probe import ProbeError, probe, run_apart
 from pipeline.fitness import unfit
 from pipeline.layout import column_folder, stage_of
@@ -148,7 +148,7 @@ def _storage(params: Params, taken: list[Footprint]) -> Iterator[Check]:
     seen_by = "the machine of the command and that of rank 0" if params.cluster.checkpoints else "every node"
     yield _check("storage", "", f"{folder} can be written; {seen_by} must see it under this path")
     largest = max(taken, key=lambda each: each.checkpoint_bytes)
-    number = CHECKPOINTS_AT_ONCE + (params.cluster.checkpoints is not None)  # one is being copied
+    number = checkpoints_at_once(are_copied=params.cluster.checkpoints is not None)
     needed, free = number * largest.checkpoint_bytes, shutil.disk_usage(there).free
     what = f"{number} checkpoints of {largest.generator} take {as_bytes(needed)} of {as_bytes(free)} free"
     yield _check("checkpoints", f"{what}; make room or change cluster.storage" if needed > free else "", what)

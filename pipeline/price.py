@@ -12,7 +12,7 @@ from pathlib import Path
 
 from datasets.manifest import read_manifest
 from datasets.plan import sharing_problem
-from jobs.footprint import CHECKPOINTS_AT_ONCE, Footprint, PhaseFootprint
+from jobs.footprint import Footprint, PhaseFootprint, checkpoints_at_once
 from jobs.probe import PhaseProbe, Probe, ProbeError, ProbeJob, probe, run_apart
 from pipeline import plan
 from pipeline.params import Params, ParamsError
@@ -303,8 +303,9 @@ def _disks(params: Params, taken: Sequence[Footprint]) -> list[DiskPrice]:
     storage, checkout = params.cluster.storage_folder, Path.cwd()
     while not storage.exists():
         storage = storage.parent
+    number = checkpoints_at_once(are_copied=params.cluster.checkpoints is not None)
     needs = [
-        (storage, CHECKPOINTS_AT_ONCE * max(each.checkpoint_bytes for each in taken)),
+        (storage, number * max(each.checkpoint_bytes for each in taken)),
         (checkout, 3 * sum(each.weights_bytes for each in taken) + (0 if params.store.url else plan.disk_bytes())),
     ]
     by_disk: dict[int, list[tuple[Path, int]]] = {}

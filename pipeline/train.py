@@ -38,7 +38,7 @@ from pipeline.experiment import Experiment, StoppedError, claimed, discard, stop
 from pipeline.fitness import unfit
 from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError
-from pipeline.progress import Bar
+from pipeline.progress import Bar, printable
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +112,8 @@ def run(params: Params, generator: str) -> None:
                 storage,
                 undelivered,
                 on_event=lambda event: bar.at(event.step, _note(event)),
+                # Workers have no terminal; in this process they are heard already.
+                on_warning=lambda text: most and log.warning("train %s: %s", generator, printable(text)),
                 resumable=(StoppedError, KeyboardInterrupt, SystemExit),
             ) as courier,
         ):

@@ -106,9 +106,11 @@ def test_a_training_is_one_run_through_kills_signals_and_errors(live, tmp_path):
     killed.__exit__(None)
     assert runs(live)[0].info.status == "RUNNING"
     log = EventLog(folder / "events.jsonl")
+    told = []
     for error, status, step in ((KeyboardInterrupt, "SCHEDULED", 3), (ValueError, "FAILED", 4), (None, "FINISHED", 5)):
         log.segment(from_step=1, world_size=1, nodes=["here"], devices=["cpu"])
-        with contextlib.suppress(BaseException), courier(folder) as last:
+        with contextlib.suppress(BaseException), courier(folder, on_warning=told.append) as last:
+            log.warning(f"on the way to step {step}")
             log.log(2, {"a/l1": 2.0})  # again
             log.log(step, {"a/l1": float(step)})
             if error:
@@ -117,6 +119,7 @@ def test_a_training_is_one_run_through_kills_signals_and_errors(live, tmp_path):
         assert not others, last.problem
         assert run.info.status == status
     assert last.delivered
+    assert told == ["on the way to step 3", "on the way to step 4", "on the way to step 5"]  # each once
     for key in ("a/l1", "system/cpu_percent", "system/resident_bytes"):
         assert steps(live, run, key) == [1, 2, 3, 4, 5]
     assert steps(live, run, "speed/images_per_second") == [1, 2]

@@ -1,3 +1,5 @@
+import logging
+import threading
 import time
 
 import numpy as np
@@ -5,7 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from jobs.events import EventLog, device_hours, losses_by_step, read_events, segments, useful_step_ratio
+from jobs.events import (
+    EventLog,
+    WarningsOf,
+    device_hours,
+    losses_by_step,
+    read_events,
+    read_log,
+    segments,
+    useful_step_ratio,
+)
 
 
 def test_events_are_read_back_in_order_and_from_any_offset(tmp_path):
@@ -30,6 +41,27 @@ def test_half_a_line_of_a_killed_writer_is_dropped(tmp_path):
     log.log(20, {"a/l1": 2.0})
     log.log(10, {"a/l1": 3.0})  # run again after a restart
     assert losses_by_step(path) == {10: {"a/l1": 3.0}, 20: {"a/l1": 2.0}}
+
+
+def test_warnings_of_any_thread_stand_between_the_events(tmp_path):
+    path, logger = tmp_path / "events.jsonl", logging.getLogger("jobs.checkpoints")
+    log = EventLog(path)
+    logger.warning("before")
+    warnings = WarningsOf(log, ["jobs"])
+    log.log(1, {})
+    threads = [threading.Thread(target=logger.warning, args=("%s is damaged", number)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+        logger.info("nothing to say")
+    for thread in threads:
+        thread.join()
+    log.log(2, {})
+    warnings.close()
+    logger.warning("after")
+    first, *texts, last = [entry for entry, _ in read_log(path)]
+    assert (first.step, last.step) == (1, 2)
+    assert sorted(texts) == sorted(f"{number} is damaged" for number in range(20))
+    assert [event.step for event, _ in read_events(path)] == [1, 2]
 
 
 def write_segment(path, from_step, steps, **about):

@@ -1,6 +1,8 @@
 """The training stage as a process that is killed, stopped, watched, orphaned, and asked for another experiment."""
 
+import contextlib
 import dataclasses
+import fcntl
 import os
 import random
 import shutil
@@ -98,6 +100,13 @@ def newest(checkout):
     return max((int(path.name[5:]) for path in checkout.glob("runs/*/*/checkpoints/step-*")), default=0)
 
 
+def is_free(lock):
+    with lock.open() as file, contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def quiet(shards, tmp_path_factory):
     """The weights of a training that nothing happens to."""
@@ -134,10 +143,15 @@ def test_through_ray_the_stage_killed_with_its_group_changes_nothing(shards, tmp
     os.killpg(process.pid, signal.SIGKILL)
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
+    (lock,) = checkout.glob("runs/*/*/writer.lock")
+    wait_for(lambda: is_free(lock), seconds=60)  # Ray takes the worker after its driver
     assert newest(checkout) < 400
+    damaged = sorted(checkout.glob("runs/*/*/checkpoints/step-*"))[-1]
+    (damaged / "networks.safetensors").write_bytes(b"")
     for name in ("quiet", "killed"):
         code, said = run(tmp_path / name)
         assert code == 0, said
+        assert (f"checkpoint {damaged} is damaged" in said) == (name == "killed")  # the worker itself has no terminal
     assert weights(checkout) == weights(tmp_path / "quiet")
 
 
