@@ -71,9 +71,10 @@ def audit_shards(task: AuditTask) -> ShardAudit:
     """Read every byte of the shards of one number. Holds one image and its maps at a time."""
     findings: list[Finding] = []
     images: dict[str, tuple[int, int]] = {}
+    stores: dict[StoreConfig, Store] = {}
     num_records = num_bytes = 0
     for listed in task.shards:
-        one = _Shard(listed)
+        one = _Shard(listed, stores)
         try:
             if listed.column == "image":
                 images = {row["key"]: (row.get("height"), row.get("width")) for row in one.rows}
@@ -92,9 +93,11 @@ def audit_shards(task: AuditTask) -> ShardAudit:
 
 @dataclass(frozen=True)
 class _Shard:
-    """One tar, with what is written about it."""
+    """One tar, with what is written about it. stores: of all tars that are read together, so that they share a
+    connection."""
 
     listed: ColumnShard
+    stores: dict[StoreConfig, Store]
 
     @property
     def shard(self) -> Shard:
@@ -103,8 +106,8 @@ class _Shard:
     @cached_property
     def store(self) -> Store | None:
         """The store that it lies in; None if it lies, or should lie, in the folder."""
-        beside = (self.listed.folder / self.shard.name).exists()
-        return None if beside or not self.listed.store.url else Store(self.listed.store)
+        beside, config = (self.listed.folder / self.shard.name).exists(), self.listed.store
+        return None if beside or not config.url else self.stores.setdefault(config, Store(config))
 
     @property
     def where(self) -> str:

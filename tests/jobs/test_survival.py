@@ -88,7 +88,7 @@ def keys_by_step(folder):
     return whole
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("workers", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 2))])
 def test_the_samples_of_a_killed_training_are_those_of_a_quiet_one(folders, tmp_path, workers):
     (tmp_path / "quiet").mkdir()
     (tmp_path / "killed").mkdir()

@@ -418,7 +418,6 @@ def test_an_audit_reads_the_store_and_not_its_cache(in_store, s3):
     column = Column(Path("shards/image/train"), store=in_store.store)
     row = column.table.to_pylist()[0]
     column.read(0)  # a sound copy is in the cache from here on
-    assert not audit.run(in_store).findings
     shard = column.manifest.shards[0]
     address = Store(in_store.store).url_of(shard)
     sound = s3.cat_file(address)
