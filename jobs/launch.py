@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import shutil
@@ -170,6 +171,7 @@ def train_workers(
                 tries = f" at the first of {failures} starts" if failures > 1 else ""
                 raise WorkerError(f"training {name} failed{tries}: {first}") from error
             log.warning("training %s failed (%s); starting it again", name, _said(cause))
+            del cause  # it may hold the frames that hold Ray's objects, see `_ray`
 
 
 def _attempt(work: Callable[[dict], None], arguments: dict, config: ClusterConfig, name: str, shares: int) -> None:
@@ -293,6 +295,9 @@ def _ray(num_cpus: int) -> Iterator:
     local = "RAY_ADDRESS" not in os.environ
     started = not ray.is_initialized()
     if started:
+        # References that an earlier session has left in failed frames name objects by numbers that begin anew: freed
+        # later, they would take this session's.
+        gc.collect()
         ray.init(
             address="local" if local else None,
             include_dashboard=False if local else None,
