@@ -88,7 +88,7 @@ def unfinished(root: Path, generator: str) -> list[Path]:
     """Storages of a generator's trainings that have a checkpoint, are not at their end, and that nobody is training."""
     return [
         folder.parent
-        for folder in sorted((root / generator).glob("*/checkpoints"))
+        for folder in sorted((root / generator).glob("[!.]*/checkpoints"))
         if any(folder.glob("step-*"))
         and (folder.parent / "experiment.json").is_file()
         and not (folder.parent / WEIGHTS_NAME).is_file()
@@ -137,9 +137,9 @@ def claimed(
 
 def discard(storage: Path) -> None:
     """Remove the storage of a finished training: at once under its name, so that a kill leaves no half of it."""
-    storage.rename(storage.with_name(f".{storage.name}.{os.getpid()}"))
-    for folder in storage.parent.glob(f".{storage.name}.*"):  # this one, and what a killed process left
-        shutil.rmtree(folder)
+    storage.rename(storage.with_name(f".{storage.name}.{os.getpid()}.removed"))
+    for folder in storage.parent.glob(".*.removed"):  # this one, and what killed processes left
+        shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
 
 
 def _try_lock(lock: IO) -> bool:

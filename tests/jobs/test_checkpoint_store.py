@@ -175,6 +175,8 @@ def test_a_kill_at_every_change_of_the_store_leaves_a_whole_checkpoint_there(s3,
         checkpoint = write(storage, number + 2)
         code, said = in_child(lambda checkpoint=checkpoint, number=number: copy_until(number, store, checkpoint))
         place = tmp_path / f"fetched-{number}"
+        for name in store.names():  # each that has its state has all
+            store.fetch(name, tmp_path / "each")
         assert store.newest(place).name in (f"step-{number + 1:08d}", checkpoint.name)
         if code == 0:
             break

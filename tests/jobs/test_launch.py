@@ -178,8 +178,10 @@ def test_a_group_that_lost_its_memory_once_and_a_process_once_finishes(tmp_path,
         return reference
 
     monkeypatch.setattr(ray, "put", put_and_collect)
-    gc.disable()
     config = ClusterConfig(train_workers=1, storage=str(tmp_path / "storage"), max_failures=2)
-    train_workers(fail_once, {"folder": str(tmp_path), "kill": True}, config, name="survives", shares=4)
-    gc.enable()
+    gc.disable()
+    try:
+        train_workers(fail_once, {"folder": str(tmp_path), "kill": True}, config, name="survives", shares=4)
+    finally:
+        gc.enable()
     assert (tmp_path / "attempts").read_text() == "xxx"

@@ -18,7 +18,7 @@ from datasets.durable import file_digest
 from jobs.generators import card
 from jobs.stopping import RESUMABLE
 from pipeline.__main__ import main
-from pipeline.experiment import discard
+from pipeline.experiment import discard, unfinished
 from tests.jobs.trainings import FORKS, Fault, watch_steps
 from tests.photographs import write_split
 
@@ -310,21 +310,17 @@ def is_stopped(process):
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
-def test_what_is_discarded_is_gone_under_its_name_at_once(tmp_path):
-    """A kill amid the removal leaves nothing that looks like a training, and the next removal takes it along."""
-    storage = tmp_path / "toy" / "0123"
-    (storage / "checkpoints").mkdir(parents=True)
-    left = tmp_path / "toy" / ".0123.7"
-    left.mkdir()
-    seen = []
-    removed = shutil.rmtree
-
-    def rmtree(path, **options):
-        seen.append(storage.exists())
-        removed(path, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shutil, "rmtree", rmtree)
-        discard(storage)
-    assert seen == [False, False]
+def test_what_is_discarded_is_no_training_from_then_on(tmp_path, monkeypatch):
+    """A kill amid the removal leaves nothing that looks like one, and the next removal takes it along."""
+    trainings = [tmp_path / "toy" / name for name in ("0123", "4567")]
+    for storage in trainings:
+        (storage / "checkpoints" / "step-00000010").mkdir(parents=True)
+        (storage / "experiment.json").write_text("{}")
+    assert unfinished(tmp_path, "toy") == trainings
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda path, **options: None)  # killed before anything is gone
+        discard(trainings[0])
+    assert unfinished(tmp_path, "toy") == trainings[1:]
+    assert len(list((tmp_path / "toy").iterdir())) == 2
+    discard(trainings[1])
     assert not list((tmp_path / "toy").iterdir())
