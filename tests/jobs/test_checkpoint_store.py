@@ -190,6 +190,10 @@ def test_a_kill_at_every_change_of_the_store_leaves_a_whole_checkpoint_there(s3,
     assert [(tmp_path / name).read_text() for name in ("events.jsonl", "run.json")] == [
         (storage / name).read_text() for name in ("events.jsonl", "run.json")
     ]
+    before, newest = sorted(name for name in s3.find(PLACE) if "/events-" in name)
+    s3.pipe_file(newest, b"1\n")
+    store.fetch_records(tmp_path / "again")
+    assert (tmp_path / "again" / "events.jsonl").read_bytes() == s3.cat_file(before)
 
 
 def copy_until(number, store, checkpoint):
