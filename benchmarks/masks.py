@@ -46,7 +46,7 @@ from datasets.edges import EdgeConfig, canny_edges
 from jobs.mask_files import MaskFilesError, Masks, open_masks
 from masks.hole_ratio import BINS
 from masks.sampler import MaskConfig, MaskFiles
-from pipeline.precompute import EdgeMembers
+from pipeline.edges import EdgeMembers
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = 256

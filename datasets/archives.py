@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets.durable import durable_file
+from files.errors import UserError
 
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_NAME_BYTES = 1024
@@ -55,7 +56,7 @@ _DAMAGE = (
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, 22 bytes that the directory repeats, length of name, of extra
 
 
-class ArchiveError(ValueError):
+class ArchiveError(UserError):
     """A folder or archive that cannot be read, or must not be. The message names it and what is wrong."""
 
 

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from files.errors import UserError
+
 FORMATS = ("JPEG", "PNG")  # Pillow opens forty more, many of them by code that nobody has attacked yet
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000  # above every common camera; 150 MB when decoded
@@ -35,7 +37,7 @@ NO_LABELS = "not a label map of 8 bits in one channel"
 NO_MASK = "not a PNG of 8 bits in one channel or three equal ones"
 
 
-class RejectedImageError(ValueError):
+class RejectedImageError(UserError):
     """A picture that cannot be used. Its text, also `reason`, is one of this module's short constants."""
 
     @property

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from files.errors import UserError
+
 MAX_DISTANCE = 15
 _BLOCK = 2**22  # pairs compared at once: 32 MB
 
@@ -23,7 +25,7 @@ def near_pairs(
     Raises ValueError for a distance outside 0..MAX_DISTANCE.
     """
     if not 0 <= max_distance <= MAX_DISTANCE:
-        raise ValueError(f"distance must lie in 0..{MAX_DISTANCE}, got {max_distance}")
+        raise UserError(f"distance must lie in 0..{MAX_DISTANCE}, got {max_distance}")
     masks = _bit_groups(max_distance + 1)
     for number, mask in enumerate(masks):
         for left, right in _sharing(ours & mask, theirs & mask):

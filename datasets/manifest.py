@@ -13,13 +13,14 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from datasets.durable import file_digest, write_durably
+from files.errors import UserError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 RECORDS_NAME = "records.parquet"
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError):
     """A manifest is missing, unreadable, or disagrees with the files beside it."""
 
 

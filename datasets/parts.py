@@ -19,11 +19,12 @@ from datasets.durable import file_digest, write_durably
 from datasets.manifest import Rejected, Shard
 from datasets.shards import Sample, records_table, shard_name, write_shard, write_tables
 from datasets.stores import Store, StoreConfig, put
+from files.errors import UserError
 
 _METADATA = b"part"
 
 
-class PartError(ValueError):
+class PartError(UserError):
     """The parts of a column do not make a whole; the message says why and what to do."""
 
 

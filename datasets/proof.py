@@ -9,11 +9,12 @@ from itertools import chain
 import numpy as np
 
 from datasets.plan import Plan, derive_seed, positions
+from files.errors import UserError
 
 _LOCATED = 20_000  # positions looked up one by one, as training does; the others are read from the epoch's order
 
 
-class PlanError(ValueError):
+class PlanError(UserError):
     """The plan breaks its promise; the message says where."""
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from datasets.decode import IGNORE, FitRule
+from files.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ def _segmenter(name: str, weights: str):
 
     if name not in list_models(module=segmentation):
         there = ", ".join(list_models(module=segmentation))
-        raise ValueError(f"torchvision has no segmenter {name!r}; it has {there}")
+        raise UserError(f"torchvision has no segmenter {name!r}; it has {there}")
     entry = get_model_weights(name).DEFAULT
     model = get_model(name, weights=None, weights_backbone=None, num_classes=len(entry.meta["categories"]))
     try:
@@ -150,12 +151,12 @@ def _segmenter(name: str, weights: str):
         # Training needs an auxiliary head, of which the published weights have one; labelling does not.
         model.load_state_dict({key: value for key, value in state.items() if not key.startswith("aux_classifier.")})
     except OSError as error:
-        raise RuntimeError(
+        raise UserError(
             f"the weights of {name} could not be read from {entry.url if weights == 'default' else weights} ({error}); "
             "put the file on disk and name it as semantics.segmenter_weights"
         ) from error
     except RuntimeError as error:
-        raise ValueError(f"{weights}: not the weights of {name} ({error})") from error
+        raise UserError(f"{weights}: not the weights of {name} ({error})") from error
     mean = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
     deviation = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
     return model.eval(), mean, deviation

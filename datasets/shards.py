@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 
 from datasets.durable import durable_file, file_digest
 from datasets.manifest import RECORDS_NAME, Shard
+from files.errors import UserError
 
 KEYS_DIGEST = "keys_sha256"
 
 
-class ShardError(ValueError):
+class ShardError(UserError):
     """A shard's bytes are not those its manifest lists."""
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from datasets.durable import durable_file
 from datasets.manifest import Shard
+from files.errors import UserError
 
 SCHEMES = ("s3", "gs", "http", "https")
 
@@ -37,7 +38,7 @@ _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  #
 log = logging.getLogger(__name__)
 
 
-class StoreError(ValueError):
+class StoreError(UserError):
     """A store does not give, or does not take, the bytes that are expected; names the object."""
 
 

@@ -10,12 +10,13 @@ from datetime import date
 from pathlib import Path
 
 from datasets.durable import write_durably
+from files.errors import UserError
 
 TAKEN_DOWN, DAMAGED, DUPLICATE = "taken down", "damaged", "duplicate"
 STATUSES = (TAKEN_DOWN, DAMAGED, DUPLICATE)
 
 
-class TombstoneError(ValueError):
+class TombstoneError(UserError):
     """A line of the file of tombstones that cannot be read; the message names it."""
 
 

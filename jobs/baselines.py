@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 from skimage.restoration import inpaint_biharmonic
 
+from files.errors import UserError
+
 MID_GREY = 128
 """Fills an image of which nothing is visible."""
 
 
-class BaselineError(RuntimeError):
+class BaselineError(UserError):
     """A baseline cannot be computed here; the message says what it needs."""
 
 

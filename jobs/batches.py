@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from datasets.edges import EdgeConfig, canny_edges
+from files.errors import UserError
 from jobs.slots import Slots, received, worker_slots
 
 
@@ -157,7 +158,7 @@ def collate(samples: Sequence[Sample], images: Tensor | None = None) -> ByteBatc
     first = samples[0]
     for sample in samples:
         if sample.image.shape != first.image.shape:
-            raise ValueError(
+            raise UserError(
                 f"{first.key} is {_size(first)} pixels, {sample.key} {_size(sample)}: one batch needs one size; set "
                 f"train.samples.crop to at most the smallest side, or ingest with a rule that gives squares"
             )

@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from datasets.durable import file_digest, sync_file, sync_folder, write_durably
+from files.errors import UserError
 
 log = logging.getLogger(__name__)
 
 NETWORKS, OPTIMIZERS, STATE = "networks.safetensors", "optimizers.safetensors", "state.json"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """Weights or a checkpoint are missing, damaged, or of another network."""
 
 
@@ -84,7 +85,7 @@ def write_checkpoint(
         try:
             save_file(dict(tensors), partial / name)
         except SafetensorError as error:
-            raise OSError(f"{partial / name} cannot be written: {error}") from error
+            raise CheckpointError(f"{partial / name} cannot be written: {error}") from error
         sync_file(partial / name)
         digests[name] = file_digest(partial / name)
     state = {

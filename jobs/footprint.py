@@ -43,13 +43,14 @@ class PhaseFootprint:
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """batch_size: over all workers. columns: needed beside the images. weights_bytes: of all networks.
-    checkpoint_bytes: of one checkpoint. phases: those that have steps."""
+    """batch_size: over all workers. columns: needed beside the images. parameters: of each network.
+    weights_bytes: of all networks. checkpoint_bytes: of one checkpoint. phases: those that have steps."""
 
     generator: str
     steps: int
     batch_size: int
     columns: tuple[str, ...]
+    parameters: dict[str, int]
     weights_bytes: int
     checkpoint_bytes: int
     phases: tuple[PhaseFootprint, ...]
@@ -84,6 +85,7 @@ def footprint(generator: str, config: Any, *, has_average: bool = False) -> Foot
         steps=recipe.steps,
         batch_size=recipe.batch_size,
         columns=recipe.columns,
+        parameters={name: sum(p.numel() for p in network.parameters()) for name, network in recipe.networks.items()},
         weights_bytes=weights,
         checkpoint_bytes=weights + averages + sum(map(_state_bytes, recipe.optimizers.values())),
         phases=tuple(_phase(recipe, phase) for phase in recipe.phases if phase.steps),

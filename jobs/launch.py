@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from datasets.stores import WRITABLE_SCHEMES, parse_address
+from files.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,7 +43,7 @@ def home() -> Path:
     return Path(os.environ.get("DVC_ROOT") or ROOT)
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UserError):
     """Work failed on a worker more often than allowed; the message carries the first cause."""
 
 

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
 
 from datasets.archives import ArchiveError, Locator, MemberError, open_tree, read, read_many
 from datasets.decode import RejectedImageError, decode_mask
+from files.errors import UserError
 from masks.hole_ratio import BINS, OTHER, bin_name, hole_ratio
 from masks.sampler import MaskConfig, MaskFiles, draw_mask, draw_mask_in_bin
 
@@ -25,7 +26,7 @@ _MAX_DRAWS = 1000  # of a mask that still has a hole after its resize
 _NUM_NAMED = 3  # in an error that concerns many files
 
 
-class MaskFilesError(ValueError):
+class MaskFilesError(UserError):
     """A collection of masks that cannot be used as declared. The message says what was found and what to set."""
 
 
@@ -58,6 +59,23 @@ class DrawnMasks:
 
     def draw_in_bin(self, height: int, width: int, low: float, high: float, seed: int) -> np.ndarray:
         return draw_mask_in_bin(self.config, height, width, low, high, seed)
+
+
+def read_mask(content: bytes, *, hole: Literal["white", "black"] = "white", threshold: bool = False) -> np.ndarray:
+    """Decode a PNG mask to uint8 (H, W), 0 or 1, 1 = hole. The only reader of masks that users give.
+
+    content: the bytes of the file; see `decode_mask` for the accepted kinds of PNG.
+    hole: the colour of the hole.
+    threshold: split at grey level 128 whatever the share of grey pixels is.
+    Raises RejectedImageError for a file that is no mask, and, unless `threshold`, for one with more than 1 % of its
+    pixels between black and white (grey levels 11 to 244).
+    """
+    picture = decode_mask(content)
+    black, white = GREY
+    grey_share = np.count_nonzero((picture > black) & (picture < white)) / picture.size
+    if grey_share > MAX_GREY_SHARE and not threshold:
+        raise RejectedImageError("not black and white")
+    return ((picture >= 128) == (hole == "white")).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +146,7 @@ class MaskCollection:
         content = read(file.locator)
         if hashlib.sha256(content).hexdigest() != file.sha256:
             raise MaskFilesError(f"{self.config.root}: {file.locator.member} has changed; run the command again")
-        mask = _binarise(self.config, content)
+        mask = read_mask(content, hole=self.config.hole, threshold=self.config.threshold)
         if self.config.turns:
             mask = np.rot90(mask, int(rng.integers(4)))
             mask = mask[:, :: -1 if rng.integers(2) else 1]
@@ -157,7 +175,7 @@ def _index(config: MaskFiles, listed: list[Locator]) -> Iterator[MaskFile]:
         try:
             if isinstance(content, MemberError):
                 raise content
-            ratio = hole_ratio(_binarise(config, content))
+            ratio = hole_ratio(read_mask(content, hole=config.hole, threshold=config.threshold))
         except (MemberError, RejectedImageError) as error:
             unfit.append(f"{locator.member} ({error.reason})")
         else:
@@ -168,16 +186,6 @@ def _index(config: MaskFiles, listed: list[Locator]) -> Iterator[MaskFile]:
             f"{config.root}: {len(unfit)} of {len(listed)} masks cannot be used: {named}; take them out, or set "
             "files.threshold if they are only grey"
         )
-
-
-def _binarise(config: MaskFiles, content: bytes) -> np.ndarray:
-    """uint8 (H, W), 1 = hole. Raises RejectedImageError if it is no mask, or greyer than the config allows."""
-    picture = decode_mask(content)
-    black, white = GREY
-    grey_share = np.count_nonzero((picture > black) & (picture < white)) / picture.size
-    if grey_share > MAX_GREY_SHARE and not config.threshold:
-        raise RejectedImageError("not black and white")
-    return ((picture >= 128) == (config.hole == "white")).astype(np.uint8)
 
 
 def _check_polarity(config: MaskFiles, files: list[MaskFile]) -> None:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy.ndimage import correlate1d
 
+from files.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -30,7 +32,7 @@ FID_MIN_IMAGES = 2048
 """Below as many images as features the covariance is singular, and FID is no longer reported."""
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """A file of feature weights is not the file that was asked for, or does not fit the network."""
 
 
@@ -75,7 +77,7 @@ def to_uint8(output: np.ndarray | Tensor) -> np.ndarray:
             )
         output = np.moveaxis(output.detach().double().cpu().numpy(), -3, -1)
     if np.isnan(output).any():
-        raise ValueError("output holds NaN; the generator diverged, nothing can be scored")
+        raise UserError("output holds NaN; the generator diverged, nothing can be scored")
     # Half up: numpy's and torch's round go half to even, and truncation would bias by half a grey level. Multiplied
     # out, as y + 1 would lose the last bits of y and with them the ties.
     level = np.clip(output.astype(np.float64) * 127.5 + 127.5, 0, 255)
@@ -173,7 +175,7 @@ def ssim(image8: np.ndarray, composite8: np.ndarray) -> float:
     Raises ValueError for a picture that the window does not fit in.
     """
     if min(image8.shape[:2]) < len(_SSIM_WINDOW):
-        raise ValueError(f"SSIM needs at least {len(_SSIM_WINDOW)} x {len(_SSIM_WINDOW)} pixels, got {image8.shape}")
+        raise UserError(f"SSIM needs at least {len(_SSIM_WINDOW)} x {len(_SSIM_WINDOW)} pixels, got {image8.shape}")
     x, y = image8.astype(np.float64), composite8.astype(np.float64)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mu_x, mu_y, x_x, y_y, x_y = (_window_mean(z) for z in (x, y, x * x, y * y, x * y))

@@ -20,6 +20,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from files.errors import UserError
 from jobs.metrics import Value
 
 Metric = Value | str
@@ -510,7 +511,7 @@ def _gallery(rows: Sequence[GalleryRow]) -> _Gallery:
 def _picture(png: bytes, name: str) -> _Picture:
     """Small pictures are enlarged by the whole number that brings them to 128 pixels, large ones shown at 256."""
     if png[:8] != b"\x89PNG\r\n\x1a\n" or len(png) < 24:
-        raise ValueError(f"{name} is no PNG file, it begins with {png[:8]!r}")
+        raise UserError(f"{name} is no PNG file, it begins with {png[:8]!r}")
     width, height = struct.unpack(">II", png[16:24])
     scale = max(1, math.ceil(128 / width)) if width <= 256 else 256 / width
     uri = "data:image/png;base64," + base64.b64encode(png).decode("ascii")

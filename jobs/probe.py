@@ -25,6 +25,7 @@ from torch import Tensor
 
 from datasets.plan import derive_seed
 from datasets.stores import StoreConfig
+from files.errors import UserError
 from jobs.batches import ByteBatch
 from jobs.determinism import deterministic
 from jobs.footprint import StepKind, step_kinds
@@ -44,7 +45,7 @@ _MAX_STEPS = 20  # of a kind: more would not change a median by much
 _MAX_READS = 5
 
 
-class ProbeError(RuntimeError):
+class ProbeError(UserError):
     """A generator cannot be trained as it is configured; the message says why."""
 
 

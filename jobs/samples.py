@@ -17,6 +17,7 @@ from datasets.columns import Column, check_alignment
 from datasets.decode import decode_image, decode_map
 from datasets.plan import Plan, derive_seed, positions
 from datasets.stores import StoreConfig, StoreError
+from files.errors import UserError
 from jobs.batches import ByteBatch, Handed, Sample, byte_block, collate
 from jobs.mask_files import open_masks
 from jobs.settings import SampleConfig
@@ -135,12 +136,12 @@ class TrainingSamples(Dataset):
         height, width = arrays["image"].shape[:2]
         for name, array in arrays.items():
             if array.shape[:2] != (height, width):
-                raise ValueError(f"{key}: {name} is {array.shape[1]} x {array.shape[0]}, its image {width} x {height}")
+                raise UserError(f"{key}: {name} is {array.shape[1]} x {array.shape[0]}, its image {width} x {height}")
         size = self.config.crop
         if size is None:
             return arrays
         if min(height, width) < size:
-            raise ValueError(f"{key} is {width} x {height} pixels, less than train.samples.crop = {size}; lower it")
+            raise UserError(f"{key} is {width} x {height} pixels, less than train.samples.crop = {size}; lower it")
         top, left = np.random.Generator(np.random.PCG64(seed)).integers((height - size + 1, width - size + 1))
         return {name: array[top : top + size, left : left + size] for name, array in arrays.items()}
 

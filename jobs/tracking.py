@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from files.errors import UserError
+
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 # It would try again for four minutes at a dead server, and a request whose answer was lost could make a second run.
@@ -43,7 +45,7 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 EXPERIMENT = "inpaint-foundry"
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """There is no such registered model, or it cannot be loaded."""
 
 

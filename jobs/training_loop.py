@@ -25,6 +25,7 @@ from torch import Tensor
 from datasets.durable import file_digest
 from datasets.plan import derive_seed, sharing_problem
 from datasets.stores import StoreConfig
+from files.errors import UserError
 from jobs.batches import Batch, ByteBatch
 from jobs.checkpoint_store import CheckpointCopier, CheckpointStore, is_same
 from jobs.checkpoints import (
@@ -49,7 +50,7 @@ log = logging.getLogger(__name__)
 _LOCK_SECONDS = 60.0  # an earlier process that was given up may still be ending
 
 
-class PeerError(RuntimeError):
+class PeerError(UserError):
     """Another process of the group has stopped answering; its own error, if it had one, is the cause."""
 
 

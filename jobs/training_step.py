@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from files.errors import UserError
 from jobs.batches import Batch
 from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update
 from jobs.settings import TrainConfig
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training cannot go on, and would fail again; the message says at which step, why, and what to do."""
 
 

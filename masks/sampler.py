@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 
+from files.errors import UserError
 from masks.hole_ratio import BINS
 from masks.irregular import random_occlusion
 from masks.lama import MAX_HOLE_RATIO, draws_boxes, family_for, random_boxes, random_chains, random_family_mask
@@ -136,7 +137,7 @@ def draw_mask(config: MaskConfig, height: int, width: int, seed: int) -> np.ndar
         mask = _draw(config, rng, height, width)
         if 0 < _ratio(mask) <= limit:
             return mask
-    raise ValueError(
+    raise UserError(
         f"no mask of {config} at {height}x{width} has a hole of at most {limit} of the image; "
         "lower border or enlarge the image"
     )
@@ -188,7 +189,7 @@ def _in_bin(
     if config.kind != "centre":
         mask, found = _grow(config, rng, height, width, low, high)
     if not found:
-        raise ValueError(
+        raise UserError(
             f"no mask of {config} at {height}x{width} has a hole ratio in ({low}, {high}], the last one tried has "
             f"{_ratio(mask):.4f}; widen the bin, enlarge the image, lower border or choose another kind"
         )

@@ -6,13 +6,16 @@ Every verb's module is imported when that verb runs, so that help answers at onc
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from files.errors import UserError
+
+# What the system says of the machine and not of this code: disk, quota, permissions, open files.
+_MACHINE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENOSPC, errno.EPERM, errno.EROFS}
 _QUIET = {
     "NO_ALBUMENTATIONS_UPDATE": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -104,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     inpaint.add_argument("generator")
     inpaint.add_argument("image", help="PNG or JPEG")
-    inpaint.add_argument("mask", help="PNG or JPEG of the same size, white = hole")
+    inpaint.add_argument("mask", help="black-and-white PNG of the same size, white = hole")
     inpaint.add_argument("output", help="PNG to write")
     inpaint.add_argument("--version", default="candidate", help="a version number or an alias (default: candidate)")
     return parser
@@ -157,10 +160,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
         ingest.run(params)
     elif arguments.verb == "precompute":
-        from pipeline import precompute, semantics
+        from pipeline import edges, masks, semantics
 
-        runs = {"edges": precompute.run_edges, "masks": precompute.run_masks, "semantics": semantics.run}
-        runs[arguments.column](params)
+        {"edges": edges.run, "masks": masks.run, "semantics": semantics.run}[arguments.column](params)
     elif arguments.verb == "train":
         from pipeline import train
 
@@ -216,14 +218,18 @@ def _plan(params: Any, arguments: argparse.Namespace) -> int:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run one verb. Errors we name are one line on standard error and exit code 1; others keep their traceback."""
+    """Run one verb and return its exit code.
+
+    A UserError, and what the system says of a full disk and the like, is one line on standard error and exit code 1;
+    any other exception is a defect and keeps its traceback.
+    """
     os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     arguments = _parser().parse_args(words)
     try:
         return _run(arguments)
     except Exception as error:
-        if not _is_ours(error):
+        if not _is_mendable(error):
             raise
         from pipeline.progress import printable
 
@@ -233,14 +239,9 @@ def main(words: list[str] | None = None) -> int:
         return 130
 
 
-def _is_ours(error: Exception) -> bool:
-    """Whether this code raised it on purpose, or the system says what is wrong, such as a full disk."""
-    frame = error.__traceback__
-    while frame and frame.tb_next:
-        frame = frame.tb_next
-    source = Path(frame.tb_frame.f_code.co_filename).resolve() if frame else Path()
-    raised_here = any(source.is_relative_to(ROOT / floor) for floor in ("datasets", "jobs", "masks", "pipeline"))
-    return isinstance(error, OSError) or (raised_here and isinstance(error, ValueError | RuntimeError))
+def _is_mendable(error: Exception) -> bool:
+    """Whether the message tells the user what to do: an error that we named, or the system's about its own state."""
+    return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in _MACHINE)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from datasets.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, ManifestErr
 from datasets.shards import ShardError, read_table, shard_name, shard_number
 from datasets.stores import StoreConfig
 from datasets.tombstones import DUPLICATE, TAKEN_DOWN, Tombstone, read_tombstones, stay_out
+from files.errors import UserError
 from jobs.audit import AuditTask, ColumnShard, Finding, audit_shards
 from jobs.launch import map_tasks
 from pipeline.layout import TOMBSTONES, column_folder, columns_of, stage_of
@@ -27,7 +28,7 @@ from pipeline.takedown import Outcome, remove
 _SHOWN = 50
 
 
-class AuditError(ValueError):
+class AuditError(UserError):
     """Records cannot be quarantined; the message says why and what to do."""
 
 

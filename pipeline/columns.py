@@ -20,6 +20,7 @@ from datasets.parts import Filling, digest_of
 from datasets.shards import Sample, shard_number
 from datasets.stores import StoreConfig, put
 from pipeline import staging
+from pipeline.code import stage_code
 from pipeline.layout import column_folder, made_note
 from pipeline.params import Params
 
@@ -73,6 +74,7 @@ def image_splits() -> list[str]:
 
 def write_column(
     params: Params,
+    stage: str,
     splits: Sequence[str],
     column: str,
     members: Members,
@@ -82,6 +84,7 @@ def write_column(
 ) -> None:
     """Write one column of some splits, a shard a task, each split's manifest last. Replaces the column whole.
 
+    stage: its name in dvc.yaml, which declares the code that makes the column.
     keep: leave it as it is if it would become the same.
     Raises ManifestError or ShardError when the images are not complete or not what their manifest says.
     """
@@ -107,21 +110,25 @@ def write_column(
             made_from=images.digest,
             parameters=dict(parameters),
         )
-    basis = _basis(plan, manifests)
+    code = stage_code(stage)
+    basis = _basis(plan, manifests, code)
     if keep:
         remove_partial_files(made_note(column).parent)
         if _is_made(column, basis, params.store):
             _put(column, params.store)
             return
-    staging.write_column(column, plan, manifests, num_workers=params.cluster.num_workers, store=params.store)
+    num_workers = params.cluster.num_workers
+    staging.write_column(column, plan, manifests, code=code, num_workers=num_workers, store=params.store)
     if keep:
         write_durably(made_note(column), json.dumps({"basis": basis, "manifests": _digests(column)}).encode())
 
 
-def _basis(plan: Mapping[str, Mapping[int, Filling]], manifests: Mapping[str, Manifest]) -> str:
+def _basis(
+    plan: Mapping[str, Mapping[int, Filling]], manifests: Mapping[str, Manifest], code: Mapping[str, str]
+) -> str:
     """Digest of all that a column's bytes depend on, code included."""
     fillings = {split: [(number, each.basis) for number, each in ours.items()] for split, ours in plan.items()}
-    return digest_of([fillings, manifests, staging.code_digest()])
+    return digest_of([fillings, manifests, code])
 
 
 def _is_made(column: str, basis: str, store: StoreConfig) -> bool:
@@ -136,7 +143,7 @@ def _is_made(column: str, basis: str, store: StoreConfig) -> bool:
             ours = {MANIFEST_NAME, RECORDS_NAME, *(shard.name for shard in made.manifest.shards)}
             if any(path.name not in ours for path in made.folder.iterdir()):
                 return False
-    except (OSError, ValueError):  # no note, or no whole column: errors of manifests, shards and stores are ValueErrors
+    except (OSError, ValueError):  # no note or a damaged one, or UserErrors of manifests, shards and stores
         return False
     return True
 

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from datasets.duplicates import near_pairs
 from datasets.manifest import RECORDS_NAME, read_manifest
+from files.errors import UserError
 from pipeline.columns import image_splits
 from pipeline.layout import column_folder
 
 _SHOWN = 20
 
 
-class DuplicatesError(ValueError):
+class DuplicatesError(UserError):
     """The shards cannot be compared; the message says why."""
 
 

@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from datasets.durable import write_durably
+from files.errors import UserError
 from jobs.receipt import WEIGHTS_NAME
 from jobs.stopping import RESUMABLE, stop_mark
 
 _SHOWN = 8
 
 
-class ExperimentError(ValueError):
+class ExperimentError(UserError):
     """Another experiment of this generator waits unfinished; the message names the differences and what to do."""
 
 
-class StoppedError(RuntimeError):
+class StoppedError(UserError):
     """The training was asked to stop and has committed its state; the same command goes on from there."""
 
     exit_code = RESUMABLE

@@ -11,6 +11,8 @@ from datasets.manifest import Manifest
 from datasets.parts import Part
 from datasets.sources import open_source
 from datasets.tombstones import TAKEN_DOWN, read_tombstones, stay_out
+from files.errors import UserError
+from pipeline.code import stage_code
 from pipeline.inflated import inflated
 from pipeline.layout import TOMBSTONES
 from pipeline.params import Params
@@ -19,7 +21,7 @@ from pipeline.staging import write_column
 log = logging.getLogger(__name__)
 
 
-class IngestError(ValueError):
+class IngestError(UserError):
     """The sources cannot become a data set; the message says which and what to do."""
 
 
@@ -58,6 +60,7 @@ def run(params: Params) -> None:
             "image",
             {split: dict(enumerate(plan_shards(readable, split, params.ingest, out))) for split in counts},
             manifests,
+            code=stage_code("ingest"),
             num_workers=params.cluster.num_workers,
             store=params.store,
             on_part=_Rejects(len(images), params.ingest.max_rejected).count,

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from datasets.decode import decode, encode_png
+from datasets.decode import RejectedImageError, decode, encode_png
 from datasets.durable import write_durably
+from files.errors import UserError
+from jobs.mask_files import read_mask
 from jobs.tracking import load_model
 
 
 def run(generator: str, image_path: str, mask_path: str, output_path: str, version: str) -> None:
-    """Read image and mask (white = hole), fill, write a PNG of the image's size.
+    """Fill the hole of one image and write the result as a PNG of the image's size.
 
-    Raises ValueError when the two differ in size or the mask is not black and white.
+    generator: a generator with a registered model.
+    image_path: a PNG or JPEG.
+    mask_path: a black-and-white PNG of the image's size, white = hole.
+    output_path: the PNG to write.
+    version: a version number of the registered model, or an alias.
+    Raises UserError for a file that cannot be used and for unequal sizes, ModelError for a model that cannot be loaded.
     """
-    image = decode(Path(image_path).read_bytes())
-    grey = decode(Path(mask_path).read_bytes())[..., 0]
-    if grey.shape != image.shape[:2]:
-        raise ValueError(
-            f"{mask_path} is {grey.shape[1]}x{grey.shape[0]}, {image_path} is {image.shape[1]}x{image.shape[0]}; "
+    image = _read(image_path, decode, "give a PNG or JPEG")
+    mask = _read(mask_path, read_mask, "give a PNG of one channel in black and white, white = hole")
+    if mask.shape != image.shape[:2]:
+        raise UserError(
+            f"{mask_path} is {mask.shape[1]}x{mask.shape[0]}, {image_path} is {image.shape[1]}x{image.shape[0]}; "
             "give a mask of the image's size"
         )
-    if np.mean((grey > 10) & (grey < 245)) > 0.01:
-        raise ValueError(f"{mask_path} has shades of grey; give a mask of black and white, white = hole")
-    mask = (grey >= 128).astype(np.uint8)[None, ..., None]
-    filled = load_model(f"inpaint-{generator}", version)(image[None], mask)[0]
+    filled = load_model(f"inpaint-{generator}", version)(image[None], mask[None, ..., None])[0]
     write_durably(Path(output_path), encode_png(filled))
+
+
+def _read(path: str, decode: Callable[[bytes], np.ndarray], remedy: str) -> np.ndarray:
+    try:
+        return decode(Path(path).read_bytes())
+    except RejectedImageError as error:
+        raise UserError(f"{path}: {error}; {remedy}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {remedy}") from error

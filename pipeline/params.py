@@ -24,6 +24,7 @@ from datasets.ingest import IngestConfig
 from datasets.semantics import SemanticsConfig
 from datasets.sources import SourceConfig, open_source
 from datasets.stores import StoreConfig
+from files.errors import UserError
 from jobs.generators import card
 from jobs.launch import ClusterConfig
 from jobs.settings import EvaluateConfig, TrainConfig
@@ -32,7 +33,7 @@ from masks.sampler import MaskConfig
 PARAMS_PATH = Path("params.yaml")
 
 
-class ParamsError(ValueError):
+class ParamsError(UserError):
     """params.yaml says something that no stage understands; the message names the key and the nearest valid one."""
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from datasets.columns import Column
 from datasets.decode import decode_image, decode_map, encode_grey_png, encode_png
 from datasets.durable import file_digest, write_durably
+from files.errors import UserError
 from jobs import tracking
 from jobs.baselines import BASELINES
 from jobs.evaluation_loop import untrained
@@ -45,7 +46,7 @@ _HIDDEN_COLOUR = 255
 Scores = dict[str, dict[tuple[str, str], dict[str, float]]]  # row -> (key, bin) -> metric -> figure
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """Results that must not share a table."""
 
 

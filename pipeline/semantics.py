@@ -24,6 +24,7 @@ from datasets.durable import file_digest
 from datasets.plan import derive_seed
 from datasets.semantics import Clusters, SemanticsConfig, fit_clusters, fit_labels, segment
 from datasets.sources import Source, SourceImage, open_source
+from files.errors import UserError
 from pipeline.columns import Members, image_splits, write_column
 from pipeline.inflated import inflated
 from pipeline.layout import column_folder
@@ -78,7 +79,7 @@ def _read_labels(locator: Locator) -> np.ndarray:
     try:
         return decode_grey(read(locator))
     except RejectedImageError as error:
-        raise ValueError(f"{locator.container}: label file {locator.member}: {error}; repair or remove it") from error
+        raise UserError(f"{locator.container}: label file {locator.member}: {error}; repair or remove it") from error
 
 
 def _check_ratio(picture: SourceImage, size: tuple[int, int], labels: np.ndarray) -> None:
@@ -86,7 +87,7 @@ def _check_ratio(picture: SourceImage, size: tuple[int, int], labels: np.ndarray
     width, height = size
     scale = labels.shape[0] / height
     if abs(labels.shape[1] - scale * width) > max(1, scale):
-        raise ValueError(
+        raise UserError(
             f"{picture.locator.container}: {picture.name} is {width} x {height}, but its labels "
             f"({picture.labels[0].member}) are {labels.shape[1]} x {labels.shape[0]}: not the labels of this picture"
         )
@@ -121,6 +122,6 @@ def run(params: Params) -> None:
         parameters |= {"classes": source.classes, "mirrored": source.mirrored}
         with inflated("semantics", source.images()) as images:
             members = LabelMembers(type(source), {image.key: image for image in images}, params.ingest.rule)
-            write_column(params, splits, "semantics", members, parameters)
+            write_column(params, "semantics", splits, "semantics", members, parameters)
         return
-    write_column(params, splits, "semantics", members, parameters)
+    write_column(params, "semantics", splits, "semantics", members, parameters)

@@ -10,15 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.durable import file_digest, sync_folder
+from datasets.durable import sync_folder
 from datasets.manifest import Manifest, in_order, write_manifest
 from datasets.parts import Filling, Part, PartTask, digest_of, merge_parts, write_part
 from datasets.stores import StoreConfig
-from jobs.launch import ROOT, map_tasks
+from jobs.launch import map_tasks
 from pipeline.layout import column_folder, staging_folder
 from pipeline.progress import Bar
-
-_CODE = ("datasets", "masks", "pipeline")
 
 
 def write_column(
@@ -26,6 +24,7 @@ def write_column(
     plan: Mapping[str, Mapping[int, Filling]],
     manifests: Mapping[str, Manifest],
     *,
+    code: Mapping[str, str],
     num_workers: int,
     store: StoreConfig,
     on_part: Callable[[Part], None] = lambda part: None,
@@ -33,14 +32,14 @@ def write_column(
     """Replace shards/<column> by the shards of all splits, a task each, every split's manifest last.
 
     plan: of each split, what fills the shard of which number. manifests: of each split, complete but for what the
-    shards are.
+    shards are. code: digests of the code that makes the shards, see `stage_code`.
     on_part: told of every finished shard; what it raises stops the work, and the shards so far are kept for a rerun.
     Shards that an interrupted run left aside are taken if they were made of the same sources, parameters and code; so
     the bytes are those of an undisturbed run.
     """
     target, staging = column_folder(column, "").resolve(), staging_folder(column).resolve()
     shutil.rmtree(target, ignore_errors=True)
-    code = code_digest()
+    code_digest = digest_of(code)
     tasks = {
         split: [
             PartTask(
@@ -50,7 +49,7 @@ def write_column(
                 column=column,
                 index=index,
                 filling=filling,
-                code=code,
+                code=code_digest,
                 store=store,
             )
             for index, filling in fillings.items()
@@ -99,9 +98,3 @@ def _remove_foreign_files(staging: Path, tasks: Sequence[PartTask]) -> None:
     for folder in sorted((path for path in staging.rglob("*") if path.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
-
-
-def code_digest() -> str:
-    """Of the code and packages that make shards: a shard of other code is not taken over."""
-    paths = [path for floor in _CODE for path in sorted((ROOT / floor).rglob("*.py"))]
-    return digest_of({str(path.relative_to(ROOT)): file_digest(path) for path in [*paths, ROOT / "requirements.lock"]})

@@ -27,6 +27,7 @@ from datasets.removal import (
 from datasets.shards import read_table
 from datasets.stores import Store, StoreConfig
 from datasets.tombstones import TAKEN_DOWN, StayOut, Tombstone, add_tombstones, read_tombstones, stay_out
+from files.errors import UserError
 from jobs.checkpoints import CheckpointError
 from jobs.launch import map_tasks
 from jobs.receipt import RECEIPT_NAME, read_receipt
@@ -46,7 +47,7 @@ _IN_STORE = (
 _MANY = 100_000  # names among which looking for a similar one takes seconds
 
 
-class TakedownError(ValueError):
+class TakedownError(UserError):
     """A record cannot be taken out; the message says why and what to do."""
 
 

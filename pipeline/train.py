@@ -17,8 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from datasets.columns import Column
 from datasets.durable import file_digest
 from datasets.plan import sharing_problem
@@ -27,13 +25,15 @@ from jobs.checkpoint_store import CheckpointStore
 from jobs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
 from jobs.delivery import Courier, describe_run, hand_in, set_aside
 from jobs.events import Event, losses_by_step, not_repeatable, read_events
+from jobs.footprint import Footprint, footprint
 from jobs.launch import ROOT, train_workers
+from jobs.layers.weights import WeightsError
 from jobs.receipt import WEIGHTS_NAME, Receipt, read_receipt, write_receipt
-from jobs.recipe import Recipe, build_recipe
 from jobs.stopping import stop_mark
 from jobs.tracking import TrackedDataset
 from jobs.training_loop import PeerError, TrainJob, train
 from jobs.training_step import TrainingError
+from pipeline.code import stage_code
 from pipeline.experiment import Experiment, StoppedError, claimed, discard, stoppable
 from pipeline.fitness import unfit
 from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
@@ -42,7 +42,7 @@ from pipeline.progress import Bar, printable
 
 log = logging.getLogger(__name__)
 
-_CODE = ("datasets", "jobs", "masks")
+_CODE = ("datasets", "files", "jobs", "masks")
 _REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pillow", "pyarrow", "safetensors", "scikit-image",
                  "torch", "torchvision", "webdataset")  # fmt: skip
 
@@ -58,17 +58,17 @@ def run(params: Params, generator: str) -> None:
     if generator not in params.generators:
         raise ParamsError(f"params.yaml: generators has no {generator}; it lists {', '.join(params.generators)}")
     parent = os.getppid()
-    recipe = build_recipe(generator, params.generators[generator], params.seed)
+    shape = footprint(generator, params.generators[generator])  # its weights are made where it is trained
     fewest, most = params.cluster.worker_range
     world_size = max(most, 1) if fewest == most else 1  # of a range, a size that can share the batch is taken later
-    if problem := sharing_problem(recipe.batch_size, world_size, params.train.accumulate):
+    if problem := sharing_problem(shape.batch_size, world_size, params.train.accumulate):
         raise ParamsError(
             f"{problem}; change generators.{generator}.batch_size, train.accumulate or cluster.train_workers"
         )
     sources = {"edge": params.train.edges}  # several columns of edges may lie side by side
     columns = {
         name: Column(column_folder(sources.get(name, name), "train"), store=params.store)
-        for name in ("image", *recipe.columns)
+        for name in ("image", *shape.columns)
     }
     for column in columns.values():
         column.verify()
@@ -79,7 +79,7 @@ def run(params: Params, generator: str) -> None:
     experiment.check(start_anew=params.cluster.start_anew)
     storage, copies = experiment.storage, _copies(params, experiment)
     with (
-        claimed(storage, lambda holder: _watching(storage, holder, generator, recipe.steps)) as waited,
+        claimed(storage, lambda holder: _watching(storage, holder, generator, shape.steps)) as waited,
         stoppable(storage),
     ):
         if waited and _is_done(generator, experiment):
@@ -107,7 +107,7 @@ def run(params: Params, generator: str) -> None:
         undelivered = undelivered_folder(params.cluster.storage_folder)
         _describe_run(params, columns, experiment)
         with (
-            Bar(f"train {generator}", recipe.steps, "steps") as bar,
+            Bar(f"train {generator}", shape.steps, "steps") as bar,
             Courier(
                 storage,
                 undelivered,
@@ -122,13 +122,13 @@ def run(params: Params, generator: str) -> None:
                 {"job": job},
                 params.cluster,
                 name=f"{generator}-{experiment.identity[:16]}",
-                shares=recipe.batch_size // params.train.accumulate,
+                shares=shape.batch_size // params.train.accumulate,
                 is_over=lambda: (storage / WEIGHTS_NAME).is_file() or stop_mark(storage).is_file(),
-                final=(TrainingError,),
+                final=(TrainingError, WeightsError),
                 secondary=(PeerError,),
             )
             _check_finished(generator, storage, parent, copies)
-            receipt = _write_outputs(params, experiment, recipe, columns)
+            receipt = _write_outputs(params, experiment, shape, columns)
             _hand_in(receipt, columns, experiment)
         _remove_copies(copies)
         if courier.delivered:
@@ -210,24 +210,14 @@ def _note(event: Event) -> str:
 
 
 def _parts(params: Params, generator: str, columns: dict[str, Column]) -> dict[str, Any]:
-    """What makes two trainings the same experiment: parameters, data, code, packages."""
+    """What makes two trainings the same experiment: parameters, data, code and packages."""
     return {
         "config": asdict(params.generators[generator]),
         "train": asdict(params.train),
         "seed": params.seed,
         "data": {name: column.manifest.digest for name, column in columns.items()},
-        "code": {path: file_digest(ROOT / path) for path in _code(generator)},
-        "packages": file_digest(ROOT / "requirements.lock"),
+        "code": stage_code("train", generator),
     }
-
-
-def _code(generator: str) -> list[str]:
-    """The files that can change what a training computes, by the `deps` of its stage in dvc.yaml."""
-    stage = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]["train"]["do"]
-    deps = [dep.replace("${key}", generator) for dep in stage["deps"]]
-    paths = [ROOT / dep for dep in deps if dep.startswith(_CODE)]
-    files = {file for path in paths for file in ([path] if path.is_file() else path.rglob("*.py"))}
-    return sorted(str(file.relative_to(ROOT)) for file in files)
 
 
 def _describe_run(params: Params, columns: dict[str, Column], experiment: Experiment) -> None:
@@ -253,7 +243,7 @@ def _describe_run(params: Params, columns: dict[str, Column], experiment: Experi
     )
 
 
-def _write_outputs(params: Params, experiment: Experiment, recipe: Recipe, columns: dict[str, Column]) -> Receipt:
+def _write_outputs(params: Params, experiment: Experiment, shape: Footprint, columns: dict[str, Column]) -> Receipt:
     generator, storage = experiment.generator, experiment.storage
     folder = model_folder(generator)
     folder.mkdir(parents=True, exist_ok=True)
@@ -263,8 +253,8 @@ def _write_outputs(params: Params, experiment: Experiment, recipe: Recipe, colum
         config=asdict(params.generators[generator]),
         edges=params.edges[params.train.edges],
         seed=params.seed,
-        steps=recipe.steps,
-        samples_seen=recipe.steps * recipe.batch_size,
+        steps=shape.steps,
+        samples_seen=shape.steps * shape.batch_size,
         world_sizes=tuple(part["world_size"] for part in _segments(storage)),
         not_repeatable=not_repeatable(storage / "events.jsonl"),
         images=columns["image"].manifest.digest,
@@ -272,7 +262,7 @@ def _write_outputs(params: Params, experiment: Experiment, recipe: Recipe, colum
         train=asdict(params.train),
         weights_sha256=file_digest(folder / WEIGHTS_NAME),
         experiment=experiment.identity,
-        parameters={name: sum(p.numel() for p in network.parameters()) for name, network in recipe.networks.items()},
+        parameters=shape.parameters,
     )
     write_receipt(folder, receipt)
     _write_curves(curves_folder(generator), storage)

@@ -12,20 +12,23 @@ import pytest
 from ruamel.yaml import YAML
 
 from jobs.generators import names
-from pipeline.train import _code
+from pipeline.code import FOLDERS, stage_code
 from tests.pipeline.pictures import tree, write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
-MODULES = {"edges": "precompute", "masks": "precompute", "baselines": "evaluate"}
+MODULES = {"baselines": "evaluate"}
 
 # Code that every stage imports and that cannot change what a stage writes, with the reason. Not followed further.
 INERT = {
+    "files/errors.py": "names a kind of error",
+    "pipeline/code.py": "tells which code makes an output",
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/fitness.py": "refuses columns; what passes is trained with as it is",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/progress.py": "prints",
     "jobs/checkpoint_store.py": "carries checkpoints to a store and back, the same bytes",
+    "jobs/footprint.py": "counts the steps and parameters of a recipe, which is declared",
     "jobs/delivery.py": "carries what training wrote to the tracking server",
     "jobs/tracking.py": "writes to the tracking server",
     "jobs/stopping.py": "decides after which step a training rests; it ends with the same weights",
@@ -94,7 +97,7 @@ def test_every_stage_declares_its_code_and_its_packages(stage, body, key):
 
 
 def test_a_training_is_the_same_experiment_while_the_code_that_its_stage_declares_stays():
-    code = set(_code("csa"))
+    code = set(stage_code("train", "csa"))
     assert {"jobs/losses.py", "jobs/generators/csa/networks.py", "masks/strokes.py", "datasets/plan.py"} <= code
     assert not code & set(INERT)
     assert {name.split("/")[2] for name in code if name.startswith("jobs/generators/")} == {"csa"}
@@ -113,7 +116,7 @@ def test_every_package_that_a_stage_imports_is_in_the_lock():
     """`packages_distributions` says which distribution a module comes from."""
     pinned = {line.split("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
     owners = packages_distributions()
-    floors = {"datasets", "masks", "jobs", "pipeline"}
+    floors = set(FOLDERS)
     checked = set()
     for path in (path for floor in sorted(floors) for path in (ROOT / floor).rglob("*.py")):
         for module in modules(path) - floors - set(sys.stdlib_module_names):
@@ -140,7 +143,7 @@ def project(tmp_path, monkeypatch):
     from dvc.repo import Repo
 
     folder = tmp_path / "project"
-    for name in ("pipeline", "datasets", "jobs", "masks"):
+    for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "params.yaml", "requirements.lock", "tombstones.jsonl"):
         shutil.copy(ROOT / name, folder)

@@ -15,7 +15,7 @@ from datasets.sources.outdoor_scenes import OutdoorScenes
 from datasets.sources.paris_streetview import ParisStreetView
 from datasets.sources.photos import Photos
 from datasets.sources.places2 import Places2
-from datasets.sources.source import Card, Source, SourceConfig, SourceImage, source_key
+from datasets.sources.source import Card, Source, SourceConfig, SourceError, SourceImage, source_key
 
 __all__ = ["SOURCES", "Card", "Source", "SourceConfig", "SourceImage", "named", "open_source", "source_key"]
 
@@ -42,7 +42,7 @@ def named(name: str) -> type[Source]:
     if name not in SOURCES:
         nearest = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(SOURCES)}"
-        raise ValueError(f"{name!r} is not a data set; {hint}")
+        raise SourceError(f"{name!r} is not a data set; {hint}")
     return SOURCES[name]
 
 

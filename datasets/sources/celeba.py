@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
-from datasets.sources.source import Card, Source, SourceImage, source_key
+from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
 
 PARTITION = "list_eval_partition.txt"
 IDENTITY = "identity_CelebA.txt"
@@ -46,7 +46,7 @@ class CelebA(Source):
         identity = column(self._list(entries, IDENTITY), 1, IDENTITY)
         for name, file in found.items():
             if (split := SPLITS.get(partition.get(file, ""))) is None:
-                raise ValueError(f"celeba: {name} has no entry in {PARTITION}; is that the list of this data set?")
+                raise SourceError(f"celeba: {name} has no entry in {PARTITION}; is that the list of this data set?")
             yield SourceImage(name, source_key(file), split, entries[name], group=identity.get(file))
 
 
@@ -55,4 +55,4 @@ def column(rows: list[list[str]] | None, number: int, name: str) -> dict[str, st
     try:
         return {row[0]: row[number] for row in rows or ()}
     except IndexError as error:
-        raise ValueError(f"{name} has a line with too few columns; fetch it again") from error
+        raise SourceError(f"{name} has a line with too few columns; fetch it again") from error

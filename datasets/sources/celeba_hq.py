@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datasets.archives import Locator
 from datasets.sources.celeba import IDENTITY, PARTITION, SPLITS, column
-from datasets.sources.source import Card, Source, SourceImage, source_key
+from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
 
 _MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 
@@ -73,7 +73,7 @@ class CelebAHQ(Source):
         if not found:
             raise self._nothing_found()
         if len(forms := {match["form"].rstrip("/") for match in found.values()}) > 1:
-            raise ValueError(f"{self._root()} holds {' and '.join(sorted(forms))}, the same pictures; move one away")
+            raise SourceError(f"{self._root()} holds {' and '.join(sorted(forms))}, the same pictures; move one away")
         originals = self._originals(entries)
         splits = self._splits(entries, originals)
         identity = column(self._list(entries, IDENTITY), 1, IDENTITY)
@@ -85,7 +85,7 @@ class CelebAHQ(Source):
             index = int(match["number"]) - self._FORMS[match["form"]]
             if index not in splits:
                 where = self._where_missing(index, originals)
-                raise ValueError(f"celeba_hq: {name} has no entry in {where}; is that the list of this data set?")
+                raise SourceError(f"celeba_hq: {name} has no entry in {where}; is that the list of this data set?")
             yield SourceImage(
                 name,
                 source_key(PurePosixPath(match["file"]).name),
@@ -122,10 +122,10 @@ class CelebAHQ(Source):
         for split, file in self._LAMA.items():
             for row in (self._list if split == "test" else self._needed_list)(entries, file) or ():
                 if not (match := self._LAMA_LINE.fullmatch(" ".join(row))):
-                    raise ValueError(f"celeba_hq: {file} has the line {' '.join(row)!r}; expected such as 12345.jpg")
+                    raise SourceError(f"celeba_hq: {file} has the line {' '.join(row)!r}; expected such as 12345.jpg")
                 if splits.setdefault(int(match[1]), split) != split:
                     other = self._LAMA[splits[int(match[1])]]
-                    raise ValueError(f"celeba_hq: {row[0]} is in {other} and in {file}; are they of one division?")
+                    raise SourceError(f"celeba_hq: {row[0]} is in {other} and in {file}; are they of one division?")
         return splits
 
     def _where_missing(self, index: int, originals: Mapping[int, str]) -> str:
@@ -140,7 +140,7 @@ class CelebAHQ(Source):
         painted = np.zeros(next(iter(files.values())).shape, np.uint8)
         parts = {CelebAHQ._PART.fullmatch(name)["part"]: drawn for name, drawn in files.items()}
         if unknown := parts.keys() - set(CelebAHQ.classes):
-            raise ValueError(f"celeba_hq: {min(unknown)} is no part of CelebAMask-HQ")
+            raise SourceError(f"celeba_hq: {min(unknown)} is no part of CelebAMask-HQ")
         for label, part in enumerate(CelebAHQ.classes):
             if part in parts:
                 painted[parts[part] > 127] = label

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from datasets.sources.source import SPLITS, Card, Source, SourceImage, is_image, source_key
+from datasets.sources.source import SPLITS, Card, Source, SourceError, SourceImage, is_image, source_key
 
 
 class DTD(Source):
@@ -37,10 +37,10 @@ class DTD(Source):
             list_name = f"labels/{split}{self.config.split_number}.txt"
             for file in (" ".join(words) for words in self._needed_list(entries, list_name)):
                 if split_of.setdefault(file, split) != split:
-                    raise ValueError(f"dtd: {file} is in the lists of {split_of[file]} and {split}; fetch them again")
+                    raise SourceError(f"dtd: {file} is in the lists of {split_of[file]} and {split}; fetch them again")
         for name, match in found.items():
             if match["file"] not in split_of:
-                raise ValueError(f"dtd: {name} is in none of labels/*{self.config.split_number}.txt; fetch them again")
+                raise SourceError(f"dtd: {name} is in none of labels/*{self.config.split_number}.txt; fetch them again")
             yield SourceImage(
                 name, source_key(match["file"]), split_of[match["file"]], entries[name], label=match["label"]
             )

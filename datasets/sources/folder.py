@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 
-from datasets.sources.source import Card, Source, SourceImage, is_image, source_key, split_by_hash
+from datasets.sources.source import Card, Source, SourceError, SourceImage, is_image, source_key, split_by_hash
 
 
 class Folder(Source):
@@ -33,7 +33,9 @@ class Folder(Source):
         names = [name for name in entries if is_image(name)]
         top, names = _photographs(_common_folder(names), names)
         if len(names) < 2:
-            raise ValueError(f"{self._root()} holds {len(names)} pictures; folder needs 2, for training and validation")
+            raise SourceError(
+                f"{self._root()} holds {len(names)} pictures; folder needs 2, for training and validation"
+            )
         splits = self._split_folders(top, names)
         placed = self._by_folder(top, names, splits) if splits else self._by_hash(top, names)
         for name, split, below in placed:
@@ -49,7 +51,7 @@ class Folder(Source):
         if not train or not (val or test):
             return {}
         if max(len(train), len(val), len(test)) > 1:
-            raise ValueError(
+            raise SourceError(
                 f"{self._root()}: {', '.join(sorted(train + val + test))} name one split twice; rename one"
             )
         test_split = "test" if val else "val"
@@ -63,7 +65,7 @@ class Folder(Source):
             yield from ((name, split, below) for name in inside)
         for name in names:
             if name.removeprefix(top).split("/")[0] not in splits:
-                raise ValueError(f"{name} lies in none of {', '.join(splits)}; move it into one, or away")
+                raise SourceError(f"{name} lies in none of {', '.join(splits)}; move it into one, or away")
 
     def _by_hash(self, top: str, names: list[str]) -> Iterator[tuple[str, str, str]]:
         """The same, by hash of the key."""

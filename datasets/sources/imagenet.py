@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 
 from datasets.archives import Locator, open_inner
-from datasets.sources.source import Card, Source, SourceImage, source_key
+from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
 
 _MAX_META_BYTES = 2**22  # meta.mat is deflated and scipy inflates it whole
 
@@ -77,4 +77,6 @@ class ImageNet(Source):
             ids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
             return {position: ids[int(number)] for position, (number,) in enumerate(numbers, start=1)}
         except Exception as error:  # on damaged input scipy raises a dozen kinds
-            raise ValueError(f"imagenet: meta.mat and the ground truth of the devkit do not match ({error})") from error
+            raise SourceError(
+                f"imagenet: meta.mat and the ground truth of the devkit do not match ({error})"
+            ) from error

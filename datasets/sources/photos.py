@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from datasets.archives import FileLocator, read
 from datasets.decode import decode
-from datasets.sources.source import Card, Source, SourceImage, source_key
+from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
 
 
 class Photos(Source):
@@ -46,7 +46,7 @@ class Photos(Source):
 
     def _find(self) -> Iterator[SourceImage]:
         if self.config.root is not None:
-            raise ValueError(f"photos takes no root, got {self.config.root}; did you mean name: folder?")
+            raise SourceError(f"photos takes no root, got {self.config.root}; did you mean name: folder?")
         for name in self._PHOTOGRAPHS:
             yield from self._squares(name)
 
@@ -75,8 +75,8 @@ def _packaged_file(name: str) -> FileLocator:
     package = name.split("/")[0]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"photos: the package {package} is not installed; install the locked requirements")
+        raise SourceError(f"photos: the package {package} is not installed; install the locked requirements")
     folder = Path(spec.submodule_search_locations[0]).parent
     if not (folder / name).is_file():
-        raise ValueError(f"photos: {package} comes without {name}; install the locked requirements")
+        raise SourceError(f"photos: {package} comes without {name}; install the locked requirements")
     return FileLocator(str(folder), name, (folder / name).stat().st_size)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from datasets.archives import Locator
-from datasets.sources.source import Card, Source, SourceImage, is_image, source_key
+from datasets.sources.source import Card, Source, SourceError, SourceImage, is_image, source_key
 
 
 class Places2(Source):
@@ -64,7 +64,7 @@ class Places2(Source):
             if split == "train" and not self._is_ours(layout):
                 continue
             if layouts.setdefault(split, layout) != layout:
-                raise ValueError(
+                raise SourceError(
                     f"{self._root()} has {split} twice, as {layouts[split]} and as {layout} ({name}); "
                     "their numbers mean different pictures, so they are never mixed: move one away"
                 )
@@ -111,4 +111,4 @@ class Places2(Source):
             classes = {index: path[len("/f/") :] for path, index in categories}
             return {name: classes[index] for name, index in val}
         except (ValueError, KeyError) as error:
-            raise ValueError(f"{self._root()}: places365_val.txt and categories_places365.txt do not match") from error
+            raise SourceError(f"{self._root()}: places365_val.txt and categories_places365.txt do not match") from error

@@ -20,10 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.archives import MAX_MEMBER_BYTES, FileLocator, Locator, archive_kind, open_tree, read
+from files.errors import UserError
 
 # Decoding accepts JPEG and PNG only. The others are listed all the same, so that they are counted as rejected.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 SPLITS = ("train", "val", "test")
+
+
+class SourceError(UserError):
+    """A data set on the user's disk is not as its card describes; the message names the file and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +123,7 @@ class Source(ABC):
             is_general = option.name in ("name", "root", "splits") or option.name in self.card.options
             if not is_general and getattr(config, option.name) != option.default:
                 used = ", ".join(self.card.options) or "no options"
-                raise ValueError(f"{self.card.name} does not use {option.name}; remove it: it uses {used}")
+                raise SourceError(f"{self.card.name} does not use {option.name}; remove it: it uses {used}")
         self.config = config
         self._list_digests: dict[str, str] = {}
 
@@ -134,7 +139,7 @@ class Source(ABC):
         images.sort(key=attrgetter("key"))
         for first, second in pairwise(images):
             if first.key == second.key:
-                raise ValueError(
+                raise SourceError(
                     f"{self.card.name}: {first.name} and {second.name} both have the key {first.key}; rename one"
                 )
         return images
@@ -175,7 +180,7 @@ class Source(ABC):
 
     def _root(self) -> Path:
         if self.config.root is None:
-            raise ValueError(f"{self.card.name} needs root, the path of: {self.card.layout}")
+            raise SourceError(f"{self.card.name} needs root, the path of: {self.card.layout}")
         return Path(self.config.root).expanduser()
 
     def _entries(self, is_wanted: Callable[[str], bool] = lambda name: True) -> Mapping[str, Locator]:
@@ -193,7 +198,7 @@ class Source(ABC):
                 continue
             for member, locator in open_tree(path).entries.items():
                 if entries.setdefault(member, locator) is not locator:
-                    raise ValueError(f"{member} lies both in {entries[member].container} and in {path}; move one away")
+                    raise SourceError(f"{member} lies both in {entries[member].container} and in {path}; move one away")
         return entries
 
     def _list_content(
@@ -219,14 +224,14 @@ class Source(ABC):
         try:
             return None if content is None else [line.split() for line in content.decode().splitlines() if line.strip()]
         except UnicodeDecodeError as error:
-            raise ValueError(f"{self.card.name}: {name} is not text; fetch it again") from error
+            raise SourceError(f"{self.card.name}: {name} is not text; fetch it again") from error
 
     def _needed_list(self, entries: Mapping[str, Locator], name: str) -> list[list[str]]:
         """The same of a list without which there are no splits."""
         rows = self._list(entries, name)
         if rows is None:
             folder = self._root() if self._root().is_dir() else self._root().parent
-            raise ValueError(f"{self.card.name}: {name} is missing, so no picture has a split; put it into {folder}")
+            raise SourceError(f"{self.card.name}: {name} is missing, so no picture has a split; put it into {folder}")
         return rows
 
     def _nothing_found(self, which: str = "") -> ValueError:

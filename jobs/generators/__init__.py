@@ -7,6 +7,8 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from files.errors import UserError
+
 
 def names() -> tuple[str, ...]:
     """The generators there are, sorted: one per folder beside this file."""
@@ -21,7 +23,7 @@ def card(name: str) -> ModuleType:
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else "there are " + ", ".join(names())
-        raise ValueError(f"{name!r} is not a generator; {hint}")
+        raise UserError(f"{name!r} is not a generator; {hint}")
     return importlib.import_module(f"jobs.generators.{name}")
 
 

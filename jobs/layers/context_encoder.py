@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from files.errors import UserError
 from jobs.layers.normalization import BatchNorm2d
 
 
@@ -85,7 +86,7 @@ class Generator(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         if image.shape[-2:] != (self.image_size, self.image_size):
             size, given = self.image_size, tuple(image.shape[-2:])
-            raise ValueError(f"Context Encoder's bottleneck fixes the size: H and W must be {size}, got {given}")
+            raise UserError(f"Context Encoder's bottleneck fixes the size: H and W must be {size}, got {given}")
         filled = image * (1 - mask) + self.fill * mask
         if self.mask_channel:
             filled = torch.cat((filled, mask), dim=1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datasets.decode import IGNORE
+from files.errors import UserError
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
 from jobs.losses import cross_entropy
 
@@ -49,7 +50,7 @@ class SemanticEncoder(nn.Module):
         height, width = image.shape[-2:]
         # A map of one cell has no deviation to normalise with.
         if height % SMALLEST_MULTIPLE or width % SMALLEST_MULTIPLE or height * width <= SMALLEST_MULTIPLE**2:
-            raise ValueError(
+            raise UserError(
                 f"H and W must be multiples of {SMALLEST_MULTIPLE}, and one of them larger; got {(height, width)}; "
                 f"pad the batch and crop the result"
             )
@@ -100,10 +101,10 @@ def hole_cells(mask: Tensor, scale: int) -> Tensor:
 def check_labels(labels: Tensor | None, num_classes: int) -> Tensor:
     """The labels, int64 (N, H, W), if they are there and all below num_classes or `IGNORE`; ValueError otherwise."""
     if labels is None:
-        raise ValueError('training needs batch.semantics; read the column "semantics"')
+        raise UserError('training needs batch.semantics; read the column "semantics"')
     wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != IGNORE)]
     if wrong.numel():
-        raise ValueError(
+        raise UserError(
             f"label {wrong[0].item()} is not below num_classes = {num_classes}; "
             f"set num_classes to the number of the data's classes, or give the label as {IGNORE} to leave it out"
         )

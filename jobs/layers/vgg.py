@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, VGG19_Weights
 
-from jobs.layers.weights import read_weights
+from jobs.layers.weights import WeightsError, read_weights
 
 # Simonyan and Zisserman, 2015, Table 1, columns D and E: convolutions of each block, and their channels.
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -37,8 +37,8 @@ class VGG(nn.Module):
         the papers differ. Returns {layer: (N, C, h, w)}, halved once per pool.
     Fixed: always in eval mode, no parameter asks for a gradient, though gradients pass through to the image. Belongs to
     no recipe's networks, so it is neither trained nor saved nor moved with them: it follows its input's device.
-    Raises ValueError for an unknown layer, no layer, or weights that do not fit; FileNotFoundError for no such file;
-    RuntimeError if the download fails.
+    Raises ValueError for an unknown layer or no layer, WeightsError for a file that is missing or does not fit and for
+    a download that fails.
     """
 
     name: str
@@ -97,7 +97,7 @@ class VGG(nn.Module):
         wrong = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
         if wrong:
             listed = ", ".join(wrong)
-            raise ValueError(f"{weights}: not the weights of {self.name}; missing or of another shape: {listed}")
+            raise WeightsError(f"{weights}: not the weights of {self.name}; missing or of another shape: {listed}")
         self.features.load_state_dict({name: state[name] for name in wanted})
 
     def _check_layers(self) -> None:
@@ -112,7 +112,7 @@ class VGG(nn.Module):
         try:
             return self.download.get_state_dict(progress=False, check_hash=True)
         except OSError as error:  # URLError is one, too
-            raise RuntimeError(
+            raise WeightsError(
                 f"the ImageNet weights of {self.name} could not be fetched from {self.download.url} into "
                 f"{torch.hub.get_dir()}/checkpoints ({error}); put the file there, pass its path, or pass 'random'"
             ) from error

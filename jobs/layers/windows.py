@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from files.errors import UserError
+
 
 def window_around_hole(mask: Tensor, size: int) -> Tensor:
     """The size x size window centred on the bounding box of each sample's hole, shifted to lie inside the image.
@@ -46,4 +48,4 @@ def _start(occupied: Tensor, size: int) -> Tensor:
 
 def _check(size: int, height: int, width: int) -> None:
     if not 1 <= size <= min(height, width):
-        raise ValueError(f"a window of {size} x {size} does not fit into an image of {height} x {width}")
+        raise UserError(f"a window of {size} x {size} does not fit into an image of {height} x {width}")

@@ -9,6 +9,7 @@ from torchvision.models import get_model
 
 from datasets.decode import fit
 from datasets.semantics import SemanticsConfig, fit_clusters, fit_labels, pixel_features, segment
+from files.errors import UserError
 from tests.photographs import photograph
 
 CONFIG = SemanticsConfig(num_clusters=4)
@@ -70,7 +71,7 @@ def test_a_segmenter_is_read_from_a_file_and_named_when_wrong(tmp_path):
     assert np.mean(labels == expected.numpy()) > 0.999
     with pytest.raises(ValueError, match="torchvision has no segmenter 'unet'; it has deeplabv3"):
         segment(image, dataclasses.replace(config, segmenter="unet"))
-    with pytest.raises(RuntimeError, match=r"absent\.pth .*segmenter_weights"):
+    with pytest.raises(UserError, match=r"absent\.pth .*segmenter_weights"):
         segment(image, dataclasses.replace(config, segmenter_weights=str(tmp_path / "absent.pth")))
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=f"not the weights of {name}"):

@@ -21,7 +21,7 @@ from jobs.samples import TrainingSamples
 from jobs.settings import SampleConfig
 from masks.hole_ratio import BINS, hole_ratio
 from masks.sampler import MaskConfig, MaskFiles, draw_mask_in_bin
-from pipeline.precompute import SuiteMembers
+from pipeline.masks import SuiteMembers
 from tests.photographs import write_split
 
 MASKS = [

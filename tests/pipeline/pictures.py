@@ -11,7 +11,7 @@ from PIL import Image
 from datasets.durable import file_digest
 from datasets.ingest import IngestConfig
 from datasets.semantics import SemanticsConfig
-from pipeline import ingest, precompute, semantics
+from pipeline import edges, ingest, masks, semantics
 from pipeline.params import DatasetParams, Params, read_params
 from tests.photographs import photograph
 
@@ -42,9 +42,9 @@ def small_params(root: Path, **ingest: object) -> Params:
 def write_shards(params: Params) -> None:
     """All four columns."""
     ingest.run(params)
-    precompute.run_edges(params)
+    edges.run(params)
     semantics.run(params)
-    precompute.run_masks(params)
+    masks.run(params)
 
 
 def tree(folder: Path = Path("shards")) -> dict[str, str]:

@@ -26,7 +26,7 @@ from datasets.manifest import read_manifest
 from datasets.sources import open_source
 from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 from masks.sampler import MaskConfig, MaskFiles, draw_mask_in_bin
-from pipeline import ingest, precompute, train
+from pipeline import edges, ingest, masks, train
 from pipeline.inflated import inflated
 from pipeline.ingest import IngestError
 from pipeline.layout import inflated_folder
@@ -72,9 +72,9 @@ def test_splits_counts_and_keys_are_those_of_the_folder(params):
 def test_any_number_of_workers_and_any_hash_seed_give_the_same_bytes(params):
     code = (
         "import pickle, sys\n"
-        "from pipeline import ingest, precompute\n"
+        "from pipeline import ingest, edges, masks\n"
         "params = pickle.load(sys.stdin.buffer)\n"
-        "ingest.run(params); precompute.run_edges(params); precompute.run_masks(params)\n"
+        "ingest.run(params); edges.run(params); masks.run(params)\n"
         "print(hash('text'))\n"
     )
     digests, hashes = [], set()
@@ -107,16 +107,16 @@ def test_a_suite_of_files_is_the_same_from_everywhere_and_names_their_digest(par
             (tmp_path / place / f"{place}{number}.png").write_bytes(content)
         files = MaskFiles(root=str(tmp_path / place), sha256=digest)
         suite = dataclasses.replace(params.suite, masks=MaskConfig(kind="files", files=files))
-        precompute.run_masks(dataclasses.replace(params, suite=suite))
+        masks.run(dataclasses.replace(params, suite=suite))
         manifests.add(Path("shards/mask/val/manifest.json").read_text())
     assert len(manifests) == 1
     text = manifests.pop()
     assert digest in text
     assert str(tmp_path) not in text
-    masks = Column(Path("shards/mask/val"))
+    suite_masks = Column(Path("shards/mask/val"))
     for record in range(8):
         for name, low, high in BINS:
-            mask = decode_map(masks.read(record, member_of_bin("mask", name)))
+            mask = decode_map(suite_masks.read(record, member_of_bin("mask", name)))
             assert low < hole_ratio(mask // 255) <= high
 
 
@@ -127,8 +127,8 @@ def test_removing_one_image_changes_no_other_record_split_or_mask(params, pictur
 
     def everything():
         ingest.run(params)
-        precompute.run_edges(params)
-        precompute.run_masks(params)
+        edges.run(params)
+        masks.run(params)
         return {f: contents(f"shards/{f}") for f in ("image/train", "image/val", "edges/edge/train", "mask/val")}
 
     before = everything()
@@ -184,13 +184,13 @@ def test_every_kind_of_picture_has_its_declared_outcome_and_edges_of_its_size(pa
         image.save(pictures / "train" / name, **options)
     params = dataclasses.replace(params, ingest=dataclasses.replace(params.ingest, size=20, rule="shorter"))
     ingest.run(params)
-    precompute.run_edges(params)
-    images, edges = Column(Path("shards/image/train")), Column(Path("shards/edges/edge/train"))
+    edges.run(params)
+    images, maps = Column(Path("shards/image/train")), Column(Path("shards/edges/edge/train"))
     assert [(r.name.rpartition("/")[2], r.reason) for r in images.manifest.rejected] == [("one.png", BELOW_MINIMUM)]
     stored = {}
     for record, key in enumerate(images.keys.to_pylist()):
         stored[key] = decode_image(images.read(record))
-        assert decode_map(edges.read(record)).shape == stored[key].shape[:2]
+        assert decode_map(maps.read(record)).shape == stored[key].shape[:2]
     shapes = {Path(name).stem: stored[f"train/{Path(name).stem}"].shape for name in kinds if name != "one.png"}
     assert shapes == dict.fromkeys(shapes, (30, 20, 3)) | {"turned": (20, 30, 3)}
     for name in ("grey", "sixteen"):
@@ -245,10 +245,10 @@ def test_every_rule_has_its_size_and_its_column_follows(params, pictures, rule, 
         Image.fromarray(picture).save(path)
     params = dataclasses.replace(params, ingest=dataclasses.replace(params.ingest, rule=rule))
     ingest.run(params)
-    precompute.run_masks(params)
-    images, masks = Column(Path("shards/image/val")), Column(Path("shards/mask/val"))
+    masks.run(params)
+    images, holes = Column(Path("shards/image/val")), Column(Path("shards/mask/val"))
     assert {(row["height"], row["width"]) for row in images.table.to_pylist()} == {shape}
-    assert decode_map(masks.read(0, masks.fields[0])).shape == shape
+    assert decode_map(holes.read(0, holes.fields[0])).shape == shape
     stored = decode_image(images.read(0))
     assert stored.shape == (*shape, 3)
     if rule == "keep":
@@ -261,7 +261,7 @@ def test_training_says_that_it_needs_one_size(params, pictures):
     Image.fromarray(photograph(0, 64)[:40]).save(pictures / "train" / "wide.png")
     params = dataclasses.replace(params, ingest=dataclasses.replace(params.ingest, rule="keep"))
     ingest.run(params)
-    precompute.run_edges(params)
+    edges.run(params)
     with pytest.raises(ParamsError, match=r"images of 2 sizes \(48 x 48 and others\), .* set ingest\.rule to"):
         train.run(params, "edge_connect")
 

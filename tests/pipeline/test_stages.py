@@ -24,7 +24,7 @@ from jobs.settings import EvaluateConfig, TrainConfig
 from jobs.tracking import load_model
 from jobs.trained import fill, load_trained
 from masks.hole_ratio import BINS
-from pipeline import evaluate, ingest, inpaint, precompute, report, semantics, train
+from pipeline import edges, evaluate, ingest, inpaint, masks, report, semantics, train
 from pipeline.params import DatasetParams, ParamsError, read_params
 from pipeline.report import ReportError
 from tests.photographs import photograph
@@ -55,9 +55,9 @@ def params(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         ingest.run(small)
-        precompute.run_edges(small)
+        edges.run(small)
         semantics.run(small)
-        precompute.run_masks(small)
+        masks.run(small)
         for name in small.generators:
             train.run(small, name)
             evaluate.run(small, name)
@@ -174,7 +174,7 @@ def test_training_reads_the_column_of_edges_that_is_named(params, tmp_path, monk
         params, edges={**params.edges, "fine": fine}, train=dataclasses.replace(params.train, edges="fine")
     )
     before = file_digest(Path("shards/edges/edge/train/manifest.json"))
-    precompute.run_edges(changed)
+    edges.run(changed)
     assert file_digest(Path("shards/edges/edge/train/manifest.json")) == before
     columns = {name: Column(Path("shards/edges") / name / "train") for name in ("edge", "fine")}
     assert columns["fine"].manifest.parameters["sigma"] == 1.0

@@ -21,7 +21,8 @@ from datasets.ingest import IngestConfig
 from datasets.manifest import ManifestError, read_manifest
 from datasets.parts import PartError, digest_of, read_part
 from datasets.shards import ShardError
-from pipeline import ingest, precompute, staging
+from jobs.mask_files import DrawnMasks
+from pipeline import code, edges, ingest, masks
 from pipeline.layout import column_folder, made_note
 from pipeline.params import DatasetParams, read_params
 from tests.faults import in_child
@@ -64,6 +65,24 @@ def finished_shards(column: str) -> dict[str, int]:
         if part and part.shard and (path := staging / "column" / receipt.parent.name / part.shard.name).is_file():
             found[f"{receipt.parent.name}/{part.shard.name}"] = path.stat().st_ino
     return found
+
+
+def checkout(tmp_path: Path, monkeypatch) -> Path:
+    """A copy of the code, which the stages then take their digests from."""
+    copy = tmp_path / "checkout"
+    for name in (*code.FOLDERS, "dvc.yaml", "requirements.lock"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy)
+    monkeypatch.setattr(code, "ROOT", copy)
+    return copy
+
+
+def edit(path: Path) -> None:
+    before = path.read_text()
+    path.write_text(f"{before}\n# edited\n")
 
 
 def few_shards(params):
@@ -117,7 +136,7 @@ def test_a_kill_anywhere_in_a_column_changes_nothing_after_a_rerun(params, tmp_p
     ingest.run(few_shards(params))
     images = tree()
     shutil.copytree("shards", tmp_path / "images")
-    assert kill_everywhere(monkeypatch, partial(precompute.run_edges, params), "edge", before=tmp_path / "images") > 40
+    assert kill_everywhere(monkeypatch, partial(edges.run, params), "edge", before=tmp_path / "images") > 40
     assert images.items() <= tree().items()  # and the images were not touched
 
 
@@ -173,6 +192,37 @@ def test_shards_of_other_parameters_sources_or_content_are_not_taken_over(params
         shutil.rmtree("shards")
 
 
+def test_masks_of_changed_code_are_not_mixed_with_those_of_the_code_before(params, tmp_path, monkeypatch):
+    copy = checkout(tmp_path, monkeypatch)
+    ingest.run(params)
+    run_masks = partial(masks.run, params)
+    for number in range(1, 100):
+        killed, said = in_child(run_masks, kill_at=number)
+        assert killed == -signal.SIGKILL, said
+        if finished_shards("mask"):
+            break
+    assert len(finished_shards("mask")) == 1  # of two
+    draw = DrawnMasks.draw_in_bin
+    monkeypatch.setattr(DrawnMasks, "draw_in_bin", lambda *arguments: draw(*arguments)[:, ::-1].copy())
+    edit(copy / "jobs" / "mask_files.py")
+    run_masks()
+    found = tree()
+    shutil.rmtree("shards/mask")
+    run_masks()
+    assert found == tree()
+
+
+@pytest.mark.parametrize("path", ["pipeline/price.py", "pipeline/report.py", "datasets/proof.py", "masks/lama.py"])
+def test_code_that_makes_no_shard_throws_no_finished_shard_away(params, tmp_path, monkeypatch, path):
+    copy = checkout(tmp_path, monkeypatch)
+    interrupted(partial(ingest.run, params))
+    kept = finished_shards("image")
+    edit(copy / path)
+    ingest.run(params)
+    written = {f"{p.parent.name}/{p.name}": p.stat().st_ino for p in Path("shards/image").glob("*/*.tar")}
+    assert kept.items() <= written.items()
+
+
 def test_a_damaged_shard_or_receipt_is_written_anew(params):
     ingest.run(params)
     undisturbed = tree()
@@ -198,14 +248,14 @@ def test_a_shard_without_any_usable_picture_leaves_a_gap_and_no_more(params, tmp
             (tmp_path / "pictures" / row["source"]).write_bytes(b"")
     params = dataclasses.replace(params, ingest=dataclasses.replace(params.ingest, max_rejected=0.5))
     ingest.run(params)
-    precompute.run_edges(params)
-    images, edges = Column(Path("shards/image/train")), Column(Path("shards/edges/edge/train"))
-    check_alignment(images, edges)
+    edges.run(params)
+    images, maps = Column(Path("shards/image/train")), Column(Path("shards/edges/edge/train"))
+    check_alignment(images, maps)
     assert [s.name for s in images.manifest.shards].count("image-000001.tar") == 0
     assert len(images.keys) == len(rows) - 2
     for record in range(len(images.keys)):
         assert images.read(record)
-        assert edges.read(record)
+        assert maps.read(record)
 
 
 def test_a_split_without_any_usable_picture_is_named(params, tmp_path):
@@ -230,12 +280,12 @@ def _outputs() -> dict[str, str]:
 def test_recomputing_one_column_of_edges_touches_no_other(params):
     fine, coarse = EdgeConfig(sigma=1.0), EdgeConfig(sigma=3.0)
     ingest.run(params)
-    precompute.run_edges(dataclasses.replace(params, edges={"edge": EdgeConfig(), "other": fine}))
+    edges.run(dataclasses.replace(params, edges={"edge": EdgeConfig(), "other": fine}))
     before, digests = {name: _files(name) for name in ("edge", "other")}, _outputs()
-    precompute.run_edges(dataclasses.replace(params, edges={"edge": EdgeConfig(), "other": coarse, "third": fine}))
+    edges.run(dataclasses.replace(params, edges={"edge": EdgeConfig(), "other": coarse, "third": fine}))
     assert _files("edge") == before["edge"]
     assert not _files("other").items() & before["other"].items()
-    precompute.run_edges(dataclasses.replace(params, edges={"edge": EdgeConfig(), "other": fine}))
+    edges.run(dataclasses.replace(params, edges={"edge": EdgeConfig(), "other": fine}))
     assert _files("edge") == before["edge"]
     assert _outputs() == digests  # and the third is gone
 
@@ -255,9 +305,9 @@ def test_recomputing_one_column_of_edges_touches_no_other(params):
         "another column",
     ],
 )
-def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, monkeypatch, what):
+def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, tmp_path, monkeypatch, what):
     ingest.run(params)
-    precompute.run_edges(params)
+    edges.run(params)
     before, digests = _files("edge"), _outputs()
     shard = Path("shards/edges/edge/train/edge-000000.tar")
     if what == "a damaged shard":
@@ -280,12 +330,12 @@ def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, m
         params = dataclasses.replace(params, ingest=dataclasses.replace(params.ingest, size=20))
         ingest.run(params)
     elif what == "other code":
-        monkeypatch.setattr(staging, "_CODE", ("datasets",))
+        edit(checkout(tmp_path, monkeypatch) / "datasets" / "edges.py")
     else:  # as DVC may check it out, from elsewhere
         note = made_note("edge").read_bytes()
-        precompute.run_edges(dataclasses.replace(params, edges={"edge": EdgeConfig(sigma=1.0)}))
+        edges.run(dataclasses.replace(params, edges={"edge": EdgeConfig(sigma=1.0)}))
         made_note("edge").write_bytes(note)
-    precompute.run_edges(params)
+    edges.run(params)
     assert not _files("edge").items() & before.items()
     if what != "other images":
         assert _outputs() == digests
@@ -294,7 +344,7 @@ def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, m
 
 def test_what_is_no_column_does_not_stay_among_the_columns_of_edges(params, tmp_path):
     ingest.run(params)
-    precompute.run_edges(params)
+    edges.run(params)
     before, digests = _files("edge"), _outputs()
     Path("shards/edges/notes.txt").write_text("left by somebody")
     shutil.copytree("shards/edges/edge", "shards/edges/copy")
@@ -302,7 +352,7 @@ def test_what_is_no_column_does_not_stay_among_the_columns_of_edges(params, tmp_
     (tmp_path / "theirs" / "kept").touch()
     Path("shards/edges/link").symlink_to(tmp_path / "theirs")
     assert len(_outputs()) > len(digests) + 3
-    precompute.run_edges(params)
+    edges.run(params)
     assert _outputs() == digests
     assert _files("edge") == before
     assert (tmp_path / "theirs" / "kept").exists()
@@ -310,7 +360,7 @@ def test_what_is_no_column_does_not_stay_among_the_columns_of_edges(params, tmp_
 
 def test_a_column_without_images_is_refused(params):
     with pytest.raises(ManifestError, match="has no complete split; run: dvc repro ingest"):
-        precompute.run_edges(params)
+        edges.run(params)
 
 
 def test_a_column_of_a_changed_image_shard_is_refused_with_both_digests(params):
@@ -321,7 +371,7 @@ def test_a_column_of_a_changed_image_shard_is_refused_with_both_digests(params):
     content[600] ^= 1
     path.write_bytes(content)
     with pytest.raises(ShardError, match=rf"image-000001\.tar has digest {file_digest(path)}, .* says {expected}; run"):
-        precompute.run_edges(params)
+        edges.run(params)
     assert not Path("shards/edges/edge").exists()
 
 

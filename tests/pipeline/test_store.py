@@ -12,7 +12,7 @@ from datasets.durable import file_digest
 from datasets.ingest import IngestConfig
 from datasets.stores import StoreConfig, StoreError
 from jobs.settings import EvaluateConfig
-from pipeline import evaluate, ingest, precompute
+from pipeline import edges, evaluate, ingest, masks
 from pipeline.params import DatasetParams, read_params
 from tests.photographs import photograph
 
@@ -36,8 +36,8 @@ def test_stages_with_a_store_write_the_same_tables_and_no_tars(s3, tmp_path, mon
 
     def run(params):
         ingest.run(params)
-        precompute.run_edges(params)
-        precompute.run_masks(params)
+        edges.run(params)
+        masks.run(params)
         evaluate.run(params, "baselines")
         files = [path for path in Path("shards").rglob("*") if path.is_file()]
         tables = {str(path): file_digest(path) for path in files if path.suffix != ".tar"}

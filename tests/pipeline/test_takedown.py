@@ -18,7 +18,7 @@ from datasets.sources import Photos
 from datasets.stores import Store, StoreConfig, StoreError, put
 from datasets.tombstones import TombstoneError, read_tombstones
 from jobs.receipt import Receipt, write_receipt
-from pipeline import audit, ingest, precompute, takedown
+from pipeline import audit, edges, ingest, masks, takedown
 from pipeline.layout import column_folder
 from pipeline.params import DatasetParams
 from pipeline.progress import printable
@@ -95,8 +95,8 @@ def test_a_fresh_ingest_with_the_tombstones_gives_the_very_bytes(params, names):
     # Labels by k-means keep their clusters, which a fresh fit would change for every image.
     taken = {path: digest for path, digest in tree().items() if "/semantics/" not in path}
     ingest.run(params)
-    precompute.run_edges(params)
-    precompute.run_masks(params)
+    edges.run(params)
+    masks.run(params)
     fresh = {path: digest for path, digest in tree().items() if "/semantics/" not in path}
     assert taken == fresh
     assert not [f for f in audit.run(params).findings if "semantics" not in f.file]
@@ -123,7 +123,7 @@ def test_it_does_so_beside_rejected_pictures_and_when_the_only_label_goes(params
 def test_a_renamed_copy_stays_out_and_a_cut_of_the_same_photograph_stays_in(params):
     shutil.copy("pictures/train/003.png", "pictures/train/renamed.png")
     ingest.run(params)
-    precompute.run_edges(params)
+    edges.run(params)
     shutil.rmtree("shards/semantics")
     shutil.rmtree("shards/mask")
     outcome = takedown.run(params, ["train/003"], "asked", DAY)

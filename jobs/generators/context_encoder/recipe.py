@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from files.errors import UserError
 from jobs.batches import Batch
 from jobs.generators.context_encoder import Config
 from jobs.generators.context_encoder.losses import reconstruction_in_hole
@@ -75,7 +76,7 @@ def build(config: Config) -> Recipe:
         if (batch.mask > hole(batch)).any():
             first = config.image_size // 4 + config.overlap
             rule = f"rows and columns {first} to {config.image_size - first - 1}"
-            raise ValueError(f"variant centre fills {rule} only, but a mask reaches beyond them; use variant random")
+            raise UserError(f"variant centre fills {rule} only, but a mask reaches beyond them; use variant random")
         return {"output": F.pad(prediction, (config.image_size // 4,) * 4)}
 
     networks = {"generator": generator, "generator_d": discriminator}

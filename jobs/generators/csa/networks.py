@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from files.errors import UserError
 from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.layers.feature_mask import shrink_by_vote
 from jobs.layers.unet import UNet
@@ -117,7 +118,7 @@ class FeatureDiscriminator(nn.Module):
 def _check_size(image: Tensor, levels: int) -> None:
     height, width = image.shape[-2:]
     if height % 2**levels or width % 2**levels:
-        raise ValueError(
+        raise UserError(
             f"H and W must be multiples of {2**levels}, got {(height, width)}; pad the batch and crop the result, "
             "or take fewer levels"
         )

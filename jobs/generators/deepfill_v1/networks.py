@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from files.errors import UserError
 from jobs.layers.attention import ContextualAttention
 from jobs.recipe import composite
 
@@ -31,9 +32,7 @@ class Generator(nn.Module):
     def forward(self, image: Tensor, mask: Tensor, refine: bool = True) -> tuple[Tensor, ...]:
         height, width = image.shape[-2:]
         if height % 8 or width % 8:
-            raise ValueError(
-                f"H and W must be multiples of 8, got {(height, width)}; pad the batch and crop the result"
-            )
+            raise UserError(f"H and W must be multiples of 8, got {(height, width)}; pad the batch and crop the result")
         known = image * (1 - mask)
         coarse = self.coarse(known, mask)
         if not refine:
@@ -131,7 +130,7 @@ class Critic(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         if image.shape[-2:] != (self.size, self.size):
             side, given = self.size, tuple(image.shape[-2:])
-            raise ValueError(f"the critic's linear layer fixes the size: H and W must be {side}, got {given}")
+            raise UserError(f"the critic's linear layer fixes the size: H and W must be {side}, got {given}")
         return self.layers(image)
 
 

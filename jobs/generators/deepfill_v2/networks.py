@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from files.errors import UserError
 from jobs.layers.attention import ContextualAttention
 from jobs.layers.convolution import GatedConv2d
 
@@ -65,11 +66,9 @@ class Generator(nn.Module):
     def forward(self, image: Tensor, mask: Tensor, sketch: Tensor | None = None) -> tuple[Tensor, Tensor]:
         height, width = image.shape[-2:]
         if height % 8 or width % 8:
-            raise ValueError(
-                f"H and W must be multiples of 8, got {(height, width)}; pad the batch and crop the result"
-            )
+            raise UserError(f"H and W must be multiples of 8, got {(height, width)}; pad the batch and crop the result")
         if self.guided and sketch is None:
-            raise ValueError("a guided generator needs a sketch; pass zeros where nothing is drawn")
+            raise UserError("a guided generator needs a sketch; pass zeros where nothing is drawn")
         known = image * (1 - mask)
         hints = [sketch * mask] if self.guided else []
         # The ones tell the border's zero padding from the hole's zeros.

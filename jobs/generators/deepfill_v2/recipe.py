@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from files.errors import UserError
 from jobs.batches import Batch
 from jobs.generators.deepfill_v2 import Config
 from jobs.generators.deepfill_v2.losses import l1
@@ -78,7 +79,7 @@ def build(config: Config) -> Recipe:
 def _sketch(batch: Batch) -> Tensor:
     """The edges inside the hole, (N, 1, H, W): what a user would draw there."""
     if batch.edge is None:
-        raise ValueError('guided DeepFill v2 needs batch.edge; read the column "edge" or pass zeros')
+        raise UserError('guided DeepFill v2 needs batch.edge; read the column "edge" or pass zeros')
     return batch.edge * batch.mask
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from files.errors import UserError
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.recipe import composite
 
@@ -58,7 +59,7 @@ class Generator(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         height, width = features.shape[-2:]
         if height % 4 or width % 4 or min(height, width) < 12:
-            raise ValueError(f"EdgeConnect's H and W must be multiples of 4, at least 12, got {height} x {width}")
+            raise UserError(f"EdgeConnect's H and W must be multiples of 4, at least 12, got {height} x {width}")
         return self.layers(features)
 
 

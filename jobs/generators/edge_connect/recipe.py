@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from files.errors import UserError
 from jobs.batches import Batch
 from jobs.generators.edge_connect import Config
 from jobs.generators.edge_connect.losses import (
@@ -161,7 +162,7 @@ def _image_d_terms(config: Config) -> Losses:
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
     height, width = batch.image.shape[-2:]
     if min(height, width) < SMALLEST_SIDE:
-        raise ValueError(f"EdgeConnect needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
+        raise UserError(f"EdgeConnect needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
     # The mask is mirrored with the rest: as known, its mirrored pixels would be the hidden ones.
     padded = Batch(
         image=pad_to_multiple(batch.image, 4),
@@ -176,7 +177,7 @@ def _inpaint(networks: Networks, batch: Batch) -> Outputs:
 
 def _edge(batch: Batch) -> Tensor:
     if batch.edge is None:
-        raise ValueError("EdgeConnect needs edge maps; give the batch the column 'edge'")
+        raise UserError("EdgeConnect needs edge maps; give the batch the column 'edge'")
     return batch.edge
 
 

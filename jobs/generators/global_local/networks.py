@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from files.errors import UserError
 from jobs.layers.normalization import BatchNorm2d
 
 
@@ -44,9 +45,7 @@ class Generator(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         if height % 4 or width % 4:
-            raise ValueError(
-                f"H and W must be multiples of 4, got {(height, width)}; pad the batch and crop the result"
-            )
+            raise UserError(f"H and W must be multiples of 4, got {(height, width)}; pad the batch and crop the result")
         filled = image * (1 - mask) + self.mean * mask
         return 2 * torch.sigmoid(self.layers(torch.cat((filled, mask), dim=1))) - 1
 
@@ -74,7 +73,7 @@ class Discriminator(nn.Module):
     def forward(self, image: Tensor, window: Tensor) -> Tensor:
         given = (tuple(image.shape[1:]), tuple(window.shape[1:]))
         if given != self.sizes:
-            raise ValueError(f"image and window must be {self.sizes}, since linear layers fix their sizes; got {given}")
+            raise UserError(f"image and window must be {self.sizes}, since linear layers fix their sizes; got {given}")
         return self.score(torch.cat((self.global_view(image), self.local_view(window)), dim=1))
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from files.errors import UserError
 from jobs.generators.lbp.attention import SpatialAttention
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.unet import UNet
@@ -83,4 +84,4 @@ class Discriminator(PatchDiscriminator):
 def check_size(tensor: Tensor, levels: int) -> None:
     height, width = tensor.shape[-2:]
     if height % 2**levels or width % 2**levels:
-        raise ValueError(f"LBP's H and W must be multiples of 2^levels = {2**levels}, got {height} x {width}")
+        raise UserError(f"LBP's H and W must be multiples of 2^levels = {2**levels}, got {height} x {width}")

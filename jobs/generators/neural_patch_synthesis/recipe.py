@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from files.errors import UserError
 from jobs.batches import Batch
 from jobs.generators.neural_patch_synthesis import Config
 from jobs.generators.neural_patch_synthesis.texture import build_vgg, refine
@@ -109,7 +110,7 @@ def _centre_content(generator: torch.nn.Module, image: Tensor, mask: Tensor, con
     if (mask > hole).any():
         first = config.image_size // 4 + config.overlap
         rule = f"rows and columns {first} to {config.image_size - first - 1} of {config.image_size}"
-        raise ValueError(f"variant centre fills {rule} only, but a mask reaches beyond them; use variant random")
+        raise UserError(f"variant centre fills {rule} only, but a mask reaches beyond them; use variant random")
     quarter = config.image_size // 4
     laid = image.clone()
     laid[..., quarter:-quarter, quarter:-quarter] = generator(image, hole)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from files.errors import UserError
 from jobs.layers.normalization import BatchNorm2d
 
 
@@ -30,7 +31,7 @@ class PartialConv2d(nn.Conv2d):
         self, in_channels: Sequence[int], out_channels: int, kernel_size: int, *, stride: int = 1, bias: bool = False
     ) -> None:
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd for symmetric padding, got {kernel_size}")
+            raise UserError(f"kernel_size must be odd for symmetric padding, got {kernel_size}")
         super().__init__(sum(in_channels), out_channels, kernel_size, stride, kernel_size // 2, bias=bias)
         self.group_channels = tuple(in_channels)
         nn.init.kaiming_normal_(self.weight)  # fan_in
@@ -40,7 +41,7 @@ class PartialConv2d(nn.Conv2d):
     def forward(self, *groups: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         given = tuple(features.shape[1] for features, _ in groups)
         if given != self.group_channels:
-            raise ValueError(f"groups must have {self.group_channels} channels, got {given}")
+            raise UserError(f"groups must have {self.group_channels} channels, got {given}")
         # Chosen, not multiplied: NaN * 0 is NaN.
         known = [torch.where(valid > 0, features, 0) for features, valid in groups]
         joined = torch.cat(known, dim=1) if len(known) > 1 else known[0]
@@ -125,7 +126,7 @@ class Generator(nn.Module):
         height, width = image.shape[-2:]
         if height % self.multiple or width % self.multiple:
             rule = f"multiples of {self.multiple} for {len(self.encoder)} levels"
-            raise ValueError(f"PartialConv's H and W must be {rule}, got {height} x {width}")
+            raise UserError(f"PartialConv's H and W must be {rule}, got {height} x {width}")
         levels = [(image, 1 - mask)]
         for stage in self.encoder:
             levels.append(stage(levels[-1]))

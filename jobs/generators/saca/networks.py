@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from files.errors import UserError
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
 from jobs.layers.discriminators import PatchDiscriminator
 
@@ -99,7 +100,7 @@ class Generator(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
         height, width = image.shape[-2:]
         if height % 4 or width % 4 or min(height, width) < 8:
-            raise ValueError(f"SACA's H and W must be multiples of 4, at least 8, got {height} x {width}")
+            raise UserError(f"SACA's H and W must be multiples of 4, at least 8, got {height} x {width}")
         assignments: list[Tensor] = []
 
         def aggregate(saca: SACA | None, features: Tensor) -> Tensor:

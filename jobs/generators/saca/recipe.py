@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from files.errors import UserError
 from jobs.batches import Batch
 from jobs.generators.saca import Config
 from jobs.generators.saca.losses import (
@@ -88,7 +89,7 @@ def build(config: Config) -> Recipe:
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
     height, width = batch.image.shape[-2:]
     if min(height, width) < SMALLEST_SIDE:
-        raise ValueError(f"SACA needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
+        raise UserError(f"SACA needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
     # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
     output, _ = networks["generator"](pad_to_multiple(batch.image, 4), pad_to_multiple(batch.mask, 4))
     return {"output": crop(output, height, width)}
@@ -96,7 +97,7 @@ def _inpaint(networks: Networks, batch: Batch) -> Outputs:
 
 def _labels(batch: Batch) -> Tensor:
     if batch.semantics is None:
-        raise ValueError("supervised SACA needs labels; give the batch the column 'semantics'")
+        raise UserError("supervised SACA needs labels; give the batch the column 'semantics'")
     return batch.semantics
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from files.errors import UserError
 from jobs.layers.vgg import VGG16
 from jobs.losses import gram
 
@@ -31,7 +32,7 @@ def crop_hole(tensor: Tensor, mask: Tensor, size: int) -> Tensor:
     """
     height, width = tensor.shape[-2:]
     if min(height, width) < size:
-        raise ValueError(f"hole_size is {size}, but the image has {height} x {width} pixels; lower hole_size")
+        raise UserError(f"hole_size is {size}, but the image has {height} x {width} pixels; lower hole_size")
     offsets = torch.arange(size, device=tensor.device)
     # The argmax of zeros and ones is the first one.
     rows = mask.amax(dim=3).squeeze(1).argmax(dim=1, keepdim=True).clamp_max(height - size) + offsets  # (N, size)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from files.errors import UserError
 from jobs.generators.shift_net.shift import Shift
 from jobs.layers.feature_mask import shrink_by_vote
 from jobs.layers.unet import UNet
@@ -51,7 +52,7 @@ class Generator(nn.Module):
     def forward(self, image: Tensor, mask: Tensor, whole: Tensor | None = None) -> dict[str, Tensor]:
         height, width = image.shape[-2:]
         if height % 2**self.unet.levels or width % 2**self.unet.levels:
-            raise ValueError(
+            raise UserError(
                 f"Shift-Net's H and W must be multiples of {2**self.unet.levels}, got {height} x {width}; "
                 "pad the batch and crop the result, or use fewer levels"
             )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from files.errors import UserError
 from jobs.generators.spl.normalization import BasicRegionNorm, LearnableRegionNorm
 from jobs.layers.normalization import SPADE
 
@@ -220,7 +221,7 @@ class Generator(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         height, width = image.shape[-2:]
         if height % 4 or width % 4 or min(height, width) < 12:
-            raise ValueError(f"SPL's H and W must be multiples of 4, at least 12, got {height} x {width}")
+            raise UserError(f"SPL's H and W must be multiples of 4, at least 12, got {height} x {width}")
         white = (image + 1) / 2 * (1 - mask) + mask
         features = white
         for stage in self.encoder:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from files.errors import UserError
 from jobs.batches import Batch
 from jobs.generators.spl import Config
 from jobs.generators.spl.losses import hole_weighted_l1
@@ -100,7 +101,7 @@ def enlarged(image: Tensor) -> Tensor:
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
     height, width = batch.image.shape[-2:]
     if min(height, width) < SMALLEST_SIDE:
-        raise ValueError(f"SPL needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
+        raise UserError(f"SPL needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
     # The mask is mirrored with the image: as known, its mirrored pixels would be the hidden ones.
     output, _ = networks["generator"](pad_to_multiple(batch.image, 4), pad_to_multiple(batch.mask, 4))
     return {"output": crop(output, height, width)}

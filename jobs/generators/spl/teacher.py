@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jobs.layers.vgg import imagenet_normalised
-from jobs.layers.weights import read_weights
+from jobs.layers.weights import WeightsError, read_weights
 
 CHECKPOINT = "Open_ImagesV6_TRresNet_L_448.pth"
 """The authors' teacher, under the name of its file in the model zoo of the asymmetric loss."""
@@ -42,7 +42,7 @@ class Teacher:
 
     @property
     def channels(self) -> int:
-        """Channels of what it returns, known without its weights. Raises ValueError for a name it does not know."""
+        """Channels of what it returns, known without its weights. Raises WeightsError for a name it does not know."""
         return 2 * self.width if self._is_tresnet else torchvision_channels(self.name)
 
     @cached_property
@@ -171,14 +171,14 @@ class TResNet(nn.Module):
     def load(self, path: Path) -> TResNet:
         """Fill it from a file of the whole TResNet-L, of its authors (in-place batch norm) or of timm. Returns itself.
 
-        Raises FileNotFoundError if there is none, ValueError if it holds something else.
+        Raises WeightsError for a file that is missing or holds something else.
         """
         state = converted(read_weights(path, _REMEDY))
         wanted = {name: value for name, value in self.state_dict().items() if not name.endswith("num_batches_tracked")}
         wrong = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
         if wrong:
             listed = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-            raise ValueError(f"{path}: not the weights of TResNet-L; missing or of another shape: {listed}")
+            raise WeightsError(f"{path}: not the weights of TResNet-L; missing or of another shape: {listed}")
         self.load_state_dict({name: state[name] for name in wanted}, strict=False)
         return self
 
@@ -214,22 +214,22 @@ class TorchvisionTeacher(nn.Module):
 
 
 def torchvision_channels(name: str) -> int:
-    """Channels of a torchvision model at an eighth of the size. Raises ValueError as `load_torchvision` does."""
+    """Channels of a torchvision model at an eighth of the size. Raises WeightsError as `load_torchvision` does."""
     return _cut(name, _torchvision_shell(name))[1]
 
 
 def load_torchvision(name: str) -> TorchvisionTeacher:
     """A torchvision model with its own weights, up to the last layer that keeps an eighth of the size.
 
-    Raises ValueError for an unknown model, one that has no such layer, or weights that are not its own; RuntimeError if
-    the download fails.
+    Raises WeightsError for an unknown model, one that has no such layer, weights that are not its own, and a download
+    that fails.
     """
     model = _torchvision_shell(name)
     weights = torchvision.models.get_model_weights(name).DEFAULT
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
     except OSError as error:  # URLError is one, too
-        raise RuntimeError(
+        raise WeightsError(
             f"the weights of torchvision's {name} could not be fetched from {weights.url} into "
             f"{torch.hub.get_dir()}/checkpoints ({error}); put the file there, or give another teacher"
         ) from error
@@ -238,7 +238,7 @@ def load_torchvision(name: str) -> TorchvisionTeacher:
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     missing = [key for key in layers.state_dict() if key not in own]
     if missing:
-        raise ValueError(f"{weights.url}: not the weights of torchvision's {name}; missing: {', '.join(missing)}")
+        raise WeightsError(f"{weights.url}: not the weights of torchvision's {name}; missing: {', '.join(missing)}")
     layers.load_state_dict({key: own[key] for key in layers.state_dict()}, assign=True)
     return TorchvisionTeacher(layers)
 
@@ -249,7 +249,7 @@ def _torchvision_shell(name: str) -> nn.Module:
     if name not in known:
         near = difflib.get_close_matches(name, ["tresnet_l", "random", *known], n=1)
         hint = f"did you mean {near[0]}?" if near else "such as resnet50"
-        raise ValueError(
+        raise WeightsError(
             f"{name!r} is no teacher: neither a .pth or .safetensors file nor 'tresnet_l' nor 'random' nor a "
             f"torchvision model; {hint}"
         )
@@ -257,7 +257,7 @@ def _torchvision_shell(name: str) -> nn.Module:
         with torch.device("meta"):
             return torchvision.models.get_model(name, weights=None)
     except NotImplementedError as error:  # a few look at numbers while they are built
-        raise ValueError(f"torchvision's {name} cannot be taken apart; take one such as resnet50") from error
+        raise WeightsError(f"torchvision's {name} cannot be taken apart; take one such as resnet50") from error
 
 
 def _cut(name: str, model: nn.Module) -> tuple[nn.Sequential, int]:
@@ -278,5 +278,5 @@ def _cut(name: str, model: nn.Module) -> tuple[nn.Sequential, int]:
             if values.shape[-2:] == (16, 16):
                 cut, channels = len(kept), values.shape[1]
     if not cut:
-        raise ValueError(f"torchvision's {name} has no layer at an eighth of the size; take one such as resnet50")
+        raise WeightsError(f"torchvision's {name} has no layer at an eighth of the size; take one such as resnet50")
     return kept[:cut], channels

@@ -14,6 +14,7 @@ from jobs.generators.coherence_priors.attention import SemanticWiseAttention, pa
 from jobs.generators.coherence_priors.losses import one_hot, patch_coherence, straight_through_one_hot
 from jobs.generators.coherence_priors.networks import Generator, SemanticWisePropagation
 from jobs.generators.coherence_priors.recipe import build
+from jobs.layers.weights import WeightsError
 from tests.jobs.generators.steps import make_batch, run_step, start_phase
 from tests.loops.coherence_priors import cut_patches, measure_coherence, propagate
 
@@ -247,7 +248,7 @@ class Deaf(torch.nn.Module):
 
 
 def test_no_vgg_is_built_for_a_weight_of_zero():
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(WeightsError):
         build(dataclasses.replace(Config.tiny(), patch_weight=0.1, features="missing.pth"))
     build(dataclasses.replace(Config.tiny(), patch_weight=0.0, features="missing.pth"))
 

@@ -16,6 +16,7 @@ from jobs.generators.edge_connect import losses
 from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, Generator, ImageGenerator, ResidualBlock
 from jobs.generators.edge_connect.recipe import Config, build
 from jobs.layers.vgg import VGG19
+from jobs.layers.weights import WeightsError
 from jobs.recipe import Phase, Recipe, Terms, composite
 
 PHASES = ("edges", "image", "inpaint", "joint")
@@ -336,7 +337,7 @@ def test_generators_step_before_their_discriminators():
 def test_without_its_terms_vgg_is_not_built(tmp_path):
     absent = str(tmp_path / "absent.pth")
     make_recipe(features=absent)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(WeightsError):
         make_recipe(features=absent, style_weight=1.0)
 
 

@@ -15,6 +15,7 @@ from jobs.generators.neural_patch_synthesis import PARAMETERS, Config, losses, p
 from jobs.generators.neural_patch_synthesis.recipe import build
 from jobs.layers.context_encoder import overlap_weights, reconstruction
 from jobs.layers.vgg import VGG19
+from jobs.layers.weights import WeightsError
 from jobs.losses import bce_fake, bce_real
 from jobs.recipe import composite
 from tests.jobs.generators.steps import make_batch, visible
@@ -81,7 +82,7 @@ def test_without_iterations_or_scales_vgg_is_not_built(tmp_path):
     absent = dataclasses.replace(TINY, features=str(tmp_path / "absent.pth"))
     build(dataclasses.replace(absent, texture_iterations=0))
     build(dataclasses.replace(absent, texture_scales=0))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(WeightsError):
         build(absent)
 
 

@@ -16,6 +16,7 @@ from jobs.generators.saca import PARAMETERS, Config, losses
 from jobs.generators.saca.networks import SACA, Generator
 from jobs.generators.saca.recipe import build
 from jobs.layers.vgg import VGG19
+from jobs.layers.weights import WeightsError
 from tests.jobs.generators.steps import make_batch, run_step, start_phase, visible
 from tests.loops.saca import saca
 
@@ -366,5 +367,5 @@ def test_what_cannot_be_done_is_refused_with_the_rule():
 def test_without_its_terms_vgg_is_not_built(tmp_path):
     absent = {"features": str(tmp_path / "absent.pth")}
     build(dataclasses.replace(Config.tiny(), **absent))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(WeightsError):
         build(dataclasses.replace(Config.tiny(), style_weight=1.0, **absent))

@@ -19,6 +19,7 @@ from jobs.generators.spl.networks import FusionConv2d, ModulatedBlock, ResidualD
 from jobs.generators.spl.normalization import BasicRegionNorm, LearnableRegionNorm, region_norm
 from jobs.generators.spl.recipe import build, enlarged
 from jobs.generators.spl.teacher import CHECKPOINT, Blur, SpaceToDepth, Teacher, TResNet, converted
+from jobs.layers.weights import WeightsError
 from tests.jobs.generators.steps import make_batch, run_step, start_phase
 from tests.loops.spl import region_norm_loop, region_norm_two_passes
 
@@ -371,7 +372,7 @@ def test_without_prior_no_teacher_is_asked_and_filling_holes_never_needs_one(tmp
     recipe = build(config)
     assert recipe.inpaint(recipe.networks, batch)["output"].shape == batch.image.shape
     start_phase(recipe, recipe.phases[0])
-    with pytest.raises(FileNotFoundError, match=rf"absent\.pth: no such file.*{CHECKPOINT}.*prior_weight 0"):
+    with pytest.raises(WeightsError, match=rf"absent\.pth: no such file.*{CHECKPOINT}.*prior_weight 0"):
         run_step(recipe, recipe.phases[0], batch)
     recipe = build(dataclasses.replace(config, prior_weight=0.0))
     for phase in recipe.phases:
@@ -482,7 +483,7 @@ def test_a_torchvision_teacher_is_that_model_up_to_an_eighth(tmp_path, monkeypat
 def test_a_failed_download_and_unusable_models_say_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "urlopen", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("no route")))
-    with pytest.raises(RuntimeError, match=r"resnet18 could not be fetched .*no route.*another teacher"):
+    with pytest.raises(WeightsError, match=r"resnet18 could not be fetched .*no route.*another teacher"):
         Teacher("resnet18")(torch.rand(1, 3, 32, 32))
     with pytest.raises(ValueError, match="no layer at an eighth"):
         build(Config(teacher="vit_b_16"))

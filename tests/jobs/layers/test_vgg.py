@@ -11,6 +11,7 @@ from torchvision.models import VGG19_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from jobs.layers.vgg import VGG16, VGG19, imagenet_normalised
+from jobs.layers.weights import WeightsError
 
 SHALLOW = ("relu1_1", "relu2_2")
 
@@ -96,7 +97,7 @@ def test_weights_come_from_a_file(tmp_path, suffix, prefix):
 
 
 def test_a_missing_file_is_named_with_the_choices(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent\.pth: no such file; weights are 'imagenet', 'random'"):
+    with pytest.raises(WeightsError, match=r"absent\.pth: no such file; weights are 'imagenet', 'random'"):
         VGG19(SHALLOW, str(tmp_path / "absent.pth"))
 
 
@@ -125,7 +126,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr(VGG19_Weights, "get_state_dict", refuse)
-    with pytest.raises(RuntimeError, match=r"could not be fetched .*no route to host.*pass its path, or pass 'random'"):
+    with pytest.raises(WeightsError, match=r"could not be fetched .*no route to host.*pass its path, or pass 'random'"):
         VGG19(SHALLOW, "imagenet")
 
 
