@@ -31,14 +31,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-import tests.loops
-from jobs.batches import Batch
+import benchmarks.loops
+from benchmarks.batches import make_batch, visible
+from jobs.checks.apart import ProbeError, Say, run_apart
+from jobs.checks.probe import device_name, peak_bytes, timed
 from jobs.generators import card, load, names
-from jobs.probe import ProbeError, Say, device_name, peak_bytes, run_apart, timed
-from jobs.recipe import Recipe
-from jobs.settings import TrainConfig
-from jobs.training_step import TrainingStep
-from tests.jobs.generators.steps import make_batch, visible
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Recipe
+from jobs.training.settings import TrainConfig
+from jobs.training.step import TrainingStep
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, SIZE = 2, 256
@@ -174,12 +175,12 @@ class _Flops(TorchDispatchMode):
 
 
 def _loops() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(tests.loops.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(benchmarks.loops.__path__))
 
 
 def _measure_layers(module: str) -> list[dict[str, Any]]:
     rows = []
-    for name, (fast, loop) in importlib.import_module(f"tests.loops.{module}").bench().items():
+    for name, (fast, loop) in importlib.import_module(f"benchmarks.loops.{module}").bench().items():
         cpu = torch.device("cpu")
         with torch.no_grad():
             fast()

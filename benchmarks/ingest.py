@@ -31,14 +31,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.archives import read
-from datasets.decode import decode, encode_jpeg, encode_png, fit
 from datasets.ingest import IngestConfig, IngestFilling, plan_shards
 from datasets.sources import SourceConfig, open_source
 from datasets.tombstones import StayOut
-from jobs.launch import workers_at_hand
-from pipeline import ingest
+from files.archives import read
+from files.pictures import decode, encode_jpeg, encode_png, fit
+from jobs.cluster.launch import workers_at_hand
 from pipeline.params import DatasetParams, Params, read_params
+from pipeline.stages import ingest
 
 RESULTS = Path(__file__).resolve().parent / "results"
 LIMIT = 0.85

@@ -41,12 +41,13 @@ from skimage import data
 from skimage.color import rgb2gray
 from skimage.feature import canny
 
-from datasets.decode import decode_image, encode_jpeg, encode_png
-from datasets.edges import EdgeConfig, canny_edges
-from jobs.mask_files import MaskFilesError, Masks, open_masks
+from datasets.maps.edges import EdgeConfig, canny_edges
+from files.pictures import decode_image, encode_jpeg, encode_png
+from masks.collection import MaskFilesError
+from masks.config import MaskConfig, MaskFiles
 from masks.hole_ratio import BINS
-from masks.sampler import MaskConfig, MaskFiles
-from pipeline.edges import EdgeMembers
+from masks.masks import Masks, open_masks
+from pipeline.stages.edges import EdgeMembers
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = 256

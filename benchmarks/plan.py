@@ -29,11 +29,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from datasets.columns import Column, check_alignment
-from datasets.manifest import RECORDS_NAME, Manifest, Shard, write_manifest
-from datasets.plan import Plan, positions
-from datasets.shards import deal, shard_name, write_tables
-from datasets.stores import StoreConfig
+from datasets.shards.column import Column, check_alignment
+from datasets.shards.manifest import RECORDS_NAME, Manifest, Shard, write_manifest
+from datasets.shards.records import shard_name, write_tables
+from datasets.stream.plan import Plan, positions
+from datasets.writing.tars import deal
+from files.objects import StoreConfig
 
 RESULTS = Path(__file__).parent / "results"
 WORKERS, BATCH = 512, 8192

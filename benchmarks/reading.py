@@ -36,13 +36,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms.functional import pil_to_tensor
 
-from datasets.decode import decode_image, encode_jpeg
-from datasets.shards import Sample
-from jobs.batches import ByteBatch
-from jobs.samples import TrainingSamples
-from jobs.settings import SampleConfig
-from masks.sampler import draw_mask
-from tests.photographs import write_column
+from benchmarks.photographs import write_column
+from datasets.writing.tars import Sample, library
+from files.pictures import decode_image, encode_jpeg
+from jobs.training.byte_batches import ByteBatch
+from jobs.training.samples import TrainingSamples
+from jobs.training.settings import SampleConfig
+from masks.drawn import draw_mask
 
 RESULTS = Path(__file__).parent / "results"
 SIZE, BATCH, PER_SHARD = 256, 16, 64
@@ -210,7 +210,7 @@ class _Reading:
         return DataLoader(_Files(self.paths, decode), batch_size=BATCH, shuffle=True, num_workers=workers)
 
     def _webdataset(self, workers: int, decoder: str | None) -> Iterable:
-        import webdataset
+        webdataset = library()
 
         stream = webdataset.WebDataset(self.urls, shardshuffle=100, seed=0).shuffle(1000)
         stream = stream.decode(decoder) if decoder else stream.map_dict(jpg=_member_by_us)

@@ -31,15 +31,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from jobs.checkpoints import network_state
-from jobs.launch import ClusterConfig, train_workers
-from jobs.probe import Say, run_apart
-from jobs.recipe import build_recipe
-from jobs.samples import TrainingSamples
-from jobs.settings import TrainConfig
-from jobs.training_loop import TrainJob, train
+from benchmarks.photographs import write_split
+from jobs.checks.apart import Say, run_apart
+from jobs.cluster.launch import train_workers
+from jobs.cluster.settings import ClusterConfig
+from jobs.generators.build import build_recipe
+from jobs.runs.checkpoints import network_state
+from jobs.training.loop import TrainJob, train
+from jobs.training.samples import TrainingSamples
+from jobs.training.settings import TrainConfig
 from pipeline.params import read_params
-from tests.photographs import write_split
 
 RESULTS = Path(__file__).parent / "results"
 GENERATOR, SIZE, BATCH, SHORT = "deepfill_v2", 128, 8, 3

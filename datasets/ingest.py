@@ -9,8 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from datasets.archives import MemberError, read_many
-from datasets.decode import (
+from datasets.shards.manifest import Rejected
+from datasets.sources import SourceImage
+from datasets.tombstones import StayOut
+from datasets.writing.parts import Filling
+from datasets.writing.tars import Sample, deal
+from files.archives import MemberError, read_many
+from files.pictures import (
     MINIMUM_SIDE,
     FitRule,
     RejectedImageError,
@@ -21,12 +26,7 @@ from datasets.decode import (
     fit,
     fits_as_it_is,
 )
-from datasets.manifest import Rejected
-from datasets.parts import Filling
-from datasets.plan import derive_seed
-from datasets.shards import Sample, deal
-from datasets.sources import SourceImage
-from datasets.tombstones import StayOut
+from files.seeds import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)

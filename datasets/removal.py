@@ -19,9 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datasets.columns import Column
-from datasets.durable import sync_folder, write_durably
-from datasets.manifest import (
+from datasets.shards.column import Column
+from datasets.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
     ManifestError,
@@ -31,19 +30,20 @@ from datasets.manifest import (
     read_manifest,
     write_manifest,
 )
-from datasets.shards import (
+from datasets.shards.records import (
     CORE_COLUMNS,
     Field,
-    Sample,
     ShardError,
     read_member,
     read_table,
     records_table,
     shard_number,
-    write_shard,
     write_table,
 )
-from datasets.stores import Store, StoreConfig, put
+from datasets.shards.store import Store, put
+from datasets.writing.tars import Sample, write_shard
+from files.durable import sync_folder, write_durably
+from files.objects import StoreConfig
 
 _NOTE = "note.json"
 

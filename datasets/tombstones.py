@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 
-from datasets.durable import write_durably
+from files.durable import write_durably
 from files.errors import UserError
 
 TAKEN_DOWN, DAMAGED, DUPLICATE = "taken down", "damaged", "duplicate"

@@ -122,12 +122,12 @@ def _run(arguments: argparse.Namespace) -> int:
         print(getattr(listing, arguments.verb)(*which, as_json=arguments.json))
         return 0
     if arguments.verb == "duplicates":
-        from pipeline import duplicates
+        from pipeline.verbs import duplicates
 
         print(duplicates.run(arguments.distance, as_json=arguments.json))
         return 0
     if arguments.verb == "inpaint":
-        from pipeline import inpaint
+        from pipeline.verbs import inpaint
 
         inpaint.run(arguments.generator, arguments.image, arguments.mask, arguments.output, arguments.version)
         return 0
@@ -137,54 +137,54 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.verb == "plan":
         return _plan(params, arguments)
     if arguments.verb == "audit":
-        from pipeline import audit
+        from pipeline.verbs import audit
 
         found = audit.run(params, quarantine=arguments.quarantine)
         print(audit.shown(found, as_json=arguments.json))
         return int(bool(found.findings) and found.quarantined is None)
     if arguments.verb == "deliver":
-        from pipeline import deliver
+        from pipeline.verbs import deliver
 
         deliveries = deliver.run(params)
         print(deliver.shown(deliveries, as_json=arguments.json))
         return int(any(delivery.problem for delivery in deliveries))
     if arguments.verb == "takedown":
-        from pipeline import takedown
+        from pipeline.verbs import takedown
 
         outcome = takedown.run(
             params, arguments.names, arguments.reason, arguments.date, this_copy_only=arguments.this_copy_only
         )
         print(takedown.shown(outcome, as_json=arguments.json))
     elif arguments.verb == "ingest":
-        from pipeline import ingest
+        from pipeline.stages import ingest
 
         ingest.run(params)
     elif arguments.verb == "precompute":
-        from pipeline import edges, masks, semantics
+        from pipeline.stages import edges, masks, semantics
 
         {"edges": edges.run, "masks": masks.run, "semantics": semantics.run}[arguments.column](params)
     elif arguments.verb == "train":
-        from pipeline import train
+        from pipeline.stages import train
 
         train.run(params, arguments.generator)
     elif arguments.verb == "stop":
-        from pipeline import stop
+        from pipeline.verbs import stop
 
         print(stop.run(params, arguments.generator))
     elif arguments.verb == "evaluate":
-        from pipeline import evaluate
+        from pipeline.stages import evaluate
 
         evaluate.run(params, arguments.row)
     elif arguments.verb == "report":
-        from pipeline import report
+        from pipeline.stages import report
 
         report.run(params)
     return 0
 
 
 def _plan(params: Any, arguments: argparse.Namespace) -> int:
-    from pipeline import plan
     from pipeline.params import ParamsError
+    from pipeline.verbs import plan
 
     params = plan.chosen(params, arguments.generators)
     numbers = {name: getattr(arguments, name) for name in ("records", "shards", "batch")}
@@ -195,7 +195,7 @@ def _plan(params: Any, arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         if arguments.probe or any(numbers.values()):
             raise ParamsError("--dry-run goes with --workers and --generators alone: it checks what is here")
-        from pipeline import dry_run
+        from pipeline.verbs import dry_run
 
         checked = dry_run.run(params, arguments.workers)
         print(dry_run.shown(checked, as_json=arguments.json))
@@ -205,7 +205,7 @@ def _plan(params: Any, arguments: argparse.Namespace) -> int:
     if not arguments.probe:
         print(plan.shown(planned, as_json=arguments.json))
         return int(failed)
-    from pipeline import price
+    from pipeline.verbs import price
 
     priced = price.run(
         params,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from datasets.durable import file_digest
+from files.durable import file_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("datasets", "files", "jobs", "masks", "pipeline")

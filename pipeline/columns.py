@@ -12,13 +12,23 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from datasets.columns import Column, read_shard
-from datasets.decode import decode_image
-from datasets.durable import remove_partial_files, write_durably
-from datasets.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, ManifestError, Rejected, Shard, read_manifest
-from datasets.parts import Filling, digest_of
-from datasets.shards import Sample, shard_number
-from datasets.stores import StoreConfig, put
+from datasets.shards.column import Column, read_shard
+from datasets.shards.manifest import (
+    MANIFEST_NAME,
+    RECORDS_NAME,
+    Manifest,
+    ManifestError,
+    Rejected,
+    Shard,
+    read_manifest,
+)
+from datasets.shards.records import shard_number
+from datasets.shards.store import put
+from datasets.writing.parts import Filling, digest_of
+from datasets.writing.tars import Sample
+from files.durable import remove_partial_files, write_durably
+from files.objects import StoreConfig
+from files.pictures import decode_image
 from pipeline import staging
 from pipeline.code import stage_code
 from pipeline.layout import column_folder, made_note

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasets.columns import Column
+from datasets.shards.column import Column
 from pipeline.params import Params
 
 

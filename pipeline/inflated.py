@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.archives import ArchiveError, GzipTarLocator, Locator, inflate
-from datasets.parts import digest_of
 from datasets.sources import SourceImage
+from datasets.writing.parts import digest_of
+from files.archives import ArchiveError, GzipTarLocator, Locator, inflate
 from pipeline.layout import inflated_folder
 from pipeline.progress import Bar
 

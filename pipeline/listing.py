@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from datasets.sources import SOURCES, Source, SourceConfig, named
+from files.checkout import home
 from jobs.generators import card, names
-from jobs.launch import home
 from pipeline.layout import REPORT
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,16 +19,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
-from datasets.edges import EdgeConfig
 from datasets.ingest import IngestConfig
-from datasets.semantics import SemanticsConfig
+from datasets.maps.edges import EdgeConfig
+from datasets.maps.semantics import SemanticsConfig
 from datasets.sources import SourceConfig, open_source
-from datasets.stores import StoreConfig
 from files.errors import UserError
+from files.objects import StoreConfig
+from jobs.cluster.settings import ClusterConfig
+from jobs.evaluation.settings import EvaluateConfig
 from jobs.generators import card
-from jobs.launch import ClusterConfig
-from jobs.settings import EvaluateConfig, TrainConfig
-from masks.sampler import MaskConfig
+from jobs.training.settings import TrainConfig
+from masks.config import MaskConfig
 
 PARAMS_PATH = Path("params.yaml")
 

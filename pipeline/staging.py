@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.durable import sync_folder
-from datasets.manifest import Manifest, in_order, write_manifest
-from datasets.parts import Filling, Part, PartTask, digest_of, merge_parts, write_part
-from datasets.stores import StoreConfig
-from jobs.launch import map_tasks
+from datasets.shards.manifest import Manifest, in_order, write_manifest
+from datasets.writing.parts import Filling, Part, PartTask, digest_of, merge_parts, write_part
+from files.durable import sync_folder
+from files.objects import StoreConfig
+from jobs.cluster.launch import map_tasks
 from pipeline.layout import column_folder, staging_folder
 from pipeline.progress import Bar
 

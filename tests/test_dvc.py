@@ -27,14 +27,16 @@ INERT = {
     "pipeline/fitness.py": "refuses columns; what passes is trained with as it is",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/progress.py": "prints",
-    "jobs/checkpoint_store.py": "carries checkpoints to a store and back, the same bytes",
-    "jobs/footprint.py": "counts the steps and parameters of a recipe, which is declared",
-    "jobs/delivery.py": "carries what training wrote to the tracking server",
-    "jobs/tracking.py": "writes to the tracking server",
-    "jobs/stopping.py": "decides after which step a training rests; it ends with the same weights",
-    "pipeline/experiment.py": "finds where a training lies and who is at it",
-    "jobs/launch.py": "runs functions somewhere; how many processes train is a parameter",
-    "jobs/settings.py": "declares parameters; their values are the stage's `params`",
+    "jobs/checks/footprint.py": "counts the steps and parameters of a recipe, which is declared",
+    "jobs/runs/checkpoint_store.py": "carries checkpoints to a store and back, the same bytes",
+    "jobs/runs/experiment.py": "finds where a training lies and who is at it",
+    "jobs/runs/stopping.py": "decides after which step a training rests; it ends with the same weights",
+    "jobs/tracking/delivery.py": "carries what training wrote to the tracking server",
+    "jobs/tracking/mlflow_runs.py": "writes to the tracking server",
+    "jobs/cluster/launch.py": "runs functions somewhere; how many processes train is a parameter",
+    "jobs/cluster/settings.py": "declares parameters; their values are the stage's `params`",
+    "jobs/training/settings.py": "declares parameters; their values are the stage's `params`",
+    "jobs/evaluation/settings.py": "declares parameters; their values are the stage's `params`",
     "jobs/generators/__init__.py": "finds a folder by its name",
 }
 
@@ -84,7 +86,7 @@ def cases():
 @pytest.mark.parametrize(("stage", "body", "key"), list(cases()))
 def test_every_stage_declares_its_code_and_its_packages(stage, body, key):
     deps = [dep.replace("${key}", key) for dep in body["deps"]]
-    roots = {ROOT / "pipeline" / f"{MODULES.get(stage, stage)}.py"}
+    roots = {ROOT / "pipeline" / "stages" / f"{MODULES.get(stage, stage)}.py"}
     if key:
         roots |= set((ROOT / "jobs" / "generators" / key).glob("*.py"))
     missing = [
@@ -98,10 +100,20 @@ def test_every_stage_declares_its_code_and_its_packages(stage, body, key):
 
 def test_a_training_is_the_same_experiment_while_the_code_that_its_stage_declares_stays():
     code = set(stage_code("train", "csa"))
-    assert {"jobs/losses.py", "jobs/generators/csa/networks.py", "masks/strokes.py", "datasets/plan.py"} <= code
-    assert not code & set(INERT)
-    assert {name.split("/")[2] for name in code if name.startswith("jobs/generators/")} == {"csa"}
-    assert closure({ROOT / "jobs/training_loop.py"}) <= code
+    assert {
+        "jobs/recipe/losses.py",
+        "jobs/generators/csa/networks.py",
+        "masks/strokes.py",
+        "datasets/stream/plan.py",
+    } <= code
+    assert not code & {
+        "jobs/runs/stopping.py",
+        "jobs/tracking/delivery.py",
+        "jobs/cluster/launch.py",
+        "pipeline/progress.py",
+    }
+    assert {name.split("/")[2] for name in code if name.startswith("jobs/generators/")} == {"build.py", "csa"}
+    assert closure({ROOT / "jobs/training/loop.py"}) <= code
 
 
 def test_inert_code_exists():
@@ -242,8 +254,8 @@ def test_after_a_takedown_and_its_commit_dvc_has_nothing_to_do(project):
     """And without the commit, ingest runs again and writes the very bytes that takedown left."""
     from dvc.repo import Repo
 
-    from pipeline import takedown
     from pipeline.params import read_params
+    from pipeline.verbs import takedown
 
     _small_data_set(project)
     stages = ["ingest", "edges", "semantics", "masks"]

@@ -14,8 +14,8 @@ import pytest
 from dvc.lock import Lock
 from dvc.utils.hydra import compose_and_dump
 
-from datasets.decode import encode_png
-from tests.photographs import photograph
+from benchmarks.photographs import photograph
+from files.pictures import encode_png
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTEXT_ENCODER = "context_encoder: {image_size: 64, width: %d, batch_size: 4, steps: 4}"
@@ -41,7 +41,7 @@ def run(*command, fails=False):
 def checkout(tmp_path, monkeypatch):
     """A git checkout of this code with small presets and shards, everything committed."""
     folder = tmp_path / "checkout"
-    for name in ("conf", "datasets", "jobs", "masks", "pipeline"):
+    for name in ("conf", "datasets", "files", "jobs", "masks", "pipeline"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "requirements.lock", "tombstones.jsonl"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Imports point down only, and each large library has one door."""
+"""Rooms: who may import whom, and which one file is the door to each large library."""
 
 import ast
 from pathlib import Path
@@ -6,63 +6,127 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = {
-    "files": set(),
-    "datasets": {"files"},
-    "masks": {"files"},
-    "jobs": {"files", "datasets", "masks"},
-    "pipeline": {"files", "jobs", "datasets", "masks"},
-}
+
+# A room -> the rooms below it that it may import. The longest prefix of a file's path is its room; `pipeline` may
+# import every room, and a room always itself.
+ROOMS = {
+    "files": (),
+    "masks": ("files",),
+    "datasets/shards": ("files",),
+    "datasets/sources": ("files",),
+    "datasets/maps": ("files",),
+    "datasets/stream": ("files",),
+    "datasets/writing": ("files", "datasets/shards"),
+    "datasets": ("files", "datasets/shards", "datasets/sources", "datasets/writing"),
+    "jobs/recipe": ("files",),
+    "jobs/layers": ("files", "jobs/recipe"),
+    "jobs/generators": ("files", "jobs/recipe", "jobs/layers"),
+    "jobs/runs": ("files", "datasets/maps", "jobs/recipe"),
+    "jobs/tracking": ("files", "jobs/runs", "jobs/evaluation"),
+    "jobs/cluster": ("files",),
+    "jobs/training": (
+        "files", "masks", "datasets/maps", "datasets/shards", "datasets/stream",
+        "jobs/recipe", "jobs/layers", "jobs/generators", "jobs/runs",
+    ),
+    "jobs/evaluation": (
+        "files", "masks", "datasets/maps", "datasets/shards", "datasets/writing",
+        "jobs/recipe", "jobs/generators", "jobs/runs", "jobs/training",
+    ),
+    "jobs/report": ("jobs/evaluation", "files"),
+    "jobs/checks": (
+        "files", "masks", "datasets", "datasets/shards", "jobs/recipe", "jobs/generators", "jobs/training",
+    ),
+    "pipeline": None,
+    "benchmarks": None,
+}  # fmt: skip
 DOORS = {
-    "ray": {"jobs/launch.py"},
-    "mlflow": {"jobs/tracking.py"},
-    "webdataset": {"datasets/shards.py"},
-    "accelerate": {"jobs/training_loop.py"},
-    "albumentations": {"datasets/augment.py"},
-    "fsspec": {"datasets/stores.py"},
+    "ray": "jobs/cluster/launch.py",
+    "mlflow": "jobs/tracking/mlflow_runs.py",
+    "webdataset": "datasets/writing/tars.py",
+    "accelerate": "jobs/training/loop.py",
+    "albumentations": "datasets/stream/augment.py",
+    "fsspec": "files/objects.py",
 }
-FILES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
+FOLDERS = {room.split("/")[0] for room in ROOMS}
+FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if path.read_text(encoding="utf-8").strip()
+)
 
 
-def imports(path: Path) -> set[str]:
+def imports(name: str) -> set[str]:
+    """Dotted names of all that a file imports; of `from a import b` both `a` and `a.b`."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found.add(node.module)
+            assert node.level == 0, f"{name}: relative import"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_down_and_through_the_doors(path):
-    name = path.relative_to(ROOT).as_posix()
-    floor = name.split("/")[0]
-    roots = {module.split(".")[0] for module in imports(path)}
-    upward = roots & set(FLOORS) - FLOORS[floor] - {floor}
-    assert not upward, f"{name} imports {upward}"
-    for library, doors in DOORS.items():
-        assert library not in roots or name in doors, f"{name} is a second door to {library}"
+def room_of(path: str) -> str:
+    return max((room for room in ROOMS if path == room or path.startswith(f"{room}/")), key=len)
+
+
+def imported_files(name: str) -> set[str]:
+    """The files of this repository that a file imports by name."""
+    paths = {module.replace(".", "/") for module in imports(name) if module.split(".")[0] in (*FOLDERS, "tests")}
+    modules = {f"{path}.py" for path in paths if (ROOT / f"{path}.py").is_file()}
+    packages = {f"{path}/__init__.py" for path in paths if (ROOT / path / "__init__.py").is_file()}
+    return modules | {name for name in packages if (ROOT / name).read_text(encoding="utf-8").strip()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_imports_its_own_room_and_those_that_the_table_allows(name):
+    room = room_of(name)
+    allowed = ROOMS[room]
+    for other in imported_files(name):
+        assert not other.startswith("tests/"), f"{name} imports {other}"
+        assert allowed is None or room_of(other) in (room, *allowed), f"{name} imports {other}"
+        assert not other.startswith("benchmarks/") or room == "benchmarks", f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_large_library_has_one_door(name):
+    roots = {module.split(".")[0] for module in imports(name)}
+    for library, door in DOORS.items():
+        assert library not in roots or name == door, f"{name} is a second door to {library}"
+
+
+def test_the_table_has_no_circle():
+    seen: list[str] = []
+    while len(seen) < len(ROOMS):
+        ready = [room for room in ROOMS if room not in seen and set(ROOMS[room] or ()) <= set(seen)]
+        assert ready, f"a circle among {set(ROOMS) - set(seen)}"
+        seen += ready
 
 
 def test_every_door_is_used():
-    for library, doors in DOORS.items():
-        for door in doors:
-            assert library in {module.split(".")[0] for module in imports(ROOT / door)}
+    for library, door in DOORS.items():
+        assert library in {module.split(".")[0] for module in imports(door)}
+
+
+def test_the_loop_knows_no_paper():
+    for name in FILES:
+        if name.startswith(("jobs/training/", "jobs/recipe/", "jobs/layers/")):
+            papers = [other for other in imported_files(name) if other.startswith("jobs/generators/")]
+            assert set(papers) <= {"jobs/generators/build.py", "jobs/generators/__init__.py"}, name
 
 
 def test_no_stage_imports_another():
-    stages = {"ingest", "edges", "masks", "semantics", "train", "evaluate", "report"}
-    for stage in stages:
-        others = {f"pipeline.{other}" for other in stages - {stage}}
-        assert not imports(ROOT / "pipeline" / f"{stage}.py") & others, stage
+    for path in (ROOT / "pipeline" / "stages").glob("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        others = {other for other in imported_files(name) if other.startswith("pipeline/stages/")}
+        assert not others, f"{name} imports {others}"
 
 
 def test_package_files_are_empty_but_for_cards_and_lists():
-    for floor in (*FLOORS, "tests"):
-        for path in (ROOT / floor).rglob("__init__.py"):
-            is_list = path.is_relative_to(ROOT / "jobs" / "generators") or path.parent == ROOT / "datasets" / "sources"
-            assert is_list or not path.read_text().strip(), path
+    for path in (path for folder in (*FOLDERS, "tests") for path in (ROOT / folder).rglob("__init__.py")):
+        is_list = path.is_relative_to(ROOT / "jobs" / "generators") or path.parent == ROOT / "datasets" / "sources"
+        assert is_list or not path.read_text().strip(), path
     for folder in (path for path in (ROOT / "tests").rglob("*") if path.is_dir() and path.name != "__pycache__"):
         assert (folder / "__init__.py").is_file(), folder

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import psutil
 
-from datasets.columns import Column
-from datasets.decode import RejectedImageError, decode, decode_grey, decode_image, decode_map, encode_jpeg, encode_png
-from datasets.durable import file_digest
-from datasets.manifest import MANIFEST_NAME, RECORDS_NAME, ManifestError, read_manifest
-from datasets.shards import Sample, ShardError
-from jobs.audit import AuditTask, ColumnShard, audit_shards
-from tests.photographs import photograph, write_column
+from benchmarks.photographs import photograph, write_column
+from datasets.shards.column import Column
+from datasets.shards.manifest import MANIFEST_NAME, RECORDS_NAME, ManifestError, read_manifest
+from datasets.shards.records import ShardError
+from datasets.writing.tars import Sample
+from files.durable import file_digest
+from files.pictures import RejectedImageError, decode, decode_grey, decode_image, decode_map, encode_jpeg, encode_png
+from jobs.checks.audit import AuditTask, ColumnShard, audit_shards
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT = 2000

@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.archives import Locator
 from datasets.sources.celeba import IDENTITY, PARTITION, SPLITS, column
 from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
+from files.archives import Locator
 
 _MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import PurePosixPath
 
-from datasets.archives import Locator, open_inner
 from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
+from files.archives import Locator, open_inner
 
 _MAX_META_BYTES = 2**22  # meta.mat is deflated and scipy inflates it whole
 

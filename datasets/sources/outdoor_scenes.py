@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.decode import IGNORE
 from datasets.sources.source import Card, Source, SourceImage, is_image, source_key
+from files.pictures import IGNORE
 
 
 class OutdoorScenes(Source):

@@ -6,9 +6,9 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from datasets.archives import FileLocator, read
-from datasets.decode import decode
 from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
+from files.archives import FileLocator, read
+from files.pictures import decode
 
 
 class Photos(Source):

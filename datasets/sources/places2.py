@@ -6,8 +6,8 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 
-from datasets.archives import Locator
 from datasets.sources.source import Card, Source, SourceError, SourceImage, is_image, source_key
+from files.archives import Locator
 
 
 class Places2(Source):

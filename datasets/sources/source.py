@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.archives import MAX_MEMBER_BYTES, FileLocator, Locator, archive_kind, open_tree, read
+from files.archives import MAX_MEMBER_BYTES, FileLocator, Locator, archive_kind, open_tree, read
 from files.errors import UserError
 
 # Decoding accepts JPEG and PNG only. The others are listed all the same, so that they are counted as rejected.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from jobs.collectives import all_sum, num_processes
+from jobs.recipe.collectives import all_sum, num_processes
 
 
 class BatchNorm2d(nn.BatchNorm2d):

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datasets.decode import IGNORE
 from files.errors import UserError
+from files.pictures import IGNORE
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
-from jobs.losses import cross_entropy
+from jobs.recipe.losses import cross_entropy
 
 NUM_SCALES = 5
 SMALLEST_MULTIPLE = 2 ** (NUM_SCALES - 1)

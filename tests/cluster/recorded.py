@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from jobs import samples, training_loop
+from benchmarks.photographs import write_split
+from jobs.cluster.launch import train_workers
+from jobs.cluster.settings import ClusterConfig
 from jobs.generators import card
-from jobs.launch import ClusterConfig, train_workers
-from jobs.settings import TrainConfig
-from jobs.training_loop import TrainJob
-from tests.photographs import write_split
+from jobs.training import loop as training_loop
+from jobs.training import samples
+from jobs.training.loop import TrainJob
+from jobs.training.settings import TrainConfig
 
 RECORDS, BATCH, STEPS, CHECKPOINT_STEPS = 24, 4, 24, 4
 PACE_SECONDS = 0.1  # a step of the toy generator takes less than any watcher can follow
@@ -57,7 +59,7 @@ def drive(folder: Path) -> None:
 
 
 def train(arguments: dict) -> None:
-    """`jobs.training_loop.train` of arguments["job"], in a process that notes every batch it takes."""
+    """`jobs.training.loop.train` of arguments["job"], in a process that notes every batch it takes."""
     folder = Path(arguments["record"])
     folder.mkdir(exist_ok=True)
     attempt = [time.time()]

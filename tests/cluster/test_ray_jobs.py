@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
-WORK = "from jobs.launch import map_tasks; print('tasks gave', sorted(map_tasks(abs, [-3, -1, -2], num_workers=2)))"
+WORK = (
+    "from jobs.cluster.launch import map_tasks; "
+    "print('tasks gave', sorted(map_tasks(abs, [-3, -1, -2], num_workers=2)))"
+)
 
 
 @pytest.fixture

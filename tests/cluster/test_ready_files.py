@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from pipeline.params import read_params
 
 ROOT = Path(__file__).resolve().parents[2]
-READY = ROOT / "jobs" / "clusters"
+READY = ROOT / "jobs" / "cluster" / "templates"
 
 
 def read(name):

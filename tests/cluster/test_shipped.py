@@ -9,7 +9,7 @@ import pytest
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
-from jobs import launch
+from jobs.cluster import launch
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_BY_RUNS = (
@@ -44,4 +44,9 @@ def test_the_tracked_sources_are_shipped_and_nothing_else(checkout, tmp_path):
     create_package(str(folder), package, include_gitignore=True, excludes=excluded)
     shipped = set(zipfile.ZipFile(package).namelist())
     assert shipped == {name for name in tracked if not name.startswith(".dvc/")}
-    assert {"jobs/launch.py", "jobs/training_loop.py", "datasets/shards.py", "masks/sampler.py"} <= shipped
+    assert {
+        "jobs/cluster/launch.py",
+        "jobs/training/loop.py",
+        "datasets/shards/records.py",
+        "masks/drawn.py",
+    } <= shipped

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from datasets.decode import decode, difference_hash, fit
+from benchmarks.photographs import photograph
 from datasets.duplicates import MAX_DISTANCE, near_pairs
-from tests.photographs import photograph
+from files.pictures import decode, difference_hash, fit
 
 
 def found(ours, theirs, distance):

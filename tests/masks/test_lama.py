@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from masks.config import MaskConfig
+from masks.drawn import draw_mask_in_bin
 from masks.lama import FAMILIES, family_for, random_boxes, random_chains, random_family_mask
-from masks.sampler import MaskConfig, draw_mask_in_bin
 
 LINE = cv2.line
 

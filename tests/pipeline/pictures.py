@@ -8,12 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from datasets.durable import file_digest
+from benchmarks.photographs import photograph
 from datasets.ingest import IngestConfig
-from datasets.semantics import SemanticsConfig
-from pipeline import edges, ingest, masks, semantics
+from datasets.maps.semantics import SemanticsConfig
+from files.durable import file_digest
 from pipeline.params import DatasetParams, Params, read_params
-from tests.photographs import photograph
+from pipeline.stages import edges, ingest, masks, semantics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

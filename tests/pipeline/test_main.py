@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.edges import EdgeConfig, canny_edges
+from datasets.maps.edges import EdgeConfig, canny_edges
 from files.errors import UserError
-from pipeline import ingest
 from pipeline.__main__ import main
+from pipeline.stages import ingest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

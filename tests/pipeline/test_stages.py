@@ -11,23 +11,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.columns import Column
-from datasets.durable import file_digest
-from datasets.edges import EdgeConfig
+from benchmarks.photographs import photograph
 from datasets.ingest import IngestConfig
-from datasets.semantics import SemanticsConfig
-from jobs import tracking
-from jobs.baselines import BASELINES
+from datasets.maps.edges import EdgeConfig
+from datasets.maps.semantics import SemanticsConfig
+from datasets.shards.column import Column
+from files.durable import file_digest
+from jobs.evaluation.baselines import BASELINES
+from jobs.evaluation.metrics import composite_uint8
+from jobs.evaluation.settings import EvaluateConfig
+from jobs.evaluation.trained import fill, load_trained
 from jobs.generators import card, names
-from jobs.metrics import composite_uint8
-from jobs.settings import EvaluateConfig, TrainConfig
-from jobs.tracking import load_model
-from jobs.trained import fill, load_trained
+from jobs.tracking import mlflow_runs as tracking
+from jobs.tracking.mlflow_runs import load_model
+from jobs.training.settings import TrainConfig
 from masks.hole_ratio import BINS
-from pipeline import edges, evaluate, ingest, inpaint, masks, report, semantics, train
 from pipeline.params import DatasetParams, ParamsError, read_params
-from pipeline.report import ReportError
-from tests.photographs import photograph
+from pipeline.stages import edges, evaluate, ingest, masks, report, semantics, train
+from pipeline.stages.report import ReportError
+from pipeline.verbs import inpaint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -125,7 +127,7 @@ def test_figures_are_those_of_the_composites(params):
     images, masks = Column(Path("shards/image/val")), Column(Path("shards/mask/val"))
     errors = []
     for record in range(4):
-        from datasets.decode import decode_image, decode_map
+        from files.pictures import decode_image, decode_map
 
         image = decode_image(images.read(record))
         for field in masks.fields:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.columns import Column
-from datasets.durable import file_digest
+from benchmarks.photographs import photograph
 from datasets.ingest import IngestConfig
-from datasets.stores import StoreConfig, StoreError
-from jobs.settings import EvaluateConfig
-from pipeline import edges, evaluate, ingest, masks
+from datasets.shards.column import Column
+from files.durable import file_digest
+from files.objects import StoreConfig, StoreError
+from jobs.evaluation.settings import EvaluateConfig
 from pipeline.params import DatasetParams, read_params
-from tests.photographs import photograph
+from pipeline.stages import edges, evaluate, ingest, masks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.decode import IGNORE
-from jobs.collectives import ratio
+from files.pictures import IGNORE
 from jobs.generators.coherence_priors.attention import SMALLEST_NORM, patch_cosines
 from jobs.layers.semantic import class_probabilities
+from jobs.recipe.collectives import ratio
 
 
 def patch_coherence(generated: Tensor, real: Tensor, labels: Tensor, hole: Tensor) -> Tensor:

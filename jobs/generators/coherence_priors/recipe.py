@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jobs.batches import Batch
 from jobs.generators.coherence_priors import Config
 from jobs.generators.coherence_priors.losses import one_hot, patch_coherence, straight_through_one_hot
 from jobs.generators.coherence_priors.networks import Generator
+from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.semantic import (
@@ -21,8 +21,9 @@ from jobs.layers.semantic import (
     l1_of_all_scales,
 )
 from jobs.layers.vgg import VGG19, imagenet_normalised
-from jobs.losses import hinge_fake, hinge_generator, hinge_real
-from jobs.recipe import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, composite
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
+from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 __all__ = ["Config", "build"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from jobs.collectives import ratio
+from jobs.recipe.collectives import ratio
 
 
 def reconstruction_in_hole(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from files.errors import UserError
-from jobs.batches import Batch
 from jobs.generators.context_encoder import Config
 from jobs.generators.context_encoder.losses import reconstruction_in_hole
 from jobs.layers.context_encoder import (
@@ -17,8 +16,9 @@ from jobs.layers.context_encoder import (
     overlap_weights,
     reconstruction,
 )
-from jobs.losses import bce_fake, bce_real
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.losses import bce_fake, bce_real
 
 __all__ = ["Config", "build"]
 

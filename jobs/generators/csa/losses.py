@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from jobs.collectives import global_mean, ratio
+from jobs.recipe.collectives import global_mean, ratio
 
 
 def consistency(features: Sequence[Tensor], target: Tensor, hole: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from files.errors import UserError
 from jobs.generators.csa.attention import CoherentSemanticAttention
+from jobs.layers.composite import composite
 from jobs.layers.feature_mask import shrink_by_vote
 from jobs.layers.unet import UNet
-from jobs.recipe import composite
 
 CSA_LEVEL = 3  # the attention works at 1 / 2^3 of the size, as VGG-16's relu4_3
 

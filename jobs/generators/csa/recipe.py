@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jobs.batches import Batch
 from jobs.generators.csa import Config
 from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.generators.csa.losses import consistency, relativistic
@@ -16,7 +15,8 @@ from jobs.generators.csa.networks import FeatureDiscriminator, RefinementNetwork
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG16, imagenet_normalised
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, adam
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam
 
 __all__ = ["Config", "build"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from jobs.collectives import ratio
+from jobs.recipe.collectives import ratio
 
 
 def box_discount(size: int, gamma: float) -> Tensor:

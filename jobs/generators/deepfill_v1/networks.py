@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from files.errors import UserError
 from jobs.layers.attention import ContextualAttention
-from jobs.recipe import composite
+from jobs.layers.composite import composite
 
 
 class Generator(nn.Module):

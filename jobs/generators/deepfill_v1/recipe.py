@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from jobs.batches import Batch
 from jobs.generators.deepfill_v1 import Config
 from jobs.generators.deepfill_v1.losses import box_discount, gradient_penalty, hole_discount, l1_of_known
 from jobs.generators.deepfill_v1.networks import Critic, Generator
+from jobs.layers.composite import composite
 from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.windows import crop_windows, window_around_hole
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, adam, composite
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam
 
 __all__ = ["Config", "build"]
 

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from files.errors import UserError
-from jobs.batches import Batch
 from jobs.generators.deepfill_v2 import Config
 from jobs.generators.deepfill_v2.losses import l1
 from jobs.generators.deepfill_v2.networks import Discriminator, Generator
+from jobs.layers.composite import composite
 from jobs.layers.padding import crop, pad_to_multiple
-from jobs.losses import hinge_fake, hinge_generator, hinge_real
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, adam, alternating, composite
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 __all__ = ["Config", "build"]
 

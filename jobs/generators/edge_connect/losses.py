@@ -8,17 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.collectives import num_processes, ratio
 from jobs.layers.vgg import VGG19
-from jobs.losses import (
-    bce_fake,
-    bce_real,
-    hinge_fake,
-    hinge_generator,
-    hinge_real,
-    perceptual,
-    style,
-)
+from jobs.recipe.collectives import num_processes, ratio
+from jobs.recipe.losses import bce_fake, bce_real, hinge_fake, hinge_generator, hinge_real, perceptual, style
 
 GAN = Literal["nsgan", "lsgan", "hinge"]
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from files.errors import UserError
+from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.recipe import composite
 
 
 class ResidualBlock(nn.Module):

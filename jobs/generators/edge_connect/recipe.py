@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from files.errors import UserError
-from jobs.batches import Batch
 from jobs.generators.edge_connect import Config
 from jobs.generators.edge_connect.losses import (
     PERCEPTUAL_LAYERS,
@@ -19,8 +18,9 @@ from jobs.generators.edge_connect.losses import (
 from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, ImageGenerator, complete_edges
 from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG19
-from jobs.losses import feature_matching
-from jobs.recipe import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
+from jobs.recipe.losses import feature_matching
 
 GREY = (0.2125, 0.7154, 0.0721)  # as scikit-image, whose Canny made the edges
 SMALLEST_SIDE = 9  # becomes 12 by padding, so 3 between the residual blocks, which mirror 2

@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from jobs.batches import Batch
 from jobs.generators.global_local import Config
 from jobs.generators.global_local.blending import blend
 from jobs.generators.global_local.losses import reconstruction
 from jobs.generators.global_local.networks import Discriminator, Generator
+from jobs.layers.composite import composite
 from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.windows import crop_windows, window_around_hole
-from jobs.losses import bce_fake, bce_real
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, composite
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
+from jobs.recipe.losses import bce_fake, bce_real
 
 __all__ = ["Config", "build"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jobs.layers.vgg import VGG16, imagenet_normalised
-from jobs.losses import gram
+from jobs.recipe.losses import gram
 
 VGG_LAYERS = ("pool1", "pool2", "pool3")
 

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.batches import Batch
 from jobs.generators.lbp import Config
 from jobs.generators.lbp.codes import pattern_map, unknown_codes
 from jobs.generators.lbp.losses import VGG_LAYERS, perceptual_and_style, square_around_hole, squared_differences
 from jobs.generators.lbp.networks import Discriminator, Generator, PatternGenerator
+from jobs.layers.composite import composite
 from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG16
-from jobs.losses import bce_fake, bce_real
-from jobs.recipe import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, composite
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
+from jobs.recipe.losses import bce_fake, bce_real
 
 __all__ = ["Config", "build"]
 

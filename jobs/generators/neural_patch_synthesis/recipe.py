@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from files.errors import UserError
-from jobs.batches import Batch
 from jobs.generators.neural_patch_synthesis import Config
 from jobs.generators.neural_patch_synthesis.texture import build_vgg, refine
+from jobs.layers.composite import composite
 from jobs.layers.context_encoder import (
     Discriminator,
     Generator,
@@ -18,8 +18,9 @@ from jobs.layers.context_encoder import (
     overlap_weights,
     reconstruction,
 )
-from jobs.losses import bce_fake, bce_real
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, adam, alternating, composite
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.losses import bce_fake, bce_real
 
 __all__ = ["Config", "build"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jobs.layers.vgg import VGG16, imagenet_normalised
-from jobs.losses import perceptual, style
+from jobs.recipe.losses import perceptual, style
 
 PixelScale = Literal["imagenet", "unit", "signed"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from jobs.batches import Batch
 from jobs.generators.partial_conv import Config
 from jobs.generators.partial_conv.losses import VGG_LAYERS, feature_losses, pixel_losses, scaled, total_variation
 from jobs.generators.partial_conv.networks import Generator
+from jobs.layers.composite import composite
 from jobs.layers.padding import crop
 from jobs.layers.vgg import VGG16
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, Update, composite
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
 
 __all__ = ["Config", "build"]
 

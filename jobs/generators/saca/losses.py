@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.decode import IGNORE
-from jobs.collectives import num_processes, ratio
+from files.pictures import IGNORE
 from jobs.layers.vgg import VGG19, imagenet_normalised
-from jobs.losses import cross_entropy, perceptual, style
+from jobs.recipe.collectives import num_processes, ratio
+from jobs.recipe.losses import cross_entropy, perceptual, style
 
 PERCEPTUAL_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 STYLE_LAYERS = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from files.errors import UserError
-from jobs.batches import Batch
 from jobs.generators.saca import Config
 from jobs.generators.saca.losses import (
     PERCEPTUAL_LAYERS,
@@ -19,8 +18,9 @@ from jobs.generators.saca.losses import (
 from jobs.generators.saca.networks import Discriminator, Generator
 from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG19
-from jobs.losses import hinge_fake, hinge_generator, hinge_real
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 __all__ = ["Config", "build"]
 

@@ -6,9 +6,9 @@ from functools import partial
 
 import torch
 
-from jobs.batches import Batch
 from jobs.generators.sge_net import Config
 from jobs.generators.sge_net.networks import Generator
+from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.semantic import (
@@ -17,8 +17,9 @@ from jobs.layers.semantic import (
     cross_entropy_of_all_scales,
     l1_of_all_scales,
 )
-from jobs.losses import hinge_fake, hinge_generator, hinge_real
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, adam, alternating, composite
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 __all__ = ["Config", "build"]
 

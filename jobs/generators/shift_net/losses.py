@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from files.errors import UserError
 from jobs.layers.vgg import VGG16
-from jobs.losses import gram
+from jobs.recipe.losses import gram
 
 VGG_LAYERS = ("pool1", "pool2", "pool3")
 

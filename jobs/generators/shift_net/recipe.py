@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.batches import Batch
 from jobs.generators.shift_net import Config
 from jobs.generators.shift_net.losses import VGG_LAYERS, crop_hole, discounted_l1, guidance, style_and_content
 from jobs.generators.shift_net.networks import Generator
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG16
-from jobs.losses import bce_fake, bce_real
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.losses import bce_fake, bce_real
 
 __all__ = ["Config", "build"]
 

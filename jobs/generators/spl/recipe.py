@@ -7,15 +7,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from files.errors import UserError
-from jobs.batches import Batch
 from jobs.generators.spl import Config
 from jobs.generators.spl.losses import hole_weighted_l1
 from jobs.generators.spl.networks import Generator
 from jobs.generators.spl.teacher import Teacher
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.padding import crop, pad_to_multiple
-from jobs.losses import bce_fake, bce_real
-from jobs.recipe import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.losses import bce_fake, bce_real
 
 __all__ = ["Config", "build"]
 

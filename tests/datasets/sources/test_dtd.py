@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.archives import archive_kind
+from files.archives import archive_kind
 from tests.datasets.sources.trees import images_of, labels_of, pictures, splits_of, write_folder, write_tar
 
 FILES = ("banded/banded_0001.jpg", "banded/banded_0002.jpg", "woven/woven_0001.jpg")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets.archives import read
-from datasets.decode import RejectedImageError, decode
+from files.archives import read
+from files.pictures import RejectedImageError, decode
 from tests.datasets.sources.trees import (
     described,
     images_of,

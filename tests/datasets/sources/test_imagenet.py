@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from datasets.archives import ArchiveError, read, read_many
 from datasets.sources import SourceImage
+from files.archives import ArchiveError, read, read_many
 from tests.datasets.sources.trees import (
     images_of,
     jpeg,

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.archives import read
-from datasets.decode import decode, fit
 from datasets.sources import SOURCES, SourceConfig, open_source
+from files.archives import read
+from files.pictures import decode, fit
 from tests.datasets.sources.trees import images_of
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.archives import ArchiveError, read
+from files.archives import ArchiveError, read
 from tests.datasets.sources.trees import (
     described,
     images_of,

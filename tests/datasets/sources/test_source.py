@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.archives import ArchiveError, read
 from datasets.sources import SOURCES, Source, SourceConfig, SourceImage, named, open_source, source_key
+from files.archives import ArchiveError, read
 from tests.datasets.sources.trees import FORMS, images_of, jpeg, label_png, pictures, under, write_folder, write_zip
 
 PARTITION = {"list_eval_partition.txt": b"000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n"}

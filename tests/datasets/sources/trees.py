@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.archives import read
-from datasets.decode import decode_grey
 from datasets.sources import SourceConfig, SourceImage, open_source
+from files.archives import read
+from files.pictures import decode_grey
 
 
 def jpeg(number: int) -> bytes:

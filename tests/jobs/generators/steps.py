@@ -15,49 +15,16 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from datasets.decode import IGNORE
-from jobs.batches import Batch
+from benchmarks.batches import make_batch
 from jobs.generators import card, load, names
-from jobs.recipe import Networks, Phase, Recipe, Terms, Update
-
-LABELS = 4
-"""Made-up semantic labels are below this, or `IGNORE`."""
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Phase, Recipe, Terms, Update
 
 
 def build_tiny(name: str, seed: int = 0) -> Recipe:
     module = load(name)
     torch.manual_seed(seed)
     return module.build(module.Config.tiny())
-
-
-def make_batch(size: tuple[int, int], columns: tuple[str, ...] = (), num_samples: int = 3, seed: int = 1) -> Batch:
-    """Smooth images, one mask per sample, seeds, and made-up edges and labels if needed."""
-    height, width = size
-    generator = torch.Generator().manual_seed(seed)
-    y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 3, width), indexing="ij")
-    phases = 3 * torch.rand(num_samples, 3, 1, 1, generator=generator)
-    image = torch.sin(x + phases) * torch.cos(2 * y - phases)
-    mask = torch.zeros(num_samples, 1, height, width)
-    for index, sample in enumerate(mask):
-        number = index % 4
-        sample[:, 10 + 4 * number : 30 + 6 * number, 12 : 36 - 4 * number] = 1
-        sample[:, 3:6, : width - 5 * number] = 1  # a thin stroke up to the border
-    batch = Batch(
-        image=image, mask=mask, seed=torch.arange(num_samples), key=tuple(f"sample-{n}" for n in range(num_samples))
-    )
-    if "edge" in columns:
-        batch = dataclasses.replace(batch, edge=(torch.rand(mask.shape, generator=generator) < 0.1).float())
-    if "semantics" in columns:
-        labels = torch.randint(LABELS, (num_samples, height, width), generator=generator)
-        labels[:, : height // 8] = IGNORE
-        batch = dataclasses.replace(batch, semantics=labels)
-    return batch
-
-
-def visible(batch: Batch) -> Batch:
-    """The batch as evaluation sees it: with the edges of the visible part, without labels and seeds."""
-    edge = None if batch.edge is None else batch.edge * (1 - batch.mask)
-    return dataclasses.replace(batch, edge=edge, semantics=None, seed=None)
 
 
 def start_phase(recipe: Recipe, phase: Phase) -> None:

@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from datasets.decode import IGNORE
+from benchmarks.batches import make_batch
+from benchmarks.loops.coherence_priors import cut_patches, measure_coherence, propagate
+from files.pictures import IGNORE
 from jobs.generators.coherence_priors import PARAMETERS, Config
 from jobs.generators.coherence_priors.attention import SemanticWiseAttention, patch_cosines
 from jobs.generators.coherence_priors.losses import one_hot, patch_coherence, straight_through_one_hot
 from jobs.generators.coherence_priors.networks import Generator, SemanticWisePropagation
 from jobs.generators.coherence_priors.recipe import build
 from jobs.layers.weights import WeightsError
-from tests.jobs.generators.steps import make_batch, run_step, start_phase
-from tests.loops.coherence_priors import cut_patches, measure_coherence, propagate
+from tests.jobs.generators.steps import run_step, start_phase
 
 
 def tiny_generator() -> Generator:

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from jobs.batches import Batch
 from jobs.generators.context_encoder import Config
 from jobs.generators.context_encoder.losses import reconstruction_in_hole
 from jobs.generators.context_encoder.recipe import build
@@ -20,7 +19,8 @@ from jobs.layers.context_encoder import (
     overlap_weights,
     reconstruction,
 )
-from jobs.losses import bce_real
+from jobs.recipe.batch import Batch
+from jobs.recipe.losses import bce_real
 from tests.jobs.generators.test_contract import inpaint, make_batch, run_step, start_phase
 
 TINY_CENTRE = dataclasses.replace(Config.tiny(), variant="centre")

@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from jobs.batches import Batch
+from benchmarks.batches import make_batch, visible
 from jobs.generators import card, load, names
-from jobs.recipe import Networks, Outputs, Recipe, composite
-from tests.jobs.generators.steps import build_tiny, gradients, make_batch, run_step, start_phase, visible
+from jobs.layers.composite import composite
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Networks, Outputs, Recipe
+from tests.jobs.generators.steps import build_tiny, gradients, run_step, start_phase
 
 pytestmark = pytest.mark.parametrize("name", names())
 

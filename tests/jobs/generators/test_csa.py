@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.batches import make_batch
+from benchmarks.loops.csa import csa as loops
 from jobs.generators.csa import Config, attention
 from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.generators.csa.losses import consistency, relativistic
@@ -15,8 +17,7 @@ from jobs.generators.csa.networks import FeatureDiscriminator, RefinementNetwork
 from jobs.generators.csa.recipe import build
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.vgg import VGG16, imagenet_normalised
-from tests.jobs.generators.steps import make_batch, run_step, start_phase
-from tests.loops.csa import csa as loops
+from tests.jobs.generators.steps import run_step, start_phase
 
 FILL = Config().fill
 SOLVERS = ("scan", "sweeps")

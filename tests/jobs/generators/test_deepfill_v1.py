@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.batches import make_batch
 from jobs.generators.deepfill_v1 import Config
 from jobs.generators.deepfill_v1.losses import box_discount, gradient_penalty, hole_discount, l1_of_known
 from jobs.generators.deepfill_v1.networks import Critic, Generator
 from jobs.generators.deepfill_v1.recipe import build
 from jobs.layers.attention import ContextualAttention
 from jobs.layers.windows import crop_windows, window_around_hole
-from tests.jobs.generators.steps import build_tiny, make_batch, run_step, start_phase
+from tests.jobs.generators.steps import build_tiny, run_step, start_phase
 
 
 def count(network: nn.Module) -> int:

@@ -12,8 +12,8 @@ from jobs.generators.deepfill_v2 import Config
 from jobs.generators.deepfill_v2.losses import l1
 from jobs.generators.deepfill_v2.networks import Discriminator, Generator
 from jobs.generators.deepfill_v2.recipe import build
+from jobs.layers.composite import composite
 from jobs.layers.convolution import GatedConv2d
-from jobs.recipe import composite
 from tests.jobs.generators.test_contract import inpaint, make_batch, run_step, start_phase
 
 GUIDED = dataclasses.replace(Config.tiny(), guided=True)

@@ -11,13 +11,14 @@ import torch
 from skimage.color import rgb2gray
 from torch import Tensor
 
-from jobs.batches import Batch
 from jobs.generators.edge_connect import losses
 from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, Generator, ImageGenerator, ResidualBlock
 from jobs.generators.edge_connect.recipe import Config, build
+from jobs.layers.composite import composite
 from jobs.layers.vgg import VGG19
 from jobs.layers.weights import WeightsError
-from jobs.recipe import Phase, Recipe, Terms, composite
+from jobs.recipe.batch import Batch
+from jobs.recipe.contract import Phase, Recipe, Terms
 
 PHASES = ("edges", "image", "inpaint", "joint")
 

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.batches import make_batch
 from jobs.generators.global_local import Config
 from jobs.generators.global_local.blending import blend
 from jobs.generators.global_local.losses import reconstruction
 from jobs.generators.global_local.networks import Discriminator, Generator
 from jobs.generators.global_local.recipe import build, random_windows
 from jobs.layers.windows import crop_windows, window_around_hole
-from tests.jobs.generators.steps import build_tiny, make_batch, run_step, start_phase
+from tests.jobs.generators.steps import build_tiny, run_step, start_phase
 
 BLACK = (-1.0, -1.0, -1.0)
 

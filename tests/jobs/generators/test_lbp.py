@@ -9,15 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.batches import make_batch
+from benchmarks.loops.lbp import pattern, spatial_attention
 from jobs.generators.lbp import Config, losses
 from jobs.generators.lbp.attention import SpatialAttention
 from jobs.generators.lbp.codes import grey_levels, local_binary_pattern, pattern_map, unknown_codes
 from jobs.generators.lbp.networks import Generator, PatternGenerator
 from jobs.generators.lbp.recipe import build
+from jobs.layers.composite import composite
 from jobs.layers.vgg import VGG16
-from jobs.recipe import Recipe, composite
-from tests.jobs.generators.steps import make_batch, run_step, start_phase
-from tests.loops.lbp import pattern, spatial_attention
+from jobs.recipe.contract import Recipe
+from tests.jobs.generators.steps import run_step, start_phase
 
 BORDERS = ("zero", "code")
 MODES = [("paper", False), ("paper", True), ("code", False), ("code", True)]

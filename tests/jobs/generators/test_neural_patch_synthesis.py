@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jobs.batches import Batch
+from benchmarks.batches import make_batch, visible
+from benchmarks.loops import neural_patch_synthesis as loops
 from jobs.generators.neural_patch_synthesis import PARAMETERS, Config, losses, patches, texture
 from jobs.generators.neural_patch_synthesis.recipe import build
+from jobs.layers.composite import composite
 from jobs.layers.context_encoder import overlap_weights, reconstruction
 from jobs.layers.vgg import VGG19
 from jobs.layers.weights import WeightsError
-from jobs.losses import bce_fake, bce_real
-from jobs.recipe import composite
-from tests.jobs.generators.steps import make_batch, visible
-from tests.loops import neural_patch_synthesis as loops
+from jobs.recipe.batch import Batch
+from jobs.recipe.losses import bce_fake, bce_real
 
 TINY = Config.tiny()
 

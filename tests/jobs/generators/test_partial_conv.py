@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.batches import make_batch
+from benchmarks.loops.partial_conv import partial_convolution
 from jobs.generators.partial_conv import PARAMETERS, Config
 from jobs.generators.partial_conv.losses import VGG_LAYERS, feature_losses, pixel_losses, scaled, total_variation
 from jobs.generators.partial_conv.networks import Generator, PartialConv2d
 from jobs.generators.partial_conv.recipe import build
+from jobs.layers.composite import composite
 from jobs.layers.vgg import VGG16
-from jobs.recipe import composite
-from tests.jobs.generators.steps import build_tiny, make_batch, run_step, start_phase
-from tests.loops.partial_conv import partial_convolution
+from tests.jobs.generators.steps import build_tiny, run_step, start_phase
 
 
 def random_valid(*shape: int, share: float = 0.5, seed: int = 0) -> Tensor:

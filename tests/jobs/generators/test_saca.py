@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from datasets.decode import IGNORE
+from benchmarks.batches import make_batch, visible
+from benchmarks.loops.saca import saca
+from files.pictures import IGNORE
 from jobs.generators.saca import PARAMETERS, Config, losses
 from jobs.generators.saca.networks import SACA, Generator
 from jobs.generators.saca.recipe import build
 from jobs.layers.vgg import VGG19
 from jobs.layers.weights import WeightsError
-from tests.jobs.generators.steps import make_batch, run_step, start_phase, visible
-from tests.loops.saca import saca
+from tests.jobs.generators.steps import run_step, start_phase
 
 NO_VGG = {"perceptual_weight": 0.0, "style_weight": 0.0}
 

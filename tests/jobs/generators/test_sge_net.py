@@ -7,13 +7,14 @@ import dataclasses
 import pytest
 import torch
 
-from datasets.decode import IGNORE
+from benchmarks.batches import make_batch
+from benchmarks.loops.sge_net import find_unreliable
+from files.pictures import IGNORE
 from jobs.generators.sge_net import PARAMETERS, Config
 from jobs.generators.sge_net.networks import Generator, SemanticGuidedInference, unreliable_cells
 from jobs.generators.sge_net.recipe import build
 from jobs.layers.semantic import cross_entropy_of_all_scales
-from tests.jobs.generators.steps import make_batch, run_step, start_phase
-from tests.loops.sge_net import find_unreliable
+from tests.jobs.generators.steps import run_step, start_phase
 
 
 def tiny_generator() -> Generator:

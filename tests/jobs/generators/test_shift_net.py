@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.batches import make_batch
+from benchmarks.loops import shift_net as loops
 from jobs.generators.shift_net import PARAMETERS, Config
 from jobs.generators.shift_net.losses import crop_hole, discounted_l1, guidance, style_and_content
 from jobs.generators.shift_net.networks import Generator
 from jobs.generators.shift_net.recipe import build
 from jobs.generators.shift_net.shift import Shift
+from jobs.layers.composite import composite
 from jobs.layers.vgg import VGG16
-from jobs.recipe import Recipe, composite
-from tests.jobs.generators.steps import make_batch, run_step, start_phase
-from tests.loops import shift_net as loops
+from jobs.recipe.contract import Recipe
+from tests.jobs.generators.steps import run_step, start_phase
 
 
 def count(network: nn.Module) -> int:

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.batches import make_batch
+from benchmarks.loops.spl import region_norm_loop, region_norm_two_passes
 from jobs.generators.spl import Config
 from jobs.generators.spl.losses import hole_weighted_l1
 from jobs.generators.spl.networks import FusionConv2d, ModulatedBlock, ResidualDenseBlock
@@ -20,8 +22,7 @@ from jobs.generators.spl.normalization import BasicRegionNorm, LearnableRegionNo
 from jobs.generators.spl.recipe import build, enlarged
 from jobs.generators.spl.teacher import CHECKPOINT, Blur, SpaceToDepth, Teacher, TResNet, converted
 from jobs.layers.weights import WeightsError
-from tests.jobs.generators.steps import make_batch, run_step, start_phase
-from tests.loops.spl import region_norm_loop, region_norm_two_passes
+from tests.jobs.generators.steps import run_step, start_phase
 
 
 def count(network: nn.Module) -> int:

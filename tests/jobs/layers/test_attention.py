@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from benchmarks.loops.contextual_attention import contextual_attention
 from jobs.layers.attention import ContextualAttention
-from tests.loops.contextual_attention import contextual_attention
 
 
 @pytest.mark.parametrize("pool", ["nearest", "max"])

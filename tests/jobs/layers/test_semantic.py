@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from datasets.decode import IGNORE
+from files.pictures import IGNORE
 from jobs.layers.semantic import (
     SemanticEncoder,
     check_labels,

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from benchmarks.loops.windows import around_hole, cut
 from jobs.layers.windows import crop_windows, window_around_hole
-from tests.loops.windows import around_hole, cut
 
 
 def holes(height: int, width: int) -> torch.Tensor:

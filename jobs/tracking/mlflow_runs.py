@@ -1,0 +1,328 @@
+"""Runs, figures and registered models in MLflow: the only file that imports mlflow.
+
+Everything here talks to the tracking server and raises when it does not answer. What is said of a training may be said
+again after such an error, or after a kill, without anything being there twice: see jobs/tracking/delivery.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from files.errors import UserError
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+# It would try again for four minutes at a dead server, and a request whose answer was lost could make a second run.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+import mlflow
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature, set_model
+from mlflow.types import Schema, TensorSpec
+
+from files.checkout import ROOT, home
+
+logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table it makes
+logging.getLogger("alembic").setLevel(logging.ERROR)
+
+EXPERIMENT = "inpaint-foundry"
+
+
+class ModelError(UserError):
+    """There is no such registered model, or it cannot be loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedDataset:
+    """What a run read: a split's name, the digest of its manifest, where it lies, and how many records it has."""
+
+    name: str
+    digest: str
+    source: str
+    records: int
+    context: str
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or the SQLite database in the checkout."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def check_server() -> None:
+    """Raise MlflowException when the tracking server does not answer."""
+    _client().search_experiments(max_results=1)
+
+
+def reason(error: Exception) -> str:
+    """What went wrong with the tracking server, in one line, without the password that its address may hold."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    if re.match(r"API request to .* failed with (timeout )?exception", first):
+        first = f"{tracking_uri()} does not answer"
+    elif not isinstance(error, MlflowException):
+        first = f"{type(error).__name__}: {first}"
+    return re.sub("//[^/@ ]*@", "//", first)
+
+
+def open_run(
+    name: str,
+    *,
+    parameters: Mapping[str, Any],
+    tags: Mapping[str, str],
+    datasets: Sequence[TrackedDataset],
+    files: Mapping[str, str],
+    training: str | None = None,
+    started: float | None = None,
+) -> str:
+    """Start a run, or take up the one that was opened for this `training` before, and return its id.
+
+    files: path below the run's artifacts -> text. training: an id that no other training has; it is kept as a tag.
+    started: Unix time, in seconds; now, if not given.
+    """
+    client = _client()
+    experiment = _experiment(client)
+    run = _run_of(client, experiment, training) if training else None
+    if run is None:
+        tags = {**tags, **({"training": training} if training else {})}
+        run = client.create_run(experiment, start_time=_milliseconds(started), tags=tags, run_name=name)
+    run_id = run.info.run_id
+    if run.info.status != "RUNNING":
+        client.update_run(run_id, status="RUNNING")
+    flat = [Param(key, value) for key, value in flatten(parameters).items() if key not in run.data.params]
+    for start in range(0, len(flat), 100):
+        client.log_batch(run_id, params=flat[start : start + 100])
+    client.log_inputs(run_id, [_dataset_input(dataset) for dataset in datasets])
+    for path, text in files.items():
+        client.log_text(run_id, text, path)
+    return run_id
+
+
+def close_run(run_id: str, status: str = "FINISHED", *, ended: float | None = None) -> None:
+    """Mark a run as FINISHED, FAILED, or SCHEDULED, that is, stopped and to be taken up again.
+
+    ended: Unix time, in seconds; now, if not given.
+    """
+    if status == "SCHEDULED":
+        _client().update_run(run_id, status=status)
+    else:
+        _client().set_terminated(run_id, status, _milliseconds(ended))
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
+    """Log figures of a finished run, such as its evaluation."""
+    log_points(run_id, [(key, value, step, time.time()) for key, value in metrics.items()])
+
+
+def log_points(run_id: str, points: Sequence[tuple[str, float, int, float]]) -> None:
+    """Log figures in order: key, value, step, Unix time. A database takes equal points as one."""
+    metrics = [Metric(key, value, _milliseconds(seconds), step) for key, value, step, seconds in points]
+    client = _client()
+    for start in range(0, len(metrics), 1000):
+        client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+
+def last_step(run_id: str, key: str) -> int:
+    """The highest step of a metric that the server has; -1 before the first."""
+    return max((metric.step for metric in _client().get_metric_history(run_id, key)), default=-1)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Parameters as MLflow keeps them: `a.b` -> text, of 6000 characters at most."""
+    rows: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            rows |= flatten(value, f"{prefix}{key}.")
+        else:
+            rows[f"{prefix}{key}"] = str(value)[:6000]
+    return rows
+
+
+def log_text(run_id: str, text: str, path: str) -> None:
+    """Write a file below a run's artifacts."""
+    _client().log_text(run_id, text, path)
+
+
+def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
+    """Copy a file to a run's artifacts."""
+    _client().log_artifact(run_id, str(path), folder)
+
+
+def log_files(run_id: str, paths: Iterable[Path], folder: str) -> None:
+    """Copy those files to a folder of a run's artifacts that are not there yet, whole."""
+    client = _client()
+    there = {(Path(entry.path).name, entry.file_size) for entry in client.list_artifacts(run_id, folder)}
+    for path in paths:
+        if (path.name, path.stat().st_size) not in there:
+            client.log_artifact(run_id, str(path), folder)
+
+
+def register_model(
+    run_id: str,
+    name: str,
+    *,
+    files: Mapping[str, Path],
+    tags: Mapping[str, str],
+    code: Path,
+    requirements: Sequence[str],
+) -> str:
+    """Register a trained generator, once for each run, and return its version, which is the `candidate` from then on.
+
+    The model is code and data, without pickle: the packages in the folder `code`, see `copy_code`, `files` by name,
+    and `jobs/tracking/registered_model.py`, which puts them together. It takes and gives 8-bit images.
+    """
+    client = _client()
+    version = _version_of(client, name, run_id)
+    if version is None:
+        _log_model(client, run_id, name, files, code, requirements)
+        version = _version_of(client, name, run_id)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value)
+    client.set_registered_model_alias(name, "candidate", version)
+    return version
+
+
+def copy_code(packages: Sequence[str], folder: Path, copy: Callable[[str, str], object]) -> None:
+    """Copy packages of this checkout without what Python leaves beside them, so that the registered bytes repeat."""
+    for package in packages:
+        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(ROOT / package, folder / package, ignore=ignored, copy_function=copy)
+
+
+def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A registered generator as a function (image uint8 (N, H, W, 3), mask uint8 (N, H, W, 1)) -> image.
+
+    version: a number or an alias such as "candidate". Raises ModelError when there is none.
+    """
+    mlflow.set_tracking_uri(tracking_uri())
+    separator = "/" if version.isdigit() else "@"
+    try:
+        model = mlflow.pyfunc.load_model(f"models:/{name}{separator}{version}")
+    except MlflowException as error:
+        raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
+    return lambda image, mask: model.predict({"image": image, "mask": mask})
+
+
+class RegisteredModel(mlflow.pyfunc.PythonModel):
+    """A registered generator: `load` gives the function from its files that `predict` applies."""
+
+    _skip_type_hint_validation = True  # the model has a signature; MLflow would ask for a second one in type hints
+
+    def __init__(self, load: Callable[[Mapping[str, Path]], Callable[[np.ndarray, np.ndarray], np.ndarray]]) -> None:
+        self._load = load
+
+    def load_context(self, context: Any) -> None:
+        """Called by MLflow with the model's files."""
+        self._fill = self._load({name: Path(path) for name, path in context.artifacts.items()})
+
+    def predict(self, context, model_input, params=None):
+        """model_input: {"image": uint8 (N, H, W, 3), "mask": uint8 (N, H, W, 1), 1 = hole} -> uint8 (N, H, W, 3)."""
+        return self._fill(model_input["image"], model_input["mask"])
+
+
+def serve(model: RegisteredModel) -> None:
+    """Declare what MLflow finds when it runs the file of a model that was registered as code."""
+    set_model(model)
+
+
+def _log_model(
+    client: mlflow.MlflowClient,
+    run_id: str,
+    name: str,
+    files: Mapping[str, Path],
+    code: Path,
+    requirements: Sequence[str],
+) -> None:
+    left = client.search_logged_models([_experiment(client)], f"source_run_id = '{run_id}'")
+    for model in left:  # of a registration that did not come to its end
+        client.delete_logged_model(model.model_id)
+    signature = ModelSignature(
+        inputs=Schema(
+            [
+                TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "image"),
+                TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 1), "mask"),
+            ]
+        ),
+        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+    )
+    mlflow.set_tracking_uri(tracking_uri())
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the input example, which a signature makes needless
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(code / "jobs" / "tracking" / "registered_model.py"),
+            artifacts={key: str(path) for key, path in files.items()},
+            code_paths=[str(path) for path in sorted(code.iterdir())],
+            signature=signature,
+            registered_model_name=name,
+            pip_requirements=list(requirements),
+        )
+
+
+def _version_of(client: mlflow.MlflowClient, name: str, run_id: str) -> str | None:
+    """The registered version that came from a run."""
+    found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return min((str(version.version) for version in found), key=int, default=None)
+
+
+def _run_of(client: mlflow.MlflowClient, experiment: str, training: str) -> Run | None:
+    """The one run of a training; of several, which lost answers may have made, one is kept."""
+    found = client.search_runs([experiment], f"tags.training = '{training}'")
+    found = sorted(found, key=lambda run: (not run.data.metrics, run.info.start_time, run.info.run_id))
+    for run in found[1:]:
+        client.delete_run(run.info.run_id)
+    return found[0] if found else None
+
+
+def _client() -> mlflow.MlflowClient:
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        _make_database(Path(uri.removeprefix("sqlite:///")))
+    return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _make_database(path: Path) -> None:
+    """MLflow makes its tables in many steps and cannot go on amid them: they are made aside, and put in place whole."""
+    if path.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:
+        made = Path(folder) / path.name
+        mlflow.MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.link(made, path)
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(1000 * seconds)
+
+
+def _experiment(client: mlflow.MlflowClient) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found:
+        return found.experiment_id
+    local = "MLFLOW_TRACKING_URI" not in os.environ
+    return client.create_experiment(EXPERIMENT, artifact_location=(home() / "mlartifacts").as_uri() if local else None)
+
+
+def _dataset_input(dataset: TrackedDataset) -> DatasetInput:
+    profile = json.dumps({"num_records": dataset.records})
+    return DatasetInput(
+        # MLflow keeps 36 characters of a digest; the tag has all of them.
+        Dataset(dataset.name, dataset.digest[:36], "local", json.dumps({"uri": dataset.source}), profile=profile),
+        [InputTag("mlflow.data.context", dataset.context), InputTag("manifest_sha256", dataset.digest)],
+    )

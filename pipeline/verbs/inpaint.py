@@ -1,0 +1,44 @@
+"""Fill the hole of a user's own image with a registered generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from files.durable import write_durably
+from files.errors import UserError
+from files.pictures import RejectedImageError, decode, encode_png
+from jobs.tracking.mlflow_runs import load_model
+from masks.reading import read_mask
+
+
+def run(generator: str, image_path: str, mask_path: str, output_path: str, version: str) -> None:
+    """Fill the hole of one image and write the result as a PNG of the image's size.
+
+    generator: a generator with a registered model.
+    image_path: a PNG or JPEG.
+    mask_path: a black-and-white PNG of the image's size, white = hole.
+    output_path: the PNG to write.
+    version: a version number of the registered model, or an alias.
+    Raises UserError for a file that cannot be used and for unequal sizes, ModelError for a model that cannot be loaded.
+    """
+    image = _read(image_path, decode, "give a PNG or JPEG")
+    mask = _read(mask_path, read_mask, "give a PNG of one channel in black and white, white = hole")
+    if mask.shape != image.shape[:2]:
+        raise UserError(
+            f"{mask_path} is {mask.shape[1]}x{mask.shape[0]}, {image_path} is {image.shape[1]}x{image.shape[0]}; "
+            "give a mask of the image's size"
+        )
+    filled = load_model(f"inpaint-{generator}", version)(image[None], mask[None, ..., None])[0]
+    write_durably(Path(output_path), encode_png(filled))
+
+
+def _read(path: str, decode: Callable[[bytes], np.ndarray], remedy: str) -> np.ndarray:
+    try:
+        return decode(Path(path).read_bytes())
+    except RejectedImageError as error:
+        raise UserError(f"{path}: {error}; {remedy}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {remedy}") from error

@@ -1,0 +1,79 @@
+"""Operations without a form that repeats to the bit: PyTorch has one on the CPU, too, which stands for all of a GPU."""
+
+import dataclasses
+import json
+import warnings
+
+import pytest
+import torch
+
+from benchmarks.photographs import write_split
+from jobs.runs.events import EventLog, losses_by_step, not_repeatable, segments
+from jobs.training import loop as training_loop
+from jobs.training.determinism import deterministic
+from jobs.training.loop import train
+from tests.jobs.training.toy import build_toy
+from tests.jobs.training.trainings import make_job
+
+
+def put():
+    """Of two values for one place, whichever comes last."""
+    torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
+
+
+def test_operations_that_cannot_repeat_are_done_and_named():
+    before = torch.are_deterministic_algorithms_enabled()
+    for _ in range(2):  # also a second training of one process hears of them
+        with deterministic(True) as found:
+            assert torch.are_deterministic_algorithms_enabled()
+            torch.ones(3).sum()
+            assert found == set()
+            put()
+        assert found == {"put_"}
+    assert torch.are_deterministic_algorithms_enabled() == before
+    with deterministic(False) as found:
+        put()
+    assert found == set()
+
+
+def test_names_of_several_words_are_whole():
+    """As PyTorch says it of operations that only a GPU has."""
+    with deterministic(True) as found:
+        warnings.warn(
+            "median CUDA with indices output does not have a deterministic implementation, but you set", stacklevel=1
+        )
+    assert found == {"median CUDA with indices output"}
+
+
+def test_other_warnings_are_shown_as_ever():
+    with pytest.warns(UserWarning, match="something else"), deterministic(True) as found:
+        warnings.warn("something else", stacklevel=1)
+    assert found == set()
+
+
+def test_they_are_noted_once_among_the_events(tmp_path):
+    log = EventLog(tmp_path / "events.jsonl")
+    log.segment(from_step=0, world_size=1, nodes=["a"], devices=["cpu"])
+    for step in (1, 2):
+        log.log(step, {"l1": 1.0})
+        log.not_repeatable({"b", "a"})
+    log.not_repeatable({"a", "c"})
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [line["not_repeatable"] for line in lines if "not_repeatable" in line] == [["a", "b"], ["c"]]
+    assert not_repeatable(tmp_path / "events.jsonl") == ("a", "b", "c")
+    assert list(losses_by_step(tmp_path / "events.jsonl")) == [1, 2]
+    assert [segment.to_step for segment in segments(tmp_path / "events.jsonl")] == [2]
+
+
+def test_a_training_notes_them(tmp_path, monkeypatch):
+    def build(*arguments):
+        recipe = build_toy(*arguments)
+        (phase,) = recipe.phases
+        forward = phase.forward
+        odd = dataclasses.replace(phase, forward=lambda *given: put() or forward(*given))
+        return dataclasses.replace(recipe, phases=(odd,))
+
+    monkeypatch.setattr(training_loop, "build_recipe", build)
+    train({"job": make_job(write_split(tmp_path / "shards", 8, size=32), tmp_path / "run", steps=2)})
+    assert not_repeatable(tmp_path / "run" / "events.jsonl") == ("put_",)

@@ -1,0 +1,219 @@
+"""Trainings of the toy generator in processes of their own, one or a group, with a fault at a chosen step.
+
+The processes are forked from one that has everything imported; each is what a worker of a cluster is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import albumentations  # noqa: F401  # what a training imports late, here once for all processes
+import torch
+import torch._inductor
+from torch import distributed
+
+from files.durable import file_digest
+from jobs.recipe.contract import Recipe
+from jobs.runs.receipt import WEIGHTS_NAME
+from jobs.training import loop as training_loop
+from jobs.training.loop import TrainJob, train
+from jobs.training.settings import TrainConfig
+from tests.jobs.training.toy import Toy, build_toy
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.jobs.training.trainings", "pipeline.stages.train"])
+_GRACE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens in one rank just before a step, counted over the training from 1.
+
+    copied: it waits until the store has the checkpoint of this step, or a newer one; then
+    signal: sent to itself, or to its process group. raises: an exception. nan: the network whose loss is spoiled in
+    this step and `steps - 1` more.
+    """
+
+    step: int
+    rank: int = 0
+    copied: int = 0
+    signal: signal.Signals | None = None
+    raises: Exception | None = None
+    whole_group: bool = False
+    nan: str = ""
+    steps: int = 1
+
+
+def make_job(folders: dict[str, Path], storage: Path, **changes: Any) -> TrainJob:
+    """40 steps of the toy on one thread, a checkpoint every 5. changes: to the job, its `train` or its `config`."""
+    parts = {
+        kind: {f.name: changes[f.name] for f in dataclasses.fields(kind) if f.name in changes}
+        for kind in (TrainJob, TrainConfig, Toy)
+    }
+    storage.mkdir(parents=True, exist_ok=True)
+    settings = {"checkpoint_steps": 5, "log_steps": 5, "sample_steps": 1000}
+    return TrainJob(
+        generator="toy",
+        config=Toy(**parts[Toy]),
+        train=TrainConfig(**settings | parts[TrainConfig]),
+        folders={name: str(path) for name, path in folders.items()},
+        storage=str(storage),
+        **{"seed": 4} | parts[TrainJob],
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Exit codes, negative for signals, and the last line that each rank said."""
+
+    codes: list[int]
+    said: list[str]
+    seconds: float
+
+
+def run_group(
+    job: TrainJob,
+    world_size: int = 1,
+    faults: Sequence[Fault] = (),
+    seen: Path | None = None,
+    patience: float = 120,
+    apart: bool = False,
+) -> Ended:
+    """Train in so many processes; when one has failed the others are soon killed, as Ray does it.
+
+    seen: a folder to which each rank appends the keys and the digest of every batch that it trains on.
+    apart: each rank but the first has a storage of its own, as on a machine that does not see rank 0's.
+    """
+    began = time.monotonic()
+    jobs = [dataclasses.replace(job, storage=f"{job.storage}-{n}") if apart and n else job for n in range(world_size)]
+    with tempfile.TemporaryDirectory() as meeting:
+        ranks = [
+            FORKS.Process(target=_rank, args=(each, rank, world_size, Path(meeting), faults, seen, dict(os.environ)))
+            for rank, each in enumerate(jobs)
+        ]
+        for process in ranks:
+            process.start()
+        failed_at = None
+        while any(process.is_alive() for process in ranks):
+            now = time.monotonic()
+            if failed_at is None and any(process.exitcode for process in ranks):
+                failed_at = now
+            if (failed_at is not None and now - failed_at > _GRACE_SECONDS) or now - began > patience:
+                for process in ranks:
+                    process.kill()
+            time.sleep(0.01)
+        said = [_text(Path(meeting, f"said-{rank}")) for rank in range(world_size)]
+    assert time.monotonic() - began < patience, f"not finished after {patience} s; said: {said}"
+    return Ended([process.exitcode for process in ranks], said, time.monotonic() - began)
+
+
+def weights_digest(job: TrainJob) -> str:
+    return file_digest(Path(job.storage) / WEIGHTS_NAME)
+
+
+def checkpointed(job: TrainJob) -> list[int]:
+    """Steps of the committed checkpoints, in order."""
+    return sorted(int(path.name.removeprefix("step-")) for path in Path(job.storage, "checkpoints").glob("step-*"))
+
+
+def batches_seen(folder: Path) -> list[tuple[int, int, list[str], str]]:
+    """(step, rank, keys, digest of the tensors) as they were trained on, over all processes, in order of time."""
+    rows = [json.loads(line) for path in folder.glob("rank-*") for line in path.read_text().splitlines()]
+    return [tuple(row[1:]) for row in sorted(rows)]
+
+
+def _rank(
+    job: TrainJob,
+    rank: int,
+    world_size: int,
+    meeting: Path,
+    faults: Sequence[Fault],
+    seen: Path | None,
+    environment: dict[str, str],
+) -> None:
+    os.environ |= environment  # the server of forks has that of its own start
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as on any Linux
+    if world_size > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+        os.environ |= {"LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400"}
+        wait = timedelta(seconds=job.collective_seconds)
+        meet = f"file://{meeting}/meet"
+        distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=world_size, timeout=wait)
+    ours = [fault for fault in faults if fault.rank == rank]
+    watch_steps(ours, seen)
+    training_loop.build_recipe = _spoiling([fault for fault in ours if fault.nan])
+    code = 0
+    try:
+        train({"job": job})
+    except BaseException as error:
+        traceback.print_exc()
+        (meeting / f"said-{rank}").write_text(f"{type(error).__name__}: {error}")
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)  # a process group that lost a member cannot be taken down in order
+
+
+def watch_steps(faults: Sequence[Fault], seen: Path | None = None) -> None:
+    """Let faults happen in the trainings of this process, and note what they train on."""
+    do_step = training_loop._Training._step
+
+    def step(self, phase, number, batch):  # of a generator with one phase, so that `number` counts the whole training
+        for fault in faults:
+            if fault.step == number + 1:
+                while fault.copied and max(self.store.names(), default="") < f"step-{fault.copied:08d}":
+                    time.sleep(0.02)
+                if fault.signal and fault.whole_group:
+                    os.killpg(0, fault.signal)
+                elif fault.signal:
+                    os.kill(os.getpid(), fault.signal)
+                if fault.raises:
+                    raise fault.raises
+        if seen:
+            digest = hashlib.sha256(batch.image.numpy().tobytes() + batch.mask.numpy().tobytes()).hexdigest()
+            with (seen / f"rank-{self.rank}").open("a") as file:
+                file.write(json.dumps([time.time_ns(), number + 1, self.rank, list(batch.key), digest]) + "\n")
+        return do_step(self, phase, number, batch)
+
+    training_loop._Training._step = step
+
+
+def _spoiling(faults: Sequence[Fault]) -> Callable[..., Recipe]:
+    def build(*arguments: Any) -> Recipe:
+        recipe = build_toy(*arguments)
+        (phase,) = recipe.phases
+        updates = tuple(_spoiled(update, faults) for update in phase.updates)
+        return dataclasses.replace(recipe, phases=(dataclasses.replace(phase, updates=updates),))
+
+    return build
+
+
+def _spoiled(update, faults):
+    calls = 0
+
+    def terms(*arguments):
+        nonlocal calls
+        calls += 1
+        spoiled = any(f.nan in update.networks and f.step <= calls < f.step + f.steps for f in faults)
+        # Added, so that the gradients of the loss stay finite.
+        return {name: value + float("nan") if spoiled else value for name, value in update.terms(*arguments).items()}
+
+    return dataclasses.replace(update, terms=terms)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
