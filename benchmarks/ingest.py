@@ -36,7 +36,7 @@ from datasets.sources import SourceConfig, open_source
 from datasets.tombstones import StayOut
 from files.archives import read
 from files.pictures import decode, encode_jpeg, encode_png, fit
-from jobs.cluster.launch import workers_at_hand
+from jobs.cluster.launch import keep_ray
 from pipeline.params import DatasetParams, Params, read_params
 from pipeline.stages import ingest
 
@@ -88,7 +88,7 @@ def _compare(params: Params, processes: int, repeats: int) -> dict[str, float]:
     bare, whole = [], []
     with multiprocessing.Pool(processes) as pool:
         began = time.perf_counter()
-        with workers_at_hand(workers):
+        with keep_ray(workers):
             ingest.run(params)
             first = time.perf_counter() - began
             for _ in range(repeats):

@@ -47,7 +47,7 @@ from masks.collection import MaskFilesError
 from masks.config import MaskConfig, MaskFiles
 from masks.hole_ratio import BINS
 from masks.masks import Masks, open_masks
-from pipeline.stages.edges import EdgeMembers
+from pipeline.stages.edges import EdgeContent
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = 256
@@ -156,7 +156,7 @@ def _edge_rows(repeats: int) -> Iterator[dict[str, Any]]:
     images = [np.ascontiguousarray(picture[:SIZE, 50 : 50 + SIZE]) for picture in pictures] * 4
     greys = [rgb2gray(image) for image in images]
     config = EdgeConfig()
-    members = EdgeMembers(config)
+    members = EdgeContent(config)
     maps = [Image.fromarray(canny_edges(image, config) * 255) for image in images]
     stored = {"jpeg": [encode_jpeg(image, 95) for image in images], "png": [encode_png(image) for image in images]}
 

@@ -10,7 +10,7 @@ from datasets.maps.edges import EdgeConfig, canny_edges
 from datasets.shards.column import Column
 from datasets.shards.manifest import Manifest, write_manifest
 from datasets.shards.records import write_records
-from datasets.writing.tars import Sample, deal, write_shard
+from datasets.writing.tars import NewRecord, even_sizes, write_shard
 from files.pictures import encode_grey_png, encode_png
 
 
@@ -25,10 +25,10 @@ def photograph(seed: int, size: int = 64) -> np.ndarray:
     return np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
 
 
-def samples(count: int = 20) -> list[Sample]:
+def samples(count: int = 20) -> list[NewRecord]:
     """Records of two members, 16 x 16 pixels."""
     return [
-        Sample(
+        NewRecord(
             key=f"a/{n:03d}", members={"png": encode_png(photograph(n, 16)), "json": b"{}"}, about={"source": str(n)}
         )
         for n in range(count)
@@ -38,7 +38,7 @@ def samples(count: int = 20) -> list[Sample]:
 def write_column(
     folder: Path,
     column: str,
-    samples: list[Sample],
+    samples: list[NewRecord],
     *,
     per_shard: int | list[int] = 8,
     made_from: str = "",
@@ -46,7 +46,7 @@ def write_column(
 ) -> Column:
     """A complete folder of shards, of at most `per_shard` records or of just so many each."""
     shards, fields, start = [], [], 0
-    for index, size in enumerate(deal(len(samples), per_shard) if isinstance(per_shard, int) else per_shard):
+    for index, size in enumerate(even_sizes(len(samples), per_shard) if isinstance(per_shard, int) else per_shard):
         shard, rows = write_shard(folder, column, index, samples[start : start + size])
         shards.append(shard)
         fields += rows
@@ -76,7 +76,7 @@ def write_split(root: Path, count: int, *, size: int = 64, per_shard: int = 8) -
         folders["image"],
         "image",
         [
-            Sample(
+            NewRecord(
                 key=key,
                 members={"png": encode_png(p)},
                 about={"source": f"{key}.png", "width": size, "height": size},
@@ -93,7 +93,7 @@ def write_split(root: Path, count: int, *, size: int = 64, per_shard: int = 8) -
         write_column(
             folders[column],
             column,
-            [Sample(key=key, members={"png": encode_grey_png(array)}, about={}) for key, array in arrays.items()],
+            [NewRecord(key=key, members={"png": encode_grey_png(array)}, about={}) for key, array in arrays.items()],
             per_shard=per_shard,
             made_from=images.manifest.digest,
             parameters={"mirrored": [[0, 1]]} if column == "semantics" else None,

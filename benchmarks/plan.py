@@ -33,7 +33,7 @@ from datasets.shards.column import Column, check_alignment
 from datasets.shards.manifest import RECORDS_NAME, Manifest, Shard, write_manifest
 from datasets.shards.records import shard_name, write_tables
 from datasets.stream.plan import Plan, positions
-from datasets.writing.tars import deal
+from datasets.writing.tars import even_sizes
 from files.objects import StoreConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -114,7 +114,7 @@ def write(folder: Path, records: int, shards: int) -> None:
     """Two columns of so many records, images and edges, without tars."""
     made_from = ""
     for column in ("image", "edge"):
-        made_from = _write_column(folder / column, column, deal(records, -(-records // shards)), made_from)
+        made_from = _write_column(folder / column, column, even_sizes(records, -(-records // shards)), made_from)
 
 
 def _write_column(folder: Path, column: str, sizes: list[int], made_from: str) -> str:

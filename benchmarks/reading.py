@@ -37,7 +37,7 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms.functional import pil_to_tensor
 
 from benchmarks.photographs import write_column
-from datasets.writing.tars import Sample, library
+from datasets.writing.tars import NewRecord, library
 from files.pictures import decode_image, encode_jpeg
 from jobs.training.byte_batches import ByteBatch
 from jobs.training.samples import TrainingSamples
@@ -156,7 +156,7 @@ class _Reading:
             picture = pictures[number % len(pictures)]
             top, left = rng.integers((picture.shape[0] - SIZE + 1, picture.shape[1] - SIZE + 1))
             self.contents.append(encode_jpeg(picture[top : top + SIZE, left : left + SIZE], 95))
-        members = [Sample(key=f"{n:06d}", members={"jpg": c}, about={}) for n, c in enumerate(self.contents)]
+        members = [NewRecord(key=f"{n:06d}", members={"jpg": c}, about={}) for n, c in enumerate(self.contents)]
         write_column(folder / "image", "image", members, per_shard=PER_SHARD)
         self.urls = [str(path) for path in sorted((folder / "image").glob("*.tar"))]
         self.samples, self.decoded = (

@@ -12,8 +12,8 @@ import numpy as np
 from datasets.shards.manifest import Rejected
 from datasets.sources import SourceImage
 from datasets.tombstones import StayOut
-from datasets.writing.parts import Filling
-from datasets.writing.tars import Sample, deal
+from datasets.writing.parts import ShardContent
+from datasets.writing.tars import NewRecord, even_sizes
 from files.archives import MemberError, read_many
 from files.pictures import (
     MINIMUM_SIDE,
@@ -63,18 +63,18 @@ class IngestConfig:
 
 def plan_shards(
     images: Sequence[SourceImage], split: str, config: IngestConfig, stay_out: StayOut
-) -> list[IngestFilling]:
+) -> list[IngestedShard]:
     """Which images of one split go to which shard, in which order, before the first of them is read.
 
     Without regard to what stays out, so that a record that is taken down moves no other to another shard.
     """
     ours = shuffled([image for image in images if image.split == split])
-    fillings, start = [], 0
-    for size in deal(len(ours), config.records_per_shard):
+    contents, start = [], 0
+    for size in even_sizes(len(ours), config.records_per_shard):
         sources = tuple(ours[start : start + size])
-        fillings.append(IngestFilling(split=split, sources=sources, config=config, stay_out=stay_out))
+        contents.append(IngestedShard(split=split, sources=sources, config=config, stay_out=stay_out))
         start += size
-    return fillings
+    return contents
 
 
 def shuffled(images: Sequence[SourceImage]) -> list[SourceImage]:
@@ -84,7 +84,7 @@ def shuffled(images: Sequence[SourceImage]) -> list[SourceImage]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestFilling(Filling):
+class IngestedShard(ShardContent):
     """The images of one shard, in order, and what of these stays out."""
 
     split: str
@@ -97,11 +97,11 @@ class IngestFilling(Filling):
         return len(self.sources)
 
     @property
-    def basis(self) -> Any:
+    def inputs(self) -> Any:
         # How many images may be unusable, and how many there are elsewhere, changes nothing in this shard.
         return self.split, self.sources, replace(self.config, max_rejected=0.0, records_per_shard=1), self.stay_out
 
-    def samples(self, rejected: list[Rejected]) -> Iterator[Sample]:
+    def samples(self, rejected: list[Rejected]) -> Iterator[NewRecord]:
         sources = []
         for source in self.sources:
             if status := self.stay_out.status(source.key):
@@ -121,7 +121,7 @@ class IngestFilling(Filling):
             except (MemberError, RejectedImageError) as error:
                 rejected.append(Rejected(name=source.name, reason=error.reason))
                 continue
-            yield Sample(
+            yield NewRecord(
                 key=source.key,
                 members=self._encoded(content, image),
                 about={

@@ -40,8 +40,8 @@ from datasets.shards.records import (
     shard_number,
     write_table,
 )
-from datasets.shards.store import Store, put
-from datasets.writing.tars import Sample, write_shard
+from datasets.shards.store import ShardStore, put
+from datasets.writing.tars import NewRecord, write_shard
 from files.durable import sync_folder, write_durably
 from files.objects import StoreConfig
 
@@ -100,11 +100,11 @@ def rewrite_shard(task: RemovalTask) -> tuple[RemovalTask, Shard | None, list[Fi
     return task, *write_shard(task.staged, task.column, task.number, samples)
 
 
-def _kept(task: RemovalTask) -> Iterator[Sample]:
+def _kept(task: RemovalTask) -> Iterator[NewRecord]:
     path = task.folder / task.shard.name
     rows = read_table(task.folder, shard=task.number).to_pylist()
     in_store = task.store.url and not path.exists()
-    with os.fdopen(Store(task.store).open(task.shard), "rb") if in_store else path.open("rb") as file:
+    with os.fdopen(ShardStore(task.store).open(task.shard), "rb") if in_store else path.open("rb") as file:
         for key, members in groupby(rows, key=lambda row: row["key"]):
             if key in task.keys:
                 continue
@@ -112,7 +112,7 @@ def _kept(task: RemovalTask) -> Iterator[Sample]:
             for row in members:
                 contents[row["field"]] = read_member(file, path, row)
                 about = {name: value for name, value in row.items() if name not in CORE_COLUMNS}
-            yield Sample(key=key, members=contents, about=about)
+            yield NewRecord(key=key, members=contents, about=about)
 
 
 def stage_folder(
@@ -253,4 +253,4 @@ def _replace(folder: Path, staged: Path, old: Sequence[Shard], new: Sequence[Sha
         sync_folder(folder)
     Column(folder, store=store)
     for shard in old if store.url else ():
-        Store(store).remove(shard)
+        ShardStore(store).remove(shard)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+FOLDERS = ("datasets", "files", "jobs", "masks", "pipeline")
+"""The folders of code."""
 
-def home() -> Path:
+
+def permanent_checkout() -> Path:
     """The checkout that stays: DVC runs queued experiments in copies of it, which it removes."""
     return Path(os.environ.get("DVC_ROOT") or ROOT)

@@ -62,7 +62,7 @@ class StoreConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
 
-class Objects:
+class ObjectStore:
     """Files under one address, by name, whatever is in them. A name may have folders: "step-00000120/state.json".
 
     What fails is tried again after a wait, as the configuration says; in the end it raises StoreError with the address.
@@ -76,7 +76,7 @@ class Objects:
         self._scheme, self._root = parse_address(config.url, "store.url")
         self._system: tuple[int, Any] | None = None
 
-    def trying(self, attempts: int) -> Objects:
+    def with_attempts(self, attempts: int) -> ObjectStore:
         """The same over the same connection, with so many attempts at each request."""
         other = copy.copy(self)
         other.config, other._system = replace(self.config, attempts=attempts), self._system

@@ -140,13 +140,13 @@ def _run(arguments: argparse.Namespace) -> int:
         from pipeline.verbs import audit
 
         found = audit.run(params, quarantine=arguments.quarantine)
-        print(audit.shown(found, as_json=arguments.json))
+        print(audit.render(found, as_json=arguments.json))
         return int(bool(found.findings) and found.quarantined is None)
     if arguments.verb == "deliver":
         from pipeline.verbs import deliver
 
         deliveries = deliver.run(params)
-        print(deliver.shown(deliveries, as_json=arguments.json))
+        print(deliver.render(deliveries, as_json=arguments.json))
         return int(any(delivery.problem for delivery in deliveries))
     if arguments.verb == "takedown":
         from pipeline.verbs import takedown
@@ -154,7 +154,7 @@ def _run(arguments: argparse.Namespace) -> int:
         outcome = takedown.run(
             params, arguments.names, arguments.reason, arguments.date, this_copy_only=arguments.this_copy_only
         )
-        print(takedown.shown(outcome, as_json=arguments.json))
+        print(takedown.render(outcome, as_json=arguments.json))
     elif arguments.verb == "ingest":
         from pipeline.stages import ingest
 
@@ -186,7 +186,7 @@ def _plan(params: Any, arguments: argparse.Namespace) -> int:
     from pipeline.params import ParamsError
     from pipeline.verbs import plan
 
-    params = plan.chosen(params, arguments.generators)
+    params = plan.only(params, arguments.generators)
     numbers = {name: getattr(arguments, name) for name in ("records", "shards", "batch")}
     probing = {name: getattr(arguments, name) for name in ("seconds", "gigabits_per_second", "price_per_hour")}
     probing = {name: value for name, value in probing.items() if value is not None}
@@ -198,12 +198,12 @@ def _plan(params: Any, arguments: argparse.Namespace) -> int:
         from pipeline.verbs import dry_run
 
         checked = dry_run.run(params, arguments.workers)
-        print(dry_run.shown(checked, as_json=arguments.json))
+        print(dry_run.render(checked, as_json=arguments.json))
         return int(not checked.passed)
     planned = plan.run(params, workers=arguments.workers, images_per_second=arguments.images_per_second, **numbers)
     failed = any(reading.problem for reading in planned.readings)
     if not arguments.probe:
-        print(plan.shown(planned, as_json=arguments.json))
+        print(plan.render(planned, as_json=arguments.json))
         return int(failed)
     from pipeline.verbs import price
 
@@ -213,7 +213,7 @@ def _plan(params: Any, arguments: argparse.Namespace) -> int:
         use_shards=arguments.records is None,
         **probing,
     )
-    print(price.shown(planned, priced, as_json=arguments.json))
+    print(price.render(planned, priced, as_json=arguments.json))
     return int(failed or not priced.is_good)
 
 

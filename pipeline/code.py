@@ -6,14 +6,11 @@ interrupted run is not reused, and an interrupted training is another experiment
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ruamel.yaml import YAML
 
+from files.checkout import FOLDERS, ROOT
 from files.durable import file_digest
 
-ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("datasets", "files", "jobs", "masks", "pipeline")
 _LOCK = "requirements.lock"
 
 

@@ -24,8 +24,8 @@ from datasets.shards.manifest import (
 )
 from datasets.shards.records import shard_number
 from datasets.shards.store import put
-from datasets.writing.parts import Filling, digest_of
-from datasets.writing.tars import Sample
+from datasets.writing.parts import ShardContent, digest_of
+from datasets.writing.tars import NewRecord
 from files.durable import remove_partial_files, write_durably
 from files.objects import StoreConfig
 from files.pictures import decode_image
@@ -37,7 +37,7 @@ from pipeline.params import Params
 _REMEDY = "dvc repro ingest"
 
 
-class Members(ABC):
+class ColumnContent(ABC):
     """What a column holds of each record; picklable, since it travels to where shards are written."""
 
     @abstractmethod
@@ -45,22 +45,22 @@ class Members(ABC):
         """The files of a record, by suffix, of its key and its image, uint8 (H, W, 3)."""
 
     @property
-    def basis(self) -> Any:
+    def inputs(self) -> Any:
         """All that the files depend on beside key, image and code: dataclasses and plain data."""
         return self
 
-    def of(self, keys: Sequence[str]) -> Members:
+    def of(self, keys: Sequence[str]) -> ColumnContent:
         """The same for these records alone: what one shard's task takes along."""
         return self
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColumnFilling(Filling):
+class DerivedShard(ShardContent):
     """One shard of a column: what the members are of each image of one image shard."""
 
     images: Path
     shard: Shard
-    members: Members
+    members: ColumnContent
     store: StoreConfig
 
     @property
@@ -68,13 +68,13 @@ class ColumnFilling(Filling):
         return self.shard.records
 
     @property
-    def basis(self) -> Any:
-        return self.shard, self.members.basis
+    def inputs(self) -> Any:
+        return self.shard, self.members.inputs
 
-    def samples(self, rejected: list[Rejected]) -> Iterator[Sample]:
+    def samples(self, rejected: list[Rejected]) -> Iterator[NewRecord]:
         for key, image in read_shard(self.images, self.shard, store=self.store, remedy=_REMEDY):
             (content,) = image.values()
-            yield Sample(key=key, members=self.members(key, decode_image(content)), about={})
+            yield NewRecord(key=key, members=self.members(key, decode_image(content)), about={})
 
 
 def image_splits() -> list[str]:
@@ -82,12 +82,12 @@ def image_splits() -> list[str]:
     return sorted(path.parent.name for path in column_folder("image", "").glob("*/manifest.json"))
 
 
-def write_column(
+def derive_column(
     params: Params,
     stage: str,
     splits: Sequence[str],
     column: str,
-    members: Members,
+    members: ColumnContent,
     parameters: Mapping[str, Any],
     *,
     keep: bool = False,
@@ -105,7 +105,7 @@ def write_column(
         folder = column_folder("image", split).resolve()
         images = read_manifest(folder, remedy=_REMEDY)
         plan[split] = {
-            shard_number(shard.name): ColumnFilling(
+            shard_number(shard.name): DerivedShard(
                 images=folder, shard=shard, members=members.of(keys), store=params.store
             )
             for shard, keys in zip(images.shards, _keys(folder, images), strict=True)
@@ -121,31 +121,31 @@ def write_column(
             parameters=dict(parameters),
         )
     code = stage_code(stage)
-    basis = _basis(plan, manifests, code)
+    inputs = _inputs(plan, manifests, code)
     if keep:
         remove_partial_files(made_note(column).parent)
-        if _is_made(column, basis, params.store):
+        if _is_made(column, inputs, params.store):
             _put(column, params.store)
             return
     num_workers = params.cluster.num_workers
-    staging.write_column(column, plan, manifests, code=code, num_workers=num_workers, store=params.store)
+    staging.commit_column(column, plan, manifests, code=code, num_workers=num_workers, store=params.store)
     if keep:
-        write_durably(made_note(column), json.dumps({"basis": basis, "manifests": _digests(column)}).encode())
+        write_durably(made_note(column), json.dumps({"inputs": inputs, "manifests": _digests(column)}).encode())
 
 
-def _basis(
-    plan: Mapping[str, Mapping[int, Filling]], manifests: Mapping[str, Manifest], code: Mapping[str, str]
+def _inputs(
+    plan: Mapping[str, Mapping[int, ShardContent]], manifests: Mapping[str, Manifest], code: Mapping[str, str]
 ) -> str:
     """Digest of all that a column's bytes depend on, code included."""
-    fillings = {split: [(number, each.basis) for number, each in ours.items()] for split, ours in plan.items()}
-    return digest_of([fillings, manifests, code])
+    contents = {split: [(number, each.inputs) for number, each in ours.items()] for split, ours in plan.items()}
+    return digest_of([contents, manifests, code])
 
 
-def _is_made(column: str, basis: str, store: StoreConfig) -> bool:
-    """Whether a column was noted to be made of this basis and is still, byte for byte, what was made, and no more."""
+def _is_made(column: str, inputs: str, store: StoreConfig) -> bool:
+    """Whether the note of a column names these inputs and the column still has exactly the bytes that were made."""
     try:
         note = json.loads(made_note(column).read_bytes())
-        if note != {"basis": basis, "manifests": _digests(column)}:
+        if note != {"inputs": inputs, "manifests": _digests(column)}:
             return False
         for split in note["manifests"]:
             made = Column(column_folder(column, split), store=store)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from datasets.sources import SOURCES, Source, SourceConfig, named
-from files.checkout import home
+from files.checkout import permanent_checkout
 from jobs.generators import card, names
 from pipeline.layout import REPORT
 
@@ -116,7 +116,7 @@ def _columns(rows: list[tuple[str, ...]]) -> str:
 
 def where(*, as_json: bool) -> str:
     """Paths of the report and of the tracking database, and the command that shows registered models."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{permanent_checkout() / 'mlflow.db'}"
     places = {
         "report": str(ROOT / REPORT),
         "tracking": uri,

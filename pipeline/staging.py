@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.shards.manifest import Manifest, in_order, write_manifest
-from datasets.writing.parts import Filling, Part, PartTask, digest_of, merge_parts, write_part
+from datasets.writing.parts import PartTask, ShardContent, WrittenShard, digest_of, merge_parts, write_part
 from files.durable import sync_folder
 from files.objects import StoreConfig
 from jobs.cluster.launch import map_tasks
@@ -19,15 +19,15 @@ from pipeline.layout import column_folder, staging_folder
 from pipeline.progress import Bar
 
 
-def write_column(
+def commit_column(
     column: str,
-    plan: Mapping[str, Mapping[int, Filling]],
+    plan: Mapping[str, Mapping[int, ShardContent]],
     manifests: Mapping[str, Manifest],
     *,
     code: Mapping[str, str],
     num_workers: int,
     store: StoreConfig,
-    on_part: Callable[[Part], None] = lambda part: None,
+    on_part: Callable[[WrittenShard], None] = lambda part: None,
 ) -> None:
     """Replace shards/<column> by the shards of all splits, a task each, every split's manifest last.
 
@@ -48,13 +48,13 @@ def write_column(
                 receipts=staging / "receipts" / split,
                 column=column,
                 index=index,
-                filling=filling,
+                content=content,
                 code=code_digest,
                 store=store,
             )
-            for index, filling in fillings.items()
+            for index, content in contents.items()
         ]
-        for split, fillings in plan.items()
+        for split, contents in plan.items()
     }
     _remove_foreign_files(staging, [task for of_split in tasks.values() for task in of_split])
     parts = _write_parts(column, tasks, num_workers, on_part)
@@ -71,12 +71,12 @@ def write_column(
 
 
 def _write_parts(
-    column: str, tasks: Mapping[str, Sequence[PartTask]], num_workers: int, on_part: Callable[[Part], None]
-) -> dict[tuple[str, int], Part]:
+    column: str, tasks: Mapping[str, Sequence[PartTask]], num_workers: int, on_part: Callable[[WrittenShard], None]
+) -> dict[tuple[str, int], WrittenShard]:
     queue = [task for of_split in tasks.values() for task in of_split]
-    parts: dict[tuple[str, int], Part] = {}
+    parts: dict[tuple[str, int], WrittenShard] = {}
     num_done = 0
-    with Bar(column, sum(task.filling.num_sources for task in queue), "images") as bar:
+    with Bar(column, sum(task.content.num_sources for task in queue), "images") as bar:
         for split, index, num_sources, part, was_there in map_tasks(_write, queue, num_workers=num_workers):
             parts[split, index] = part
             num_done += num_sources
@@ -85,8 +85,8 @@ def _write_parts(
     return parts
 
 
-def _write(task: PartTask) -> tuple[str, int, int, Part, bool]:
-    return task.split, task.index, task.filling.num_sources, *write_part(task)
+def _write(task: PartTask) -> tuple[str, int, int, WrittenShard, bool]:
+    return task.split, task.index, task.content.num_sources, *write_part(task)
 
 
 def _remove_foreign_files(staging: Path, tasks: Sequence[PartTask]) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from files.checkout import FOLDERS
 from jobs.generators import names
-from pipeline.code import FOLDERS, stage_code
+from pipeline.code import stage_code
 from tests.pipeline.pictures import tree, write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,6 +15,7 @@ from dvc.lock import Lock
 from dvc.utils.hydra import compose_and_dump
 
 from benchmarks.photographs import photograph
+from files.checkout import FOLDERS
 from files.pictures import encode_png
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +42,7 @@ def run(*command, fails=False):
 def checkout(tmp_path, monkeypatch):
     """A git checkout of this code with small presets and shards, everything committed."""
     folder = tmp_path / "checkout"
-    for name in ("conf", "datasets", "files", "jobs", "masks", "pipeline"):
+    for name in ("conf", *FOLDERS):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "requirements.lock", "tombstones.jsonl"):
         (folder / name).parent.mkdir(exist_ok=True)

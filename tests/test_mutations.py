@@ -21,7 +21,7 @@ from benchmarks.photographs import photograph, write_column
 from datasets.shards.column import Column
 from datasets.shards.manifest import MANIFEST_NAME, RECORDS_NAME, ManifestError, read_manifest
 from datasets.shards.records import ShardError
-from datasets.writing.tars import Sample
+from datasets.writing.tars import NewRecord
 from files.durable import file_digest
 from files.pictures import RejectedImageError, decode, decode_grey, decode_image, decode_map, encode_jpeg, encode_png
 from jobs.checks.audit import AuditTask, ColumnShard, audit_shards
@@ -66,7 +66,7 @@ def read_spoiled_shards() -> Counter:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = [
-            Sample(
+            NewRecord(
                 key=f"a/{n}",
                 members={"png": encode_png(photograph(n, 16))},
                 about={"source": f"{n}.png", "source_sha256": bytes(32), "width": 16, "height": 16},

@@ -6,16 +6,14 @@ import contextlib
 import fcntl
 import logging
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from datasets.shards.manifest import Shard
 from files.durable import durable_file
+from files.locks import lock_file
 from files.objects import StoreError
-
-_POLL_SECONDS = 0.05
 
 log = logging.getLogger(__name__)
 
@@ -114,20 +112,13 @@ class Cache:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            end = time.monotonic() + self.timeout_seconds
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if waiting_for is None:
-                        raise
-                    if time.monotonic() > end:
-                        raise StoreError(
-                            f"another process has held {self.folder / name} for {self.timeout_seconds:g} s while "
-                            f"{waiting_for.name} was wanted; end it or raise store.timeout_seconds"
-                        ) from None
-                    time.sleep(_POLL_SECONDS)
+            if not lock_file(descriptor, timeout_seconds=self.timeout_seconds if waiting_for else 0):
+                if waiting_for is None:
+                    raise BlockingIOError(self.folder / name)
+                raise StoreError(
+                    f"another process has held {self.folder / name} for {self.timeout_seconds:g} s while "
+                    f"{waiting_for.name} was wanted; end it or raise store.timeout_seconds"
+                )
             yield descriptor
         finally:
             os.close(descriptor)
@@ -139,18 +130,12 @@ class CacheFullError(StoreError):
 
 def _is_free(path: Path) -> bool:
     with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+        return lock_file(file, timeout_seconds=0)
 
 
 def _remove_unless_open(path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_file(file, timeout_seconds=0):
             return False
         path.unlink()
     return True

@@ -34,7 +34,7 @@ from datasets.shards.records import (
     shard_name,
     shard_number,
 )
-from datasets.shards.store import Store
+from datasets.shards.store import ShardStore
 from files.durable import file_digest
 from files.objects import StoreConfig
 
@@ -64,7 +64,7 @@ class Column:
         self.remedy = remedy
         self.keep_shards = keep_shards
         self.manifest: Manifest = read_manifest(folder, remedy=remedy)
-        self._store = Store(store) if store and store.url else None
+        self._store = ShardStore(store) if store and store.url else None
         self._at_hand = _AtHand(os.getpid())
         self._remote = [not self._is_beside(number) for number in range(len(self.manifest.shards))]
         self._check_records()
@@ -324,7 +324,7 @@ def read_shard(
     is_remote = store is not None and store.url is not None and not path.exists()
     if not is_remote and not path.is_file():
         raise ShardError(f"{path} is missing; run: {remedy}")
-    with os.fdopen(Store(store).open(shard), "rb") if is_remote else path.open("rb") as file:
+    with os.fdopen(ShardStore(store).open(shard), "rb") if is_remote else path.open("rb") as file:
         if (digest := hashlib.file_digest(file, "sha256").hexdigest()) != shard.sha256:
             raise ShardError(f"{path} has digest {digest}, its manifest says {shard.sha256}; run: {remedy}")
         file.seek(0)

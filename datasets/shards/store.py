@@ -17,7 +17,7 @@ from pathlib import Path
 from datasets.shards.cache import Cache
 from datasets.shards.manifest import Shard
 from files.objects import (
-    Objects,
+    ObjectStore,
     StoreConfig,
     StoreError,
 )
@@ -25,7 +25,7 @@ from files.objects import (
 log = logging.getLogger(__name__)
 
 
-class Store:
+class ShardStore:
     """Shards under one address, and the cache that they are read from.
 
     Raises StoreError for a scheme that is not allowed. Picklable; connections are made where they are first used.
@@ -33,7 +33,7 @@ class Store:
 
     def __init__(self, config: StoreConfig) -> None:
         self.config = config
-        self._objects = Objects(config)
+        self._objects = ObjectStore(config)
         self._cache = Cache(Path(config.cache).expanduser(), config.cache_bytes, config.timeout_seconds)
 
     def url_of(self, shard: Shard) -> str:
@@ -142,4 +142,4 @@ def _name(shard: Shard) -> str:
 def put(config: StoreConfig, folder: Path, shard: Shard) -> None:
     """Move a finished shard from its folder into the store, if there is one."""
     if config.url:
-        Store(config).put(folder / shard.name, shard)
+        ShardStore(config).put(folder / shard.name, shard)

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from datasets.shards.manifest import Rejected, Shard
 from datasets.shards.records import records_table, shard_name, write_tables
-from datasets.shards.store import Store, put
-from datasets.writing.tars import Sample, write_shard
+from datasets.shards.store import ShardStore, put
+from datasets.writing.tars import NewRecord, write_shard
 from files.durable import file_digest, write_durably
 from files.errors import UserError
 from files.objects import StoreConfig
@@ -30,7 +30,7 @@ class PartError(UserError):
     """The parts of a column do not make a whole; the message says why and what to do."""
 
 
-class Filling(ABC):
+class ShardContent(ABC):
     """What fills one shard; picklable, since it travels to where the shard is written."""
 
     @property
@@ -40,16 +40,16 @@ class Filling(ABC):
 
     @property
     @abstractmethod
-    def basis(self) -> Any:
+    def inputs(self) -> Any:
         """All that the shard's bytes depend on beside code: dataclasses, mappings, sequences, texts and numbers."""
 
     @abstractmethod
-    def samples(self, rejected: list[Rejected]) -> Iterator[Sample]:
+    def samples(self, rejected: list[Rejected]) -> Iterator[NewRecord]:
         """The records in order, made one by one; what cannot become one is added to `rejected`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class WrittenShard:
     """One shard of a column being written, as its receipt has it.
 
     identity: digest of all that its bytes depend on. shard: None if no source was usable. rejected: sources that did
@@ -71,7 +71,7 @@ class PartTask:
     receipts: Path
     column: str
     index: int
-    filling: Filling
+    content: ShardContent
     code: str
     store: StoreConfig
 
@@ -84,37 +84,37 @@ class PartTask:
         return self.receipts / f"{self.shard_path.stem}.receipt"
 
 
-def write_part(task: PartTask) -> tuple[Part, bool]:
+def write_part(task: PartTask) -> tuple[WrittenShard, bool]:
     """Write one shard and then its receipt, unless both are there and whole.
 
     Returns what the receipt says, and whether it was there already.
     """
-    identity = digest_of([task.column, task.filling.basis, task.code])
+    identity = digest_of([task.column, task.content.inputs, task.code])
     found = read_part(task.receipt_path)
     if found and found.identity == identity and _is_whole(task, found.shard):
         _store(task, found.shard)
         return found, True
     rejected: list[Rejected] = []
-    samples = task.filling.samples(rejected)
+    samples = task.content.samples(rejected)
     first = next(samples, None)
     if first is None:
         shard, fields = None, []
         task.shard_path.unlink(missing_ok=True)  # of a run that was planned otherwise
     else:
         shard, fields = write_shard(task.folder, task.column, task.index, itertools.chain([first], samples))
-    part = Part(identity=identity, shard=shard, rejected=tuple(rejected))
+    part = WrittenShard(identity=identity, shard=shard, rejected=tuple(rejected))
     _write_receipt(task.receipt_path, part, records_table(fields))
     _store(task, shard)
     return part, False
 
 
-def read_part(receipt: Path) -> Part | None:
+def read_part(receipt: Path) -> WrittenShard | None:
     """What a receipt says; None if there is none that is whole: then its shard is written anew."""
     found = _read_receipt(receipt)
     return found[0] if found else None
 
 
-def merge_parts(tasks: Sequence[PartTask], parts: Sequence[Part]) -> tuple[tuple[Shard, ...], str]:
+def merge_parts(tasks: Sequence[PartTask], parts: Sequence[WrittenShard]) -> tuple[tuple[Shard, ...], str]:
     """Write `records.parquet` of one split, a shard at a time, from the receipts that `write_part` left.
 
     Returns the shards that have records, and the table's SHA-256.
@@ -155,7 +155,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no digest: it must be plain data or a dataclass of it")
 
 
-def _write_receipt(path: Path, part: Part, rows: pa.Table) -> None:
+def _write_receipt(path: Path, part: WrittenShard, rows: pa.Table) -> None:
     """SHA-256 of the rest in 32 bytes, then the rows as Parquet with the part in the metadata."""
     sink = pa.BufferOutputStream()
     pq.write_table(rows.replace_schema_metadata({_METADATA: json.dumps(asdict(part))}), sink, compression="zstd")
@@ -163,7 +163,7 @@ def _write_receipt(path: Path, part: Part, rows: pa.Table) -> None:
     write_durably(path, hashlib.sha256(content).digest() + content)
 
 
-def _read_receipt(path: Path) -> tuple[Part, pa.Table] | None:
+def _read_receipt(path: Path) -> tuple[WrittenShard, pa.Table] | None:
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         return None
@@ -171,10 +171,10 @@ def _read_receipt(path: Path) -> tuple[Part, pa.Table] | None:
     said = json.loads(rows.schema.metadata[_METADATA])
     shard = Shard(**said["shard"]) if said["shard"] else None
     rejected = tuple(Rejected(**each) for each in said["rejected"])
-    return Part(identity=said["identity"], shard=shard, rejected=rejected), rows.replace_schema_metadata(None)
+    return WrittenShard(identity=said["identity"], shard=shard, rejected=rejected), rows.replace_schema_metadata(None)
 
 
-def _rows(task: PartTask, part: Part) -> pa.Table:
+def _rows(task: PartTask, part: WrittenShard) -> pa.Table:
     found = _read_receipt(task.receipt_path)
     if found is None or found[0] != part:
         raise PartError(f"{task.receipt_path} was changed by another process; stop that one and run this again")
@@ -186,7 +186,7 @@ def _is_whole(task: PartTask, shard: Shard | None) -> bool:
         return True
     path = task.folder / shard.name
     if not path.is_file():
-        return task.store.url is not None and Store(task.store).has(shard)
+        return task.store.url is not None and ShardStore(task.store).has(shard)
     return path.stat().st_size == shard.bytes and file_digest(path) == shard.sha256
 
 

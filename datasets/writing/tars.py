@@ -17,7 +17,7 @@ from files.durable import durable_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class NewRecord:
     """What becomes one record: members by field name ("png", "json", ...), and columns for its row."""
 
     key: str
@@ -25,13 +25,13 @@ class Sample:
     about: dict[str, Any]
 
 
-def deal(num_records: int, records_per_shard: int) -> list[int]:
+def even_sizes(num_records: int, records_per_shard: int) -> list[int]:
     """Sizes of the fewest shards of at most `records_per_shard`, no two of which differ by more than one record."""
     count = -(-num_records // records_per_shard)
     return [num_records // count + (index < num_records % count) for index in range(count)]
 
 
-def write_shard(folder: Path, column: str, index: int, samples: Iterable[Sample]) -> tuple[Shard, list[Field]]:
+def write_shard(folder: Path, column: str, index: int, samples: Iterable[NewRecord]) -> tuple[Shard, list[Field]]:
     """Write one tar and return its entry for the manifest and its rows for `records.parquet`.
 
     The bytes depend on the samples alone: fixed owner, mode and times, members of a record sorted by field. Samples are

@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.shards.manifest import Shard
 from datasets.shards.records import ShardError, read_member, read_table, shard_number
-from datasets.shards.store import Store
+from datasets.shards.store import ShardStore
 from datasets.tombstones import DAMAGED
 from files.archives import ArchiveError, open_tree
 from files.durable import file_digest
@@ -72,7 +72,7 @@ def audit_shards(task: AuditTask) -> ShardAudit:
     """Read every byte of the shards of one number. Holds one image and its maps at a time."""
     findings: list[Finding] = []
     images: dict[str, tuple[int, int]] = {}
-    stores: dict[StoreConfig, Store] = {}
+    stores: dict[StoreConfig, ShardStore] = {}
     num_records = num_bytes = 0
     for listed in task.shards:
         one = _Shard(listed, stores)
@@ -98,17 +98,17 @@ class _Shard:
     connection."""
 
     listed: ColumnShard
-    stores: dict[StoreConfig, Store]
+    stores: dict[StoreConfig, ShardStore]
 
     @property
     def shard(self) -> Shard:
         return self.listed.shard
 
     @cached_property
-    def store(self) -> Store | None:
+    def store(self) -> ShardStore | None:
         """The store that it lies in; None if it lies, or should lie, in the folder."""
         beside, config = (self.listed.folder / self.shard.name).exists(), self.listed.store
-        return None if beside or not config.url else self.stores.setdefault(config, Store(config))
+        return None if beside or not config.url else self.stores.setdefault(config, ShardStore(config))
 
     @property
     def where(self) -> str:

@@ -67,7 +67,7 @@ def map_tasks(task: Callable[[Item], Result], items: Sequence[Item], *, num_work
 
 
 @contextmanager
-def workers_at_hand(num_workers: int) -> Iterator[None]:
+def keep_ray(num_workers: int) -> Iterator[None]:
     """Keep Ray and its workers from one `map_tasks` to the next; with 0 workers there is nothing to keep."""
     if num_workers == 0:
         yield

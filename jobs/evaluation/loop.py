@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from datasets.shards.column import Column, check_alignment
-from datasets.writing.tars import Sample
+from datasets.writing.tars import NewRecord
 from files.objects import StoreConfig
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
 from jobs.evaluation import metrics
 from jobs.evaluation.baselines import BASELINES
+from jobs.evaluation.inference import inpaint_images, load_trained
 from jobs.evaluation.settings import EvaluateConfig
 from jobs.evaluation.suite import gallery_keys, untrained
-from jobs.evaluation.trained import fill, load_trained
 from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 
 Fill = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
@@ -57,7 +57,7 @@ class ShardResult:
 
     shard: int
     scores: list[Score]
-    gallery: list[Sample]
+    gallery: list[NewRecord]
     fid_sums: dict[str, metrics.FidSums]
 
 
@@ -96,7 +96,7 @@ def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
             if key in shown:
                 members |= _pictures(row, filled)
         if members:
-            result.gallery.append(Sample(key=key, members=members, about={}))
+            result.gallery.append(NewRecord(key=key, members=members, about={}))
     return result
 
 
@@ -139,7 +139,7 @@ def _rows(job: EvaluationJob) -> dict[str, Fill]:
     rows: dict[str, Fill] = {}
     for row, trained in ((job.name, True), (untrained(job.name), False)):
         recipe, receipt = load_trained(Path(job.model), trained=trained)
-        rows[row] = partial(fill, recipe, receipt.edges)
+        rows[row] = partial(inpaint_images, recipe, receipt.edges)
     return rows
 
 

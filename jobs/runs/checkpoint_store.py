@@ -8,7 +8,6 @@ means "whole". What is fetched is compared with its digests, as a checkpoint on 
 from __future__ import annotations
 
 import copy
-import fcntl
 import logging
 import re
 import shutil
@@ -19,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from files.durable import durable_file, file_digest, sync_file, sync_folder
-from files.objects import MissingObjectError, Objects, StoreConfig, StoreError
+from files.locks import lock_file
+from files.objects import MissingObjectError, ObjectStore, StoreConfig, StoreError
 from jobs.runs.checkpoints import NETWORKS, OPTIMIZERS, STATE, CheckpointError, committed, is_whole, verify_checkpoint
 
 log = logging.getLogger(__name__)
@@ -38,12 +38,12 @@ class CheckpointStore:
 
     def __init__(self, config: StoreConfig) -> None:
         self.url = config.url
-        self._objects = Objects(config)
+        self._objects = ObjectStore(config)
 
-    def trying(self, attempts: int) -> CheckpointStore:
+    def with_attempts(self, attempts: int) -> CheckpointStore:
         """The same over the same connection, with so many attempts at each request."""
         other = copy.copy(self)
-        other._objects = self._objects.trying(attempts)
+        other._objects = self._objects.with_attempts(attempts)
         return other
 
     def check(self) -> None:
@@ -165,8 +165,8 @@ class CheckpointStore:
         """
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if is_same(folder / name, digest):
+            lock_file(lock)
+            if has_digest(folder / name, digest):
                 return folder / name
             try:
                 fetched = self.fetch(name, folder)
@@ -265,7 +265,7 @@ class CheckpointCopier:
 
     def _run(self) -> None:
         while checkpoint := self._next():
-            store = self._store.trying(1)  # the next try comes from here, without another warning
+            store = self._store.with_attempts(1)  # the next try comes from here, without another warning
             try:
                 if checkpoint != self._copied:
                     store.put(checkpoint, is_given_up=lambda: self._is_closed)
@@ -296,7 +296,7 @@ class CheckpointCopier:
             return self._held
 
 
-def is_same(checkpoint: Path, digest: str) -> bool:
+def has_digest(checkpoint: Path, digest: str) -> bool:
     """Whether a checkpoint is there, whole, and its `state.json` has this digest."""
     try:
         verify_checkpoint(checkpoint, checkpoint.name)

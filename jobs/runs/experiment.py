@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from files.durable import write_durably
 from files.errors import UserError
+from files.locks import lock_file
 from jobs.runs.receipt import WEIGHTS_NAME
 from jobs.runs.stopping import RESUMABLE, stop_mark
 
@@ -121,10 +122,10 @@ def claimed(
     while True:
         storage.mkdir(parents=True, exist_ok=True)
         with (storage / "lock").open("a+") as lock:
-            if not _try_lock(lock):
+            if not lock_file(lock, timeout_seconds=0):
                 waited = True
                 with watch(holder(storage) or "another process") as look:
-                    while not _try_lock(lock):
+                    while not lock_file(lock, timeout_seconds=0):
                         look()
                         time.sleep(0.5)
             if not _is_at(lock, storage / "lock"):  # the other one has finished, and removed the storage
@@ -141,13 +142,6 @@ def discard(storage: Path) -> None:
     storage.rename(storage.with_name(f".{storage.name}.{os.getpid()}.removed"))
     for folder in storage.parent.glob(".*.removed"):  # this one, and what killed processes left
         shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
-
-
-def _try_lock(lock: IO) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 def _is_at(file: IO, path: Path) -> bool:

@@ -9,7 +9,6 @@ break off or be killed anywhere: the next one completes it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import shutil
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from files.durable import durable_file, write_durably
+from files.locks import lock_file
 from jobs.runs.events import Event, device_hours, read_events, read_log, segments, useful_step_ratio
 from jobs.tracking import mlflow_runs as tracking
 
@@ -60,7 +60,7 @@ def describe_run(
         _write(storage / _RUN, {**run, "parameters": tracking.flatten(parameters), "datasets": rows})
 
 
-def hand_in(
+def stage_model(
     storage: Path,
     name: str,
     *,
@@ -82,7 +82,7 @@ def hand_in(
     _write(storage / _MODEL, {"ended": time.time(), "model": model})
 
 
-def set_aside(storage: Path, undelivered: Path) -> Path:
+def park(storage: Path, undelivered: Path) -> Path:
     """Move a finished training's storage to where it waits for the tracking server, without its checkpoints."""
     undelivered.mkdir(parents=True, exist_ok=True)
     number = 1 + max((_number(folder) for folder in _waiting(undelivered)), default=0)
@@ -96,9 +96,9 @@ def set_aside(storage: Path, undelivered: Path) -> Path:
 
 def deliver(storage: Path) -> str | None:
     """Bring all that a finished training has to say to its run and close it; returns its registered version."""
-    parcel = _Parcel(storage)
-    parcel.send([event for event, _ in read_events(storage / _EVENTS)])
-    return parcel.close("FINISHED")
+    upload = _RunUpload(storage)
+    upload.send([event for event, _ in read_events(storage / _EVENTS)])
+    return upload.close("FINISHED")
 
 
 def deliver_waiting(undelivered: Path) -> list[Delivery]:
@@ -107,7 +107,7 @@ def deliver_waiting(undelivered: Path) -> list[Delivery]:
         return _deliver_waiting(undelivered)
 
 
-class Courier:
+class TrackingSync:
     """Brings a training's events to its run while it runs, and the rest at the end, in a thread; use it with `with`.
 
     Left without an error, it delivers what was set aside before, then all of this training, and `delivered` says
@@ -135,7 +135,7 @@ class Courier:
         self.resumable = resumable
         self.delivered = False
         self.problem = f"the tracking server took more than {END_SECONDS:.0f} s"
-        self._parcel: _Parcel | None = None
+        self._upload: _RunUpload | None = None
         self._offset = 0
         log = storage / _EVENTS
         self._told = log.stat().st_size if log.is_file() else 0  # what was warned of before this start
@@ -144,7 +144,7 @@ class Courier:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
 
-    def __enter__(self) -> Courier:
+    def __enter__(self) -> TrackingSync:
         self._thread.start()
         return self
 
@@ -168,7 +168,7 @@ class Courier:
                         tracking.reason(error),
                         self.storage,
                     )
-                self._parcel, answers, pause = None, False, _RETRY_SECONDS
+                self._upload, answers, pause = None, False, _RETRY_SECONDS
         try:
             self._read()
             self._end()
@@ -185,16 +185,16 @@ class Courier:
                 self.on_warning(entry)
 
     def _send(self) -> None:
-        if self._parcel is None:
-            self._parcel = _Parcel(self.storage)
-        self._parcel.send(self._unsent)
+        if self._upload is None:
+            self._upload = _RunUpload(self.storage)
+        self._upload.send(self._unsent)
         self._unsent.clear()
 
     def _end(self) -> None:
         tracking.check_server()
         if self._status != "FINISHED":
             self._send()
-            self._parcel.close(self._status)
+            self._upload.close(self._status)
             return
         with _alone(self.undelivered):
             _deliver_waiting(self.undelivered)
@@ -202,7 +202,7 @@ class Courier:
         self.delivered = True
 
 
-class _Parcel:
+class _RunUpload:
     """A training's run on the server, opened; after any error another is to be made, which asks what has arrived."""
 
     def __init__(self, storage: Path) -> None:
@@ -285,7 +285,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """One delivery at a time from a folder, if there is one; a killed one holds up nobody."""
     with (folder / ".lock").open("w") if folder.is_dir() else contextlib.nullcontext() as file:
         if file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_file(file)
         yield
 
 

@@ -37,7 +37,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.types import Schema, TensorSpec
 
-from files.checkout import ROOT, home
+from files.checkout import ROOT, permanent_checkout
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table it makes
 logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -62,7 +62,7 @@ class TrackedDataset:
 
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or the SQLite database in the checkout."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{permanent_checkout() / 'mlflow.db'}"
 
 
 def check_server() -> None:
@@ -316,7 +316,9 @@ def _experiment(client: mlflow.MlflowClient) -> str:
     if found:
         return found.experiment_id
     local = "MLFLOW_TRACKING_URI" not in os.environ
-    return client.create_experiment(EXPERIMENT, artifact_location=(home() / "mlartifacts").as_uri() if local else None)
+    return client.create_experiment(
+        EXPERIMENT, artifact_location=(permanent_checkout() / "mlartifacts").as_uri() if local else None
+    )
 
 
 def _dataset_input(dataset: TrackedDataset) -> DatasetInput:

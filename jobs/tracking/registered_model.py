@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.evaluation.trained import load_registered
+from jobs.evaluation.inference import load_registered
 from jobs.tracking.mlflow_runs import RegisteredModel, serve
 
 serve(RegisteredModel(load_registered))

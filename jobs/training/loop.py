@@ -6,7 +6,6 @@ Runs in one process or in each of a group; what a step computes depends on (seed
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -23,15 +22,17 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from datasets.stream.plan import sharing_problem
+from files.checkout import FOLDERS
 from files.durable import file_digest
 from files.errors import UserError
+from files.locks import lock_file
 from files.objects import StoreConfig
 from files.seeds import derive_seed
 from jobs.generators.build import build_recipe, inpaint
 from jobs.layers.composite import composite
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Phase
-from jobs.runs.checkpoint_store import CheckpointCopier, CheckpointStore, is_same
+from jobs.runs.checkpoint_store import CheckpointCopier, CheckpointStore, has_digest
 from jobs.runs.checkpoints import (
     STATE,
     CheckpointWriter,
@@ -142,7 +143,7 @@ class _Training:
                 if self.rank == 0:
                     stack.enter_context(self._sole_writer())
                     self.events = stack.enter_context(contextlib.closing(EventLog(self.storage / "events.jsonl")))
-                    stack.enter_context(contextlib.closing(WarningsOf(self.events, ("datasets", "files", "jobs", "masks"))))
+                    stack.enter_context(contextlib.closing(WarningsOf(self.events, FOLDERS)))
                     self.writer = stack.enter_context(contextlib.closing(self._checkpoint_writer(stack)))
                 self._run()
         except RuntimeError as error:
@@ -207,7 +208,7 @@ class _Training:
         checkpoint = self._checkpoints / name
         if self.store is None or self.world_size == 1:
             return checkpoint
-        is_here = self.rank == 0 or is_same(checkpoint, digest)
+        is_here = self.rank == 0 or has_digest(checkpoint, digest)
         if all(gather_object([is_here])):
             return checkpoint
         if self.rank == 0 and not self.store.holds(checkpoint):
@@ -243,17 +244,10 @@ class _Training:
                 "machine, of rank 0, and the one that started the training both see under this path"
             )
         with (self.storage / "writer.lock").open("w") as lock:
-            end = time.monotonic() + _LOCK_SECONDS
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > end:
-                        raise TrainingError(
-                            f"another process has written to {self.storage} for {_LOCK_SECONDS:g} s; end it first"
-                        ) from None
-                    time.sleep(0.1)
+            if not lock_file(lock, timeout_seconds=_LOCK_SECONDS):
+                raise TrainingError(
+                    f"another process has written to {self.storage} for {_LOCK_SECONDS:g} s; end it first"
+                )
             yield
 
     def _batches(self, steps: range) -> Iterator[ByteBatch]:

@@ -10,14 +10,14 @@ import numpy as np
 
 from datasets.maps.edges import EdgeConfig, canny_edges
 from files.pictures import encode_grey_png
-from jobs.cluster.launch import workers_at_hand
-from pipeline.columns import Members, image_splits, write_column
+from jobs.cluster.launch import keep_ray
+from pipeline.columns import ColumnContent, derive_column, image_splits
 from pipeline.layout import made_note
 from pipeline.params import Params
 
 
 @dataclass(frozen=True)
-class EdgeMembers(Members):
+class EdgeContent(ColumnContent):
     """Canny edges of the whole image, stored as 0 and 255."""
 
     config: EdgeConfig
@@ -38,6 +38,6 @@ def run(params: Params) -> None:
         elif path.name not in params.edges:
             shutil.rmtree(path)
             made_note(path.name).unlink(missing_ok=True)
-    with workers_at_hand(params.cluster.num_workers if len(params.edges) > 1 else 0):
+    with keep_ray(params.cluster.num_workers if len(params.edges) > 1 else 0):
         for column, config in params.edges.items():
-            write_column(params, "edges", image_splits(), column, EdgeMembers(config), asdict(config), keep=True)
+            derive_column(params, "edges", image_splits(), column, EdgeContent(config), asdict(config), keep=True)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from datasets.shards.column import Column
 from datasets.shards.manifest import Manifest, write_manifest
 from datasets.shards.records import write_records
-from datasets.writing.tars import Sample, write_shard
+from datasets.writing.tars import NewRecord, write_shard
 from files.durable import write_durably
 from jobs.cluster.launch import map_tasks
 from jobs.evaluation.loop import EvaluationJob, Score, evaluate_shard, summarise
@@ -82,7 +82,7 @@ def _write_scores(folder: Path, scores: list[Score]) -> None:
     write_durably(folder / SCORES_NAME, sink.getvalue().to_pybytes())
 
 
-def _write_gallery(folder: Path, images: Column, samples: list[Sample]) -> None:
+def _write_gallery(folder: Path, images: Column, samples: list[NewRecord]) -> None:
     """The composites that are kept, as a column like any other."""
     folder.mkdir(parents=True)
     shard, fields = write_shard(folder, GALLERY_NAME, 0, samples)

@@ -10,13 +10,13 @@ from datasets.ingest import plan_shards
 from datasets.shards.manifest import Manifest
 from datasets.sources import open_source
 from datasets.tombstones import TAKEN_DOWN, read_tombstones, stay_out
-from datasets.writing.parts import Part
+from datasets.writing.parts import WrittenShard
 from files.errors import UserError
 from pipeline.code import stage_code
 from pipeline.inflated import inflated
 from pipeline.layout import TOMBSTONES
 from pipeline.params import Params
-from pipeline.staging import write_column
+from pipeline.staging import commit_column
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def run(params: Params) -> None:
         for split in counts
     }
     with inflated("image", images) as readable:
-        write_column(
+        commit_column(
             "image",
             {split: dict(enumerate(plan_shards(readable, split, params.ingest, out))) for split in counts},
             manifests,
@@ -75,7 +75,7 @@ class _Rejects:
         self._reasons: Counter[str] = Counter()
         self._first = ""
 
-    def count(self, part: Part) -> None:
+    def count(self, part: WrittenShard) -> None:
         unusable = [reject for reject in part.rejected if reject.reason != TAKEN_DOWN]
         self._reasons.update(reject.reason for reject in unusable)
         self._first = self._first or next((reject.name for reject in unusable), "")

@@ -12,13 +12,13 @@ from files.seeds import derive_seed
 from masks.config import MaskConfig
 from masks.hole_ratio import BINS, member_of_bin
 from masks.masks import Masks, open_masks
-from pipeline.columns import Members, write_column
+from pipeline.columns import ColumnContent, derive_column
 from pipeline.layout import column_folder
 from pipeline.params import Params, ParamsError
 
 
 @dataclass(frozen=True)
-class SuiteMembers(Members):
+class SuiteContent(ColumnContent):
     """A mask per hole-ratio bin, a function of (key, seed, bin), stored with 255 = hole."""
 
     config: MaskConfig
@@ -26,7 +26,7 @@ class SuiteMembers(Members):
     seed: int
 
     @property
-    def basis(self) -> Any:
+    def inputs(self) -> Any:
         return "suite", self.config.described(), self.seed
 
     def __call__(self, key: str, image: np.ndarray) -> dict[str, bytes]:
@@ -45,6 +45,6 @@ def run(params: Params) -> None:
     if not column_folder("image", params.suite.split).is_dir():
         there = ", ".join(sorted(path.name for path in column_folder("image", "").iterdir()))
         raise ParamsError(f"params.yaml: suite.split is {params.suite.split!r}; the data set has {there}")
-    members = SuiteMembers(params.suite.masks, open_masks(params.suite.masks), params.seed)
+    members = SuiteContent(params.suite.masks, open_masks(params.suite.masks), params.seed)
     parameters = {"masks": params.suite.masks.described(), "seed": params.seed, "hole": 255, "bins": BINS}
-    write_column(params, "masks", [params.suite.split], "mask", members, parameters)
+    derive_column(params, "masks", [params.suite.split], "mask", members, parameters)

@@ -25,7 +25,7 @@ from files.pictures import (
     encode_grey_png,
 )
 from files.seeds import derive_seed
-from pipeline.columns import Members, image_splits, write_column
+from pipeline.columns import ColumnContent, derive_column, image_splits
 from pipeline.inflated import inflated
 from pipeline.layout import column_folder
 from pipeline.params import Params, ParamsError
@@ -34,7 +34,7 @@ _KMEANS_IMAGES = 2000
 
 
 @dataclass(frozen=True)
-class ClusterMembers(Members):
+class ClusterContent(ColumnContent):
     """Labels by k-means."""
 
     clusters: Clusters
@@ -44,7 +44,7 @@ class ClusterMembers(Members):
 
 
 @dataclass(frozen=True)
-class SegmenterMembers(Members):
+class SegmenterContent(ColumnContent):
     """Labels by a network of torchvision."""
 
     config: SemanticsConfig
@@ -55,7 +55,7 @@ class SegmenterMembers(Members):
 
 
 @dataclass(frozen=True)
-class LabelMembers(Members):
+class LabelContent(ColumnContent):
     """The data set's own labels, fitted as the image was; `IGNORE` everywhere where a picture has none."""
 
     source: type[Source]
@@ -71,7 +71,7 @@ class LabelMembers(Members):
         _check_ratio(picture, (width, height), labels)
         return {"png": encode_grey_png(fit_labels(labels, (height, width), image.shape[:2], self.rule))}
 
-    def of(self, keys: Sequence[str]) -> LabelMembers:
+    def of(self, keys: Sequence[str]) -> LabelContent:
         return replace(self, pictures={key: self.pictures[key] for key in keys})
 
 
@@ -107,11 +107,11 @@ def run(params: Params) -> None:
         images = (decode_image(train.read(record)) for record in chosen[:_KMEANS_IMAGES])
         clusters = fit_clusters(images, config, params.seed)
         parameters |= {"classes": [f"cluster {n}" for n in range(config.num_clusters)], **asdict(clusters)}
-        members: Members = ClusterMembers(clusters)
+        members: ColumnContent = ClusterContent(clusters)
     elif config.source == "segmenter":
         parameters |= {"segmenter": config.segmenter, "weights": config.segmenter_weights}
         weights = Path(config.segmenter_weights)
-        members = SegmenterMembers(config, file_digest(weights) if weights.is_file() else "")
+        members = SegmenterContent(config, file_digest(weights) if weights.is_file() else "")
     else:
         source = open_source(params.dataset)
         if not source.classes:
@@ -121,7 +121,7 @@ def run(params: Params) -> None:
             )
         parameters |= {"classes": source.classes, "mirrored": source.mirrored}
         with inflated("semantics", source.images()) as images:
-            members = LabelMembers(type(source), {image.key: image for image in images}, params.ingest.rule)
-            write_column(params, "semantics", splits, "semantics", members, parameters)
+            members = LabelContent(type(source), {image.key: image for image in images}, params.ingest.rule)
+            derive_column(params, "semantics", splits, "semantics", members, parameters)
         return
-    write_column(params, "semantics", splits, "semantics", members, parameters)
+    derive_column(params, "semantics", splits, "semantics", members, parameters)

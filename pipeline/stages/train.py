@@ -19,7 +19,7 @@ from typing import Any
 
 from datasets.shards.column import Column
 from datasets.stream.plan import sharing_problem
-from files.checkout import ROOT
+from files.checkout import FOLDERS, ROOT
 from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
 from jobs.checks.footprint import Footprint, footprint
@@ -31,7 +31,7 @@ from jobs.runs.events import Event, losses_by_step, not_repeatable, read_events
 from jobs.runs.experiment import Experiment, StoppedError, claimed, discard, stoppable
 from jobs.runs.receipt import WEIGHTS_NAME, Receipt, read_receipt, write_receipt
 from jobs.runs.stopping import stop_mark
-from jobs.tracking.delivery import Courier, describe_run, hand_in, set_aside
+from jobs.tracking.delivery import TrackingSync, describe_run, park, stage_model
 from jobs.tracking.mlflow_runs import TrackedDataset
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
@@ -43,7 +43,7 @@ from pipeline.progress import Bar, printable
 
 log = logging.getLogger(__name__)
 
-_CODE = ("datasets", "files", "jobs", "masks")
+_SHIPPED = tuple(folder for folder in FOLDERS if folder != "pipeline")  # with a registered model
 _REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pillow", "pyarrow", "safetensors", "scikit-image",
                  "torch", "torchvision", "webdataset")  # fmt: skip
 
@@ -109,7 +109,7 @@ def run(params: Params, generator: str) -> None:
         _describe_run(params, columns, experiment)
         with (
             Bar(f"train {generator}", shape.steps, "steps") as bar,
-            Courier(
+            TrackingSync(
                 storage,
                 undelivered,
                 on_event=lambda event: bar.at(event.step, _note(event)),
@@ -140,7 +140,7 @@ def run(params: Params, generator: str) -> None:
                 "them with: python -m pipeline deliver",
                 generator,
                 courier.problem,
-                set_aside(storage, undelivered),
+                park(storage, undelivered),
             )
 
 
@@ -155,7 +155,7 @@ def _copies(params: Params, experiment: Experiment) -> StoreConfig | None:
 def _newest_copy(copies: StoreConfig) -> str:
     """How far the store is, for whoever goes on elsewhere."""
     try:
-        (newest, *_) = CheckpointStore(copies).trying(1).names() or ["no checkpoint"]
+        (newest, *_) = CheckpointStore(copies).with_attempts(1).names() or ["no checkpoint"]
     except StoreError as error:
         return str(error)
     return f"{copies.url} has {newest}"
@@ -293,7 +293,7 @@ def _hand_in(receipt: Receipt, columns: dict[str, Column], experiment: Experimen
     """What is to be registered, for the courier."""
     generator = experiment.generator
     image = columns["image"].manifest
-    hand_in(
+    stage_model(
         experiment.storage,
         f"inpaint-{generator}",
         files={"model": model_folder(generator)},
@@ -310,7 +310,7 @@ def _hand_in(receipt: Receipt, columns: dict[str, Column], experiment: Experimen
             "licence": image.licence,
             "rebuild": f"git checkout {_git('rev-parse', 'HEAD')} && make setup && dvc repro train@{generator}",
         },
-        code=_CODE,
+        code=_SHIPPED,
         requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
     )
 

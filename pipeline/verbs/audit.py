@@ -232,7 +232,7 @@ def _quarantine(params: Params, audit: Audit) -> Audit:
     return replace(audit, quarantined=remove(params, tombstones))
 
 
-def shown(audit: Audit, *, as_json: bool) -> str:
+def render(audit: Audit, *, as_json: bool) -> str:
     """The audit, for people or as JSON."""
     if as_json:
         return json.dumps(asdict(audit), indent=2)

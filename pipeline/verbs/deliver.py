@@ -16,7 +16,7 @@ def run(params: Params) -> list[Delivery]:
     return deliver_waiting(undelivered_folder(params.cluster.storage_folder))
 
 
-def shown(deliveries: Sequence[Delivery], *, as_json: bool) -> str:
+def render(deliveries: Sequence[Delivery], *, as_json: bool) -> str:
     """A line per training."""
     if as_json:
         return json.dumps([asdict(delivery) for delivery in deliveries], indent=2)

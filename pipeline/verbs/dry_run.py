@@ -191,7 +191,7 @@ def _step(params: Params, taken: Footprint, workers: int, columns: dict[str, Col
     )
 
 
-def shown(found: DryRun, *, as_json: bool) -> str:
+def render(found: DryRun, *, as_json: bool) -> str:
     """The checks, for people or as JSON."""
     if as_json:
         return json.dumps(asdict(found), indent=2)

@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets.shards.manifest import read_manifest
 from datasets.stream.plan import Plan, sharing_problem
 from datasets.stream.proof import Proof, prove
-from datasets.writing.tars import deal
+from datasets.writing.tars import even_sizes
 from jobs.checks.footprint import Footprint, footprint
 from pipeline.layout import column_folder, columns_of
 from pipeline.params import Params, ParamsError
@@ -73,7 +73,7 @@ def run(
 ) -> Planned:
     """Plan for the shards that lie here and the generators of params.yaml, or for numbers alone.
 
-    records: plan for so many instead, in `shards` shards or as ingest would deal them, with batches of `batch` images
+    records: plan for so many instead, in `shards` shards or as ingest would make, with batches of `batch` images
     over all workers (default: one image per worker). workers: instead of cluster.train_workers.
     Raises ParamsError for numbers that make no plan, ManifestError without shards, PlanError if the proof fails.
     """
@@ -111,7 +111,7 @@ def run(
     )
 
 
-def chosen(params: Params, generators: str | None) -> Params:
+def only(params: Params, generators: str | None) -> Params:
     """The parameters with these generators alone, which are named with commas between; None keeps all.
 
     Raises ParamsError for a name that params.yaml does not list.
@@ -147,7 +147,7 @@ def _bytes(column: str, split: str) -> int:
 
 def _dealt(params: Params, records: int, shards: int | None) -> list[int]:
     if shards is None:
-        return deal(records, params.ingest.records_per_shard)
+        return even_sizes(records, params.ingest.records_per_shard)
     if shards > records:
         raise ParamsError(f"--shards must not exceed --records, got {shards} and {records}")
     return [records // shards + (index < records % shards) for index in range(shards)]
@@ -201,7 +201,7 @@ def disk_bytes() -> int:
     return sum(_bytes(column, split) for split in splits for column in columns_of(split))
 
 
-def shown(planned: Planned, *, as_json: bool) -> str:
+def render(planned: Planned, *, as_json: bool) -> str:
     """The plan, for people or as JSON."""
     if as_json:
         return json.dumps(asdict(planned), indent=2)

@@ -320,7 +320,7 @@ def _disks(params: Params, taken: Sequence[Footprint]) -> list[DiskPrice]:
     return disks
 
 
-def shown(planned: Planned, price: Price, *, as_json: bool) -> str:
+def render(planned: Planned, price: Price, *, as_json: bool) -> str:
     """Plan and price, for people or as JSON."""
     if as_json:
         return json.dumps(asdict(planned) | {"price": asdict(price)}, indent=2)

@@ -25,7 +25,7 @@ from datasets.removal import (
 from datasets.shards.column import Column, check_alignment
 from datasets.shards.manifest import Rejected, read_manifest
 from datasets.shards.records import read_table
-from datasets.shards.store import Store
+from datasets.shards.store import ShardStore
 from datasets.tombstones import TAKEN_DOWN, StayOut, Tombstone, add_tombstones, read_tombstones, stay_out
 from files.errors import UserError
 from files.objects import StoreConfig
@@ -105,7 +105,7 @@ def remove(params: Params, choose: Callable[[str, pa.Table], Iterable[Tombstone]
     The records: columns split, key, source, source_sha256.
     """
     if params.store.url:
-        Store(params.store).check_writable()
+        ShardStore(params.store).check_writable()
     if interrupted := pending_removal(_STAGING):
         _finish(interrupted, params.store)
     splits = sorted(path.parent.name for path in column_folder("image", "").glob("*/manifest.json"))
@@ -270,7 +270,7 @@ def _trained_on(digest: str) -> list[str]:
     return found
 
 
-def shown(outcome: Outcome, *, as_json: bool) -> str:
+def render(outcome: Outcome, *, as_json: bool) -> str:
     """What was done and what is left to do, for people or as JSON."""
     if as_json:
         return json.dumps(asdict(outcome), indent=2)

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.photographs import samples, write_column
 from datasets.shards.column import Column
-from datasets.shards.store import Store, put
+from datasets.shards.store import ShardStore, put
 from files.objects import StoreConfig, StoreError
 
 pytest.importorskip("gcsfs", reason="the extra `gs` is not installed; run: pip install gcsfs")
@@ -110,7 +110,7 @@ def stored(google, config, tmp_path):
 
 
 def test_records_read_from_gs_are_those_that_were_put_there(google, config, stored):
-    column, store = Column(stored, store=config), Store(config)
+    column, store = Column(stored, store=config), ShardStore(config)
     column.verify()
     assert [column.read(n, "png") for n in range(20)] == [s.members["png"] for s in samples()]
     assert sorted(google.objects) == [
@@ -132,7 +132,7 @@ def test_records_read_from_gs_are_those_that_were_put_there(google, config, stor
 def test_a_column_that_gs_has_nothing_of_is_refused(google, config, tmp_path):
     shards = write_column(tmp_path / "image", "image", samples()).manifest.shards
     with pytest.raises(StoreError, match=r"image-000000-\w+\.tar is missing, its manifest says"):
-        Store(config).check_sizes(shards)
+        ShardStore(config).check_sizes(shards)
 
 
 @pytest.mark.parametrize("fault", ["cut", "wrong", "stall"])
@@ -158,4 +158,4 @@ def test_an_upload_that_gs_refuses_once_is_made_again(google, config, tmp_path):
     shard = write_column(tmp_path / "image", "image", samples()).manifest.shards[0]
     put(config, tmp_path / "image", shard)
     assert not google.refusals
-    assert Store(config).has(shard)
+    assert ShardStore(config).has(shard)

@@ -18,9 +18,9 @@ from datasets.maps.semantics import SemanticsConfig
 from datasets.shards.column import Column
 from files.durable import file_digest
 from jobs.evaluation.baselines import BASELINES
+from jobs.evaluation.inference import inpaint_images, load_trained
 from jobs.evaluation.metrics import composite_uint8
 from jobs.evaluation.settings import EvaluateConfig
-from jobs.evaluation.trained import fill, load_trained
 from jobs.generators import card, names
 from jobs.tracking import mlflow_runs as tracking
 from jobs.tracking.mlflow_runs import load_model
@@ -106,7 +106,7 @@ def test_a_registered_model_fills_as_the_trained_one_does(params, tmp_path):
     image, mask = photograph(77, 64), np.zeros((64, 64), np.uint8)
     mask[10:40, 20:50] = 1
     recipe, receipt = load_trained(Path("models") / name)
-    expected = fill(recipe, receipt.edges, image[None], mask[None])["composite"][0]
+    expected = inpaint_images(recipe, receipt.edges, image[None], mask[None])["composite"][0]
     model = load_model(f"inpaint-{name}", "candidate")
     assert np.array_equal(model(image[None], mask[None, ..., None])[0], expected)
     Image.fromarray(image).save(tmp_path / "image.png")

@@ -12,7 +12,7 @@ from benchmarks.photographs import photograph, samples, write_column
 from datasets.shards.column import Column, read_shard
 from datasets.shards.manifest import write_manifest
 from datasets.shards.records import ShardError, write_table
-from datasets.writing.tars import Sample, deal, write_shard
+from datasets.writing.tars import NewRecord, even_sizes, write_shard
 
 
 def test_equal_samples_give_equal_tars(tmp_path):
@@ -58,7 +58,7 @@ def test_samples_are_written_as_they_come(tmp_path):
 
     def stream():
         for n in range(20):
-            sample = Sample(key=f"{n}", members={"bin": bytes(10)}, about={})
+            sample = NewRecord(key=f"{n}", members={"bin": bytes(10)}, about={})
             made.append(weakref.ref(sample))
             alive.append(sum(each() is not None for each in made))
             yield sample
@@ -77,11 +77,11 @@ def test_times_owner_and_mode_in_the_tar_are_fixed(tmp_path):
 
 def test_shards_differ_by_at_most_one_record():
     for records in range(1, 60):
-        sizes = deal(records, 7)
+        sizes = even_sizes(records, 7)
         assert sum(sizes) == records
         assert max(sizes) <= 7
         assert max(sizes) - min(sizes) <= 1
-    sizes = deal(1_803_460, 1762)  # Places2 standard: 1,024 shards
+    sizes = even_sizes(1_803_460, 1762)  # Places2 standard: 1,024 shards
     assert (len(sizes), sizes.count(1762), sizes.count(1761)) == (1024, 196, 828)
 
 

@@ -19,7 +19,7 @@ from datasets.shards.cache import Cache, CacheFullError
 from datasets.shards.column import Column
 from datasets.shards.manifest import Shard
 from datasets.shards.records import ShardError
-from datasets.shards.store import Store, put
+from datasets.shards.store import ShardStore, put
 from datasets.stream.plan import PlanConfig
 from files.objects import StoreConfig, StoreError
 from jobs.training.samples import TrainingSamples
@@ -111,7 +111,7 @@ def test_a_wrong_byte_in_s3_is_refused_with_both_digests(s3, tmp_path):
     store = config("s3://bucket/p", tmp_path)
     shard = write_column(tmp_path / "image", "image", samples()).manifest.shards[1]
     move_to_store(tmp_path / "image", store)
-    place = Store(store).url_of(shard).removeprefix("s3://")
+    place = ShardStore(store).url_of(shard).removeprefix("s3://")
     content = bytearray(s3.cat_file(place))
     content[700] ^= 4
     s3.pipe_file(place, bytes(content))
@@ -134,7 +134,7 @@ def test_writing_again_changes_nothing_and_a_cut_object_is_replaced(s3, tmp_path
     for again in range(3):
         column = write_column(tmp_path / "image", "image", samples())
         move_to_store(tmp_path / "image", store)
-        places = {Store(store).url_of(shard).removeprefix("s3://") for shard in column.manifest.shards}
+        places = {ShardStore(store).url_of(shard).removeprefix("s3://") for shard in column.manifest.shards}
         assert set(s3.find("bucket/p")) == places
         if again == 1:
             place = min(places)
@@ -228,7 +228,7 @@ def test_the_cache_keeps_its_limit_and_what_is_open(web, tmp_path):
     shards = write_column(tmp_path / "image", "image", samples(40)).manifest.shards
     serve(web, tmp_path / "image")
     size = max(shard.bytes for shard in shards)
-    store = Store(config(web.url, tmp_path, cache_bytes=3 * size))
+    store = ShardStore(config(web.url, tmp_path, cache_bytes=3 * size))
     held = store.open(shards[0])
     for shard in shards[1:]:
         os.close(store.open(shard))

@@ -21,6 +21,7 @@ from datasets.shards.column import Column, check_alignment
 from datasets.shards.manifest import ManifestError, read_manifest
 from datasets.shards.records import ShardError
 from datasets.writing.parts import PartError, digest_of, read_part
+from files.checkout import FOLDERS
 from files.durable import file_digest
 from masks.drawn import DrawnMasks
 from pipeline import code
@@ -71,7 +72,7 @@ def finished_shards(column: str) -> dict[str, int]:
 def checkout(tmp_path: Path, monkeypatch) -> Path:
     """A copy of the code, which the stages then take their digests from."""
     copy = tmp_path / "checkout"
-    for name in (*code.FOLDERS, "dvc.yaml", "requirements.lock"):
+    for name in (*FOLDERS, "dvc.yaml", "requirements.lock"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))

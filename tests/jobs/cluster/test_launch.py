@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datasets.shards.manifest import ManifestError
-from jobs.cluster.launch import WorkerError, _group_size, map_tasks, train_workers, workers_at_hand
+from jobs.cluster.launch import WorkerError, _group_size, keep_ray, map_tasks, train_workers
 from jobs.cluster.settings import ClusterConfig
 from jobs.tracking.mlflow_runs import tracking_uri
 
@@ -152,7 +152,7 @@ def test_a_size_that_counted_on_a_lost_node_is_given_up_and_counted_anew(tmp_pat
     monkeypatch.setattr(ray, "available_resources", lambda: answers.pop() if answers else counted())
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
     config = ClusterConfig(train_workers=(1, 2), storage=str(tmp_path / "storage"), max_failures=1)
-    with workers_at_hand(1):
+    with keep_ray(1):
         train_workers(note_rank, {"folder": str(tmp_path)}, config, name="counts", shares=4)
     assert not answers
     assert [path.name for path in tmp_path.glob("rank-*")] == ["rank-0"]

@@ -374,7 +374,8 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path):
 
 
 def test_importing_metrics_loads_no_torch():
-    code = "import sys, jobs.evaluation.metrics; sys.exit(bool({'torch', 'torchmetrics', 'matplotlib', 'cv2'} & set(sys.modules)))"
+    heavy = "{'torch', 'torchmetrics', 'matplotlib', 'cv2'}"
+    code = f"import sys, jobs.evaluation.metrics; sys.exit(bool({heavy} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parents[2])
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from jobs.runs.events import EventLog
 from jobs.tracking import delivery
-from jobs.tracking.delivery import Courier, deliver_waiting, describe_run, hand_in, set_aside
+from jobs.tracking.delivery import TrackingSync, deliver_waiting, describe_run, park, stage_model
 from jobs.tracking.mlflow_runs import TrackedDataset
 from tests.faults import in_child
 
@@ -66,7 +66,7 @@ def storage(tmp_path, name="toy", *, steps=(1, 2, 3), model=True):
         weights = tmp_path / "models" / name
         weights.mkdir(parents=True, exist_ok=True)
         (weights / "weights.safetensors").write_text("weights")
-        hand_in(
+        stage_model(
             folder,
             f"inpaint-{name}",
             files={"model": weights},
@@ -87,7 +87,7 @@ def steps(client, run, key):
 
 
 def courier(folder, **options):
-    return Courier(folder, folder.parent.parent / "undelivered", **options)
+    return TrackingSync(folder, folder.parent.parent / "undelivered", **options)
 
 
 def until(condition, seconds=30.0):
@@ -176,7 +176,7 @@ def test_what_was_set_aside_is_delivered_before_the_next_training_ends(database,
         with courier(folder) as went:
             pass
         assert not went.delivered
-        left = set_aside(folder, undelivered)
+        left = park(folder, undelivered)
         assert not folder.exists()
         assert {path.name for path in left.iterdir()} == {"run.json", "events.jsonl", "samples", "model.json", "model"}
     assert [delivery.problem is not None for delivery in deliver_waiting(undelivered)] == [True] * 3
@@ -226,7 +226,7 @@ def killed_deliveries(undelivered):
 @pytest.mark.parametrize("model", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_delivery_that_is_killed_anywhere_is_completed_by_the_next(database, tmp_path, model):
     undelivered = tmp_path / "runs" / "undelivered"
-    set_aside(storage(tmp_path, steps=range(1, 6), model=model), undelivered)
+    park(storage(tmp_path, steps=range(1, 6), model=model), undelivered)
     assert killed_deliveries(undelivered) > 8
     assert not list(undelivered.glob("[!.]*"))
     with contextlib.closing(sqlite3.connect(database)) as database:

@@ -20,7 +20,7 @@ from benchmarks.photographs import write_split
 from files.checkout import ROOT
 from files.durable import file_digest
 from jobs.runs.events import EventLog, losses_by_step
-from jobs.tracking.delivery import Courier, deliver_waiting, set_aside
+from jobs.tracking.delivery import TrackingSync, deliver_waiting, park
 from jobs.tracking.mlflow_runs import tracking_uri
 from jobs.training import loop as training_loop
 from jobs.training.loop import train
@@ -121,7 +121,7 @@ def test_a_server_that_comes_and_goes_changes_nothing_in_a_training(server, fold
 
     monkeypatch.setattr(training_loop, "EventLog", Disturbed)
     describe(Path(noisy.storage), "toy")
-    with Courier(Path(noisy.storage), tmp_path / "runs" / "undelivered") as courier:
+    with TrackingSync(Path(noisy.storage), tmp_path / "runs" / "undelivered") as courier:
         train({"job": noisy})
     assert faults == ["absent", "killed"]
     assert courier.delivered
@@ -137,7 +137,7 @@ import os, pickle, signal, sys, time
 from pathlib import Path
 import mlflow
 import jobs.training.loop as loop
-from jobs.tracking.delivery import Courier
+from jobs.tracking.delivery import TrackingSync
 from jobs.tracking.mlflow_runs import tracking_uri
 from tests.jobs.tracking.test_delivery import runs, steps, until
 job = pickle.loads(sys.stdin.buffer.read())
@@ -149,7 +149,7 @@ class Dying(loop.EventLog):
             until(lambda: [s for run in runs(client) for s in steps(client, run, sys.argv[2])][-1:] == [step], 120)
             os.kill(os.getpid(), signal.SIGKILL)
 loop.EventLog = Dying
-with Courier(Path(job.storage), Path(job.storage).parent.parent / "undelivered"):
+with TrackingSync(Path(job.storage), Path(job.storage).parent.parent / "undelivered"):
     loop.train({"job": job})
 """
 
@@ -170,7 +170,7 @@ def test_a_training_whose_driver_is_killed_goes_on_in_its_run(server, folders, t
         assert result.returncode == -signal.SIGKILL
         (run,) = runs(client())
         assert run.info.status == "RUNNING"  # stale
-    with Courier(Path(killed.storage), tmp_path / "runs" / "undelivered") as courier:
+    with TrackingSync(Path(killed.storage), tmp_path / "runs" / "undelivered") as courier:
         train({"job": killed})
     assert courier.delivered
     assert len(events.read_text().splitlines()) > len(losses_by_step(events))  # some steps are there twice
@@ -210,7 +210,7 @@ class _Lossy(BaseHTTPRequestHandler):
 def test_answers_that_are_lost_put_nothing_on_the_server_twice(server, tmp_path, monkeypatch):
     server.start()
     undelivered = tmp_path / "runs" / "undelivered"
-    events = set_aside(storage(tmp_path, steps=range(1, 30)), undelivered) / "events.jsonl"
+    events = park(storage(tmp_path, steps=range(1, 30)), undelivered) / "events.jsonl"
     copy = tmp_path / "events.jsonl"
     copy.write_bytes(events.read_bytes())
     _Lossy.port = server.port

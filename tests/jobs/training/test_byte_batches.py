@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.photographs import photograph
 from datasets.maps.edges import EdgeConfig
-from jobs.evaluation.trained import visible_batch
+from jobs.evaluation.inference import visible_batch
 from jobs.recipe.batch import Batch
 
 

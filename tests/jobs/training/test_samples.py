@@ -8,7 +8,7 @@ import torch
 from benchmarks.photographs import photograph, write_column, write_split
 from datasets.shards.column import Column
 from datasets.shards.records import ShardError
-from datasets.writing.tars import Sample
+from datasets.writing.tars import NewRecord
 from files.pictures import encode_grey_png, encode_png
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import SampleConfig
@@ -105,7 +105,7 @@ def test_columns_of_other_images_are_refused(folders, tmp_path):
 
 def test_unequal_shards_feed_two_ranks_of_two_workers_equally(tmp_path):
     # 18 records in shards of 10, 7 and 1: 9 steps of 2 are one epoch, whatever shard a record lies in.
-    pictures = [Sample(key=f"{n:02d}", members={"png": encode_png(photograph(n, 16))}, about={}) for n in range(18)]
+    pictures = [NewRecord(key=f"{n:02d}", members={"png": encode_png(photograph(n, 16))}, about={}) for n in range(18)]
     write_column(tmp_path, "image", pictures, per_shard=[10, 7, 1])
     assert Column(tmp_path).shard_sizes == [10, 7, 1]
     ranks = [
@@ -121,7 +121,7 @@ def test_unequal_shards_feed_two_ranks_of_two_workers_equally(tmp_path):
 def lacking_one(folders, tmp_path, change):
     """The same images beside edges that `change` was applied to."""
     images, edges = Column(folders["image"]), Column(folders["edge"])
-    members = [Sample(key=edges.key(n), members={"png": edges.read(n)}, about={}) for n in range(20)]
+    members = [NewRecord(key=edges.key(n), members={"png": edges.read(n)}, about={}) for n in range(20)]
     write_column(tmp_path, "edge", change(members), per_shard=4, made_from=images.manifest.digest)
     return {"image": folders["image"], "edge": tmp_path}
 
@@ -146,9 +146,11 @@ def test_training_refuses_columns_that_lack_a_member(folders, tmp_path, change, 
 def write_uneven(root, sizes):
     pictures = {f"{n}": photograph(n, 96)[: size[0], : size[1]] for n, size in enumerate(sizes)}
     images = write_column(
-        root / "image", "image", [Sample(key=k, members={"png": encode_png(p)}, about={}) for k, p in pictures.items()]
+        root / "image",
+        "image",
+        [NewRecord(key=k, members={"png": encode_png(p)}, about={}) for k, p in pictures.items()],
     )
-    labels = [Sample(key=k, members={"png": encode_grey_png(p[..., 0])}, about={}) for k, p in pictures.items()]
+    labels = [NewRecord(key=k, members={"png": encode_grey_png(p[..., 0])}, about={}) for k, p in pictures.items()]
     write_column(root / "semantics", "semantics", labels, made_from=images.manifest.digest, parameters={"mirrored": []})
     return {name: root / name for name in ("image", "semantics")}, pictures
 

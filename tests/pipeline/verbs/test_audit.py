@@ -15,7 +15,7 @@ from benchmarks.photographs import photograph
 from datasets.shards.column import Column
 from datasets.shards.manifest import Shard, read_manifest, write_manifest
 from datasets.shards.records import read_table, shard_name, write_table
-from datasets.writing.tars import Sample, write_shard
+from datasets.writing.tars import NewRecord, write_shard
 from files.durable import file_digest
 from files.pictures import encode_grey_png, encode_png
 from pipeline.__main__ import main
@@ -65,7 +65,7 @@ def rewrite(folder, change, number=1):
         members = {field: column.read(record, field) for field in column.fields}
         row = rows[key, column.fields[0]]
         about = {n: v for n, v in row.items() if n not in ("key", "field", "shard", "offset", "length", "sha256")}
-        samples.append(Sample(key=key, members=members, about=about))
+        samples.append(NewRecord(key=key, members=members, about=about))
     samples = change(samples)
     shard, fields = write_shard(folder, name, number, samples)
     new = [{**vars(field), **field.about} for field in fields]

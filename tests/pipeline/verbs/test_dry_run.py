@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.photographs import photograph, write_column, write_split
 from datasets.shards.manifest import read_manifest, write_manifest
-from datasets.writing.tars import Sample
+from datasets.writing.tars import NewRecord
 from files.objects import StoreConfig
 from files.pictures import encode_png
 from jobs.cluster.settings import ClusterConfig
@@ -48,15 +48,15 @@ def without_steps(monkeypatch):
 
 def test_a_configuration_of_64_workers_passes(params):
     found = dry_run.run(params, 64)
-    assert found.passed, dry_run.shown(found, as_json=False)
+    assert found.passed, dry_run.render(found, as_json=False)
     details = {check.what: check.detail for check in found.checks}
     assert details["batch edge_connect"] == "1 images per worker"
     assert "each of 21 records read once per epoch by 64 workers" in details["plan, batch 64"]
     assert "done by workers 0 and 63 with their 1 records of 64x64" in details["step edge_connect"]
     assert details["step edge_connect"].startswith("edges, image, inpaint, joint")
     assert not Path("runs").exists()  # nothing is left behind
-    assert json.loads(dry_run.shown(found, as_json=True))["passed"] is True
-    assert "64 workers: nothing stands in the way" in dry_run.shown(found, as_json=False)
+    assert json.loads(dry_run.render(found, as_json=True))["passed"] is True
+    assert "64 workers: nothing stands in the way" in dry_run.render(found, as_json=False)
 
 
 def test_a_batch_that_cannot_be_shared(params, without_steps):
@@ -92,7 +92,7 @@ def test_images_that_are_missing_leave_the_other_checks(params):
 def test_images_of_several_sizes(params, without_steps):
     shutil.rmtree("shards")
     images = [
-        Sample(
+        NewRecord(
             key=f"{side}",
             members={"png": encode_png(photograph(side, side))},
             about={"source": "made", "width": side, "height": side},

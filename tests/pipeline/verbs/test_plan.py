@@ -47,8 +47,8 @@ def test_figures_are_those_of_the_manifests_and_recipes(params):
         assert reading.bytes_per_epoch == sizes["image"] + sum(sizes[column] for column in recipe.columns)
         assert reading.megabytes_per_second == pytest.approx(reading.bytes_per_epoch / 21 * 10 / 1e6)
     assert {proof.batch_size for proof in planned.proofs} == {reading.batch_size for reading in planned.readings}
-    assert json.loads(plan.shown(planned, as_json=True))["records"] == 21
-    assert "each read once" in plan.shown(planned, as_json=False)
+    assert json.loads(plan.render(planned, as_json=True))["records"] == 21
+    assert "each read once" in plan.render(planned, as_json=False)
 
 
 def test_of_several_columns_of_edges_the_one_that_is_trained_with_counts(params):

@@ -131,10 +131,10 @@ def test_a_generator_is_probed_with_the_shards_that_are_here(params):
     ]
     assert found.disks[0].free_bytes == pytest.approx(shutil.disk_usage(".").free, rel=0.1)
     planned = plan.run(params, workers=2)
-    text = price.shown(planned, found, as_json=False)
+    text = price.render(planned, found, as_json=False)
     assert re.search(r"edge_connect/joint +\d+ of 64x64", text)
     assert "every worker is as fast as this one" in text
-    assert json.loads(price.shown(planned, found, as_json=True))["price"]["generators"][0]["fits"] is True
+    assert json.loads(price.render(planned, found, as_json=True))["price"]["generators"][0]["fits"] is True
 
 
 def test_parts_that_a_batch_does_not_have_are_said_before_anything_is_probed(params):

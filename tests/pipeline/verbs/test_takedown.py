@@ -14,7 +14,7 @@ import pytest
 from datasets.shards.column import Column, check_alignment
 from datasets.shards.manifest import read_manifest
 from datasets.shards.records import ShardError, read_table
-from datasets.shards.store import Store, put
+from datasets.shards.store import ShardStore, put
 from datasets.sources import Photos
 from datasets.tombstones import TombstoneError, read_tombstones
 from files.objects import StoreConfig, StoreError
@@ -317,8 +317,8 @@ def test_generators_trained_on_the_images_are_named(params):
         write_receipt(Path("models", name), receipt)
     outcome = takedown.run(params, ["train/003"], "asked", DAY)
     assert outcome.models == ("seen",)
-    assert "dvc commit -f ingest edges semantics masks" in takedown.shown(outcome, as_json=False)
-    assert json.loads(takedown.shown(outcome, as_json=True))["models"] == ["seen"]
+    assert "dvc commit -f ingest edges semantics masks" in takedown.render(outcome, as_json=False)
+    assert json.loads(takedown.render(outcome, as_json=True))["models"] == ["seen"]
 
 
 def test_names_cannot_move_the_cursor():
@@ -357,7 +357,7 @@ def test_in_a_store_the_image_is_gone_and_all_else_is_what_it_is_beside_the_mani
     there = objects(s3)
     assert all(any(content in whole for whole in there.values()) for content in gone)
     outcome = takedown.run(in_store, sorted(names), "asked", DAY)
-    assert "the old objects are gone from the store" in takedown.shown(outcome, as_json=False)
+    assert "the old objects are gone from the store" in takedown.render(outcome, as_json=False)
     left = objects(s3)
     assert not [content for content in gone if any(content in whole for whole in left.values())]
     assert not [c for c in gone for path in Path("cache").rglob("*.tar") if c in path.read_bytes()]
@@ -421,7 +421,7 @@ def test_an_audit_reads_the_store_and_not_its_cache(in_store, s3):
     row = column.table.to_pylist()[0]
     column.read(0)  # a sound copy is in the cache from here on
     shard = column.manifest.shards[0]
-    address = Store(in_store.store).url_of(shard)
+    address = ShardStore(in_store.store).url_of(shard)
     sound = s3.cat_file(address)
     wrong = bytearray(sound)
     wrong[row["offset"] + 50] ^= 1

@@ -31,7 +31,7 @@ def load_trained(folder: Path, *, trained: bool = True) -> tuple[Recipe, Receipt
     return recipe, receipt
 
 
-def fill(recipe: Recipe, edges: EdgeConfig, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+def inpaint_images(recipe: Recipe, edges: EdgeConfig, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
     """Fill holes: images uint8 (N, H, W, 3), masks uint8 (N, H, W), 1 = hole.
 
     Returns "composite", uint8 (N, H, W, 3), equal to the images where the mask is 0; and "edge", uint8 (N, H, W), of
@@ -51,7 +51,7 @@ def load_registered(files: Mapping[str, Path]) -> Callable[[np.ndarray, np.ndarr
     files: "model" -> a folder with weights and receipt.
     """
     recipe, receipt = load_trained(files["model"])
-    return lambda image, mask: fill(recipe, receipt.edges, image, mask[..., 0])["composite"]
+    return lambda image, mask: inpaint_images(recipe, receipt.edges, image, mask[..., 0])["composite"]
 
 
 def visible_batch(
