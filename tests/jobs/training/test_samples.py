@@ -69,7 +69,7 @@ def test_a_batch_is_what_its_samples_are_one_by_one(folders, crop):
             for name, array in sample.maps.items():
                 assert (batch.maps[name][place].numpy() == array).all()
         if crop is None:
-            stored = [arrays["image"] for _, arrays in samples.decoded(positions)[1]]
+            stored = [arrays["image"] for _, arrays in samples.decode(positions)[1]]
             flipped = sum((one.image != image).any() for one, image in zip(single, stored, strict=True))
             assert 0 < flipped < 8  # those that were are copied, the others lie where they were decoded
 
