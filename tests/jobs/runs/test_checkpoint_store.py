@@ -14,9 +14,11 @@ from torch import nn
 
 from benchmarks.photographs import write_split
 from files.objects import StoreConfig, StoreError
-from jobs.runs import checkpoint_store
-from jobs.runs.checkpoint_store import CheckpointCopier, CheckpointStore
+from jobs.runs import checkpoint_copier
+from jobs.runs.checkpoint_copier import CheckpointCopier
+from jobs.runs.checkpoint_store import CheckpointStore
 from jobs.runs.checkpoints import NETWORKS, STATE, take_snapshot, write_checkpoint
+from jobs.runs.folder import RunFolder
 from jobs.training import loop as training_loop
 from tests.faults import in_child
 from tests.jobs.training.toy import build_toy
@@ -195,13 +197,13 @@ def test_a_kill_at_every_change_of_the_store_leaves_a_whole_checkpoint_there(s3,
     assert 10 < number < 49
     assert copied(s3) == [number + 1, number + 2]
     assert len(s3.find(PLACE)) == 2 * 5  # nothing else is left
-    store.fetch_records(place / "..")
+    store.fetch_records(RunFolder(tmp_path))
     assert [(tmp_path / name).read_text() for name in ("events.jsonl", "run.json")] == [
         (storage / name).read_text() for name in ("events.jsonl", "run.json")
     ]
     before, newest = sorted(name for name in s3.find(PLACE) if "/events-" in name)
     s3.pipe_file(newest, b"1\n")
-    store.fetch_records(tmp_path / "again")
+    store.fetch_records(RunFolder(tmp_path / "again"))
     assert (tmp_path / "again" / "events.jsonl").read_bytes() == s3.cat_file(before)
 
 
@@ -225,7 +227,7 @@ def test_a_store_that_dies_amid_a_training_costs_a_warning_and_catches_up(
     cable, s3, folders, undisturbed, tmp_path, monkeypatch, caplog
 ):
     job = make_job(folders, tmp_path / "job", checkpoints=QUICK)
-    monkeypatch.setattr(checkpoint_store, "_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(checkpoint_copier, "_RETRY_SECONDS", 0.2)
 
     def die():
         until(lambda: 10 in copied(s3))
@@ -244,7 +246,7 @@ def test_a_store_that_dies_amid_a_training_costs_a_warning_and_catches_up(
 
 def test_a_store_that_stays_dead_is_named_at_the_end(cable, s3, folders, undisturbed, tmp_path, monkeypatch, caplog):
     job = make_job(folders, tmp_path / "job", checkpoints=QUICK)
-    monkeypatch.setattr(checkpoint_store, "END_SECONDS", 0.5)
+    monkeypatch.setattr(checkpoint_copier, "END_SECONDS", 0.5)
     train_here(job, monkeypatch, {13: cable.cut})
     assert weights_digest(job) == undisturbed[1]
     assert f"{QUICK.url} was not brought up to checkpoint {job.storage}/checkpoints/step-00000040" in caplog.text

@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from jobs.runs.events import (
     EventLog,
@@ -14,7 +13,7 @@ from jobs.runs.events import (
     losses_by_step,
     read_events,
     read_log,
-    segments,
+    read_segments,
     useful_step_ratio,
 )
 
@@ -74,13 +73,13 @@ def write_segment(path, from_step, steps, **about):
 
 def test_segments_say_what_ran_where_and_what_was_run_twice(tmp_path):
     path = tmp_path / "events.jsonl"
-    assert segments(path) == []
+    assert read_segments(path) == []
     assert useful_step_ratio([]) == 1.0
     write_segment(path, 0, (2, 4, 6))
     write_segment(path, 3, (), world_size=2, nodes=["one", "two"], devices=["NVIDIA H100", "NVIDIA H100"])
     write_segment(path, 3, (4, 6, 8))
     write_segment(path, 9, (10,))  # a signal made a checkpoint after step 9, which was not logged
-    found = segments(path)
+    found = read_segments(path)
     assert [(each.from_step, each.to_step) for each in found] == [(0, 6), (3, 3), (3, 9), (9, 10)]
     assert (found[1].world_size, found[1].nodes, found[1].devices) == (2, ("one", "two"), ("NVIDIA H100",) * 2)
     assert useful_step_ratio(found) == 10 / (6 + 0 + 6 + 1)
@@ -95,7 +94,7 @@ def test_seconds_and_hours_are_those_that_passed_whatever_the_clock_says(tmp_pat
     time.sleep(0.05)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     log.log(1, {})
-    (segment,) = segments(path)
+    (segment,) = read_segments(path)
     assert 0.05 <= segment.seconds < 5
     assert segment.started > 1e9
     assert device_hours([segment]) == {"gpu_hours": 2 * segment.seconds / 3600, "cpu_hours": segment.seconds / 3600}
@@ -122,10 +121,3 @@ def test_events_hold_the_peak_of_the_gpus_memory(tmp_path):
     ((event, _),) = read_events(tmp_path / "events.jsonl")
     assert event.system["gpu_peak_bytes"] >= 2**26
     assert 0 <= event.system.get("gpu_utilization_percent", 0) <= 100
-
-
-def test_pictures_lie_beside_the_log(tmp_path):
-    EventLog(tmp_path / "events.jsonl").image(5, torch.ones(3, 4, 6))
-    with Image.open(tmp_path / "samples" / "step-00000005.png") as picture:
-        assert picture.size == (6, 4)
-        assert picture.getpixel((0, 0)) == (255, 255, 255)

@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 from benchmarks.photographs import write_split
 from files.durable import file_digest
 from jobs.generators import card
-from jobs.runs.experiment import discard, unfinished
+from jobs.runs.experiment import discard, find_unfinished
+from jobs.runs.folder import RunFolder
 from jobs.runs.stopping import RESUMABLE
 from pipeline.__main__ import main
 from tests.jobs.training.trainings import FORKS, Fault, watch_steps
@@ -262,7 +263,7 @@ def test_a_lost_terminal_ends_nothing_and_the_next_start_takes_the_result(checko
     shell.start()
     shell.join(60)
     assert shell.exitcode == -signal.SIGHUP
-    wait_for(lambda: "nobody waits for it" in (checkout / "said").read_text())
+    wait_for(lambda: "the process that asked for it has ended" in (checkout / "said").read_text())
     assert not (checkout / "models").exists()
     assert run(checkout)[0] == 0
     assert weights(checkout) == quiet
@@ -312,15 +313,15 @@ def is_stopped(process):
 
 def test_what_is_discarded_is_no_training_from_then_on(tmp_path, monkeypatch):
     """A kill amid the removal leaves nothing that looks like one, and the next removal takes it along."""
-    trainings = [tmp_path / "toy" / name for name in ("0123", "4567")]
-    for storage in trainings:
-        (storage / "checkpoints" / "step-00000010").mkdir(parents=True)
-        (storage / "experiment.json").write_text("{}")
-    assert unfinished(tmp_path, "toy") == trainings
+    trainings = [RunFolder(tmp_path / "toy" / name) for name in ("0123", "4567")]
+    for folder in trainings:
+        (folder.checkpoints / "step-00000010").mkdir(parents=True)
+        folder.experiment.write_text("{}")
+    assert find_unfinished(tmp_path, "toy") == trainings
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda path, **options: None)  # killed before anything is gone
         discard(trainings[0])
-    assert unfinished(tmp_path, "toy") == trainings[1:]
+    assert find_unfinished(tmp_path, "toy") == trainings[1:]
     assert len(list((tmp_path / "toy").iterdir())) == 2
     discard(trainings[1])
     assert not list((tmp_path / "toy").iterdir())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.photographs import write_split
-from jobs.runs.events import EventLog, losses_by_step, not_repeatable, segments
+from jobs.runs.events import EventLog, losses_by_step, read_not_repeatable, read_segments
 from jobs.training import loop as training_loop
 from jobs.training.determinism import deterministic
 from jobs.training.loop import train
@@ -61,9 +61,9 @@ def test_they_are_noted_once_among_the_events(tmp_path):
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [line["not_repeatable"] for line in lines if "not_repeatable" in line] == [["a", "b"], ["c"]]
-    assert not_repeatable(tmp_path / "events.jsonl") == ("a", "b", "c")
+    assert read_not_repeatable(tmp_path / "events.jsonl") == ("a", "b", "c")
     assert list(losses_by_step(tmp_path / "events.jsonl")) == [1, 2]
-    assert [segment.to_step for segment in segments(tmp_path / "events.jsonl")] == [2]
+    assert [segment.to_step for segment in read_segments(tmp_path / "events.jsonl")] == [2]
 
 
 def test_a_training_notes_them(tmp_path, monkeypatch):
@@ -76,4 +76,4 @@ def test_a_training_notes_them(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training_loop, "build_recipe", build)
     train({"job": make_job(write_split(tmp_path / "shards", 8, size=32), tmp_path / "run", steps=2)})
-    assert not_repeatable(tmp_path / "run" / "events.jsonl") == ("put_",)
+    assert read_not_repeatable(tmp_path / "run" / "events.jsonl") == ("put_",)

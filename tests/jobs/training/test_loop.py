@@ -12,6 +12,7 @@ from jobs.generators.build import build_recipe
 from jobs.runs.events import losses_by_step
 from jobs.training.loop import TrainingError, TrainJob, train
 from jobs.training.settings import TrainConfig
+from tests.jobs.training.trainings import PLAIN_WORKER
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def job(folders, storage, generator="context_encoder", **changes):
         seed=4,
         folders=folders,
         storage=str(storage),
+        **PLAIN_WORKER,
     )
 
 

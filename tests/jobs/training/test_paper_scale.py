@@ -9,12 +9,12 @@ from benchmarks.photographs import write_split
 from files.durable import file_digest
 from jobs.generators import card, names
 from jobs.generators.build import build_recipe
+from jobs.runs.checkpoints import WEIGHTS_NAME
 from jobs.runs.events import losses_by_step
-from jobs.runs.receipt import WEIGHTS_NAME
 from jobs.training import loop as training_loop
 from jobs.training.loop import TrainJob, train
 from jobs.training.settings import TrainConfig
-from tests.jobs.training.trainings import FORKS
+from tests.jobs.training.trainings import FORKS, PLAIN_WORKER
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_two_steps_of_every_phase_at_the_papers_scale(folders, tmp_path, name):
         seed=1,
         folders=folders[getattr(config, "image_size", 256)],
         storage=str(tmp_path),
-        threads=2,
+        **PLAIN_WORKER | {"threads": 2},
     )
     process = FORKS.Process(target=two_steps, args=(job,))  # its memory goes with it
     process.start()

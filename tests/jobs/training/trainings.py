@@ -28,7 +28,7 @@ from torch import distributed
 
 from files.durable import file_digest
 from jobs.recipe.contract import Recipe
-from jobs.runs.receipt import WEIGHTS_NAME
+from jobs.runs.checkpoints import WEIGHTS_NAME
 from jobs.training import loop as training_loop
 from jobs.training.loop import TrainJob, train
 from jobs.training.settings import TrainConfig
@@ -36,6 +36,8 @@ from tests.jobs.training.toy import Toy, build_toy
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.jobs.training.trainings", "pipeline.stages.train"])
+PLAIN_WORKER = {"threads": 1, "loader_workers": 0, "prefetch_batches": 2, "collective_seconds": 600.0}
+"""Of a TrainJob: one thread, which reads by itself."""
 _GRACE_SECONDS = 1.0
 
 
@@ -72,7 +74,7 @@ def make_job(folders: dict[str, Path], storage: Path, **changes: Any) -> TrainJo
         train=TrainConfig(**settings | parts[TrainConfig]),
         folders={name: str(path) for name, path in folders.items()},
         storage=str(storage),
-        **{"seed": 4} | parts[TrainJob],
+        **PLAIN_WORKER | {"seed": 4} | parts[TrainJob],
     )
 
 
