@@ -32,6 +32,7 @@ INERT = {
     "jobs/runs/agreement.py": "finds the newest checkpoint; a training ends with the same weights from any",
     "jobs/runs/checkpoint_copier.py": "copies checkpoints to a store",
     "jobs/runs/checkpoint_store.py": "copies checkpoints to a store and back, the same bytes",
+    "jobs/runs/checkpoint_writer.py": "writes checkpoints in a thread",
     "jobs/runs/claim.py": "lets one process at a time run a training",
     "jobs/runs/experiment.py": "finds the folder of a training, which is no output",
     "jobs/runs/folder.py": "names files in that folder",

@@ -19,7 +19,8 @@ from files.durable import durable_file
 from files.locks import lock_file
 from jobs.runs.checkpoint_copier import CheckpointCopier
 from jobs.runs.checkpoint_store import CheckpointStore
-from jobs.runs.checkpoints import CheckpointWriter, save_weights, take_snapshot
+from jobs.runs.checkpoint_writer import CheckpointWriter
+from jobs.runs.checkpoints import save_weights, take_snapshot
 from jobs.runs.events import EventLog, WarningsOf
 from jobs.runs.folder import RunFolder
 from jobs.training.step import TrainingError

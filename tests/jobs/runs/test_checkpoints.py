@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from jobs.runs.checkpoint_writer import CheckpointWriter
 from jobs.runs.checkpoints import (
     CheckpointError,
-    CheckpointWriter,
     load_checkpoint,
     load_weights,
     newest_whole_checkpoint,
