@@ -1,4 +1,4 @@
-"""Operations without a form that repeats to the bit: PyTorch has one on the CPU, too, which stands for all of a GPU."""
+"""Operations that do not repeat to the bit. PyTorch has one on the CPU, which is tested in place of those of a GPU."""
 
 import dataclasses
 import json
@@ -17,38 +17,38 @@ from tests.jobs.training.trainings import make_job
 
 
 def put():
-    """Of two values for one place, whichever comes last."""
+    """Put two values at one index; the last one to arrive remains."""
     torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
 
 
 def test_operations_that_cannot_repeat_are_done_and_named():
     before = torch.are_deterministic_algorithms_enabled()
-    for _ in range(2):  # also a second training of one process hears of them
-        with deterministic(True) as found:
+    for _ in range(2):  # a second training of the same process, too
+        with deterministic(True) as reported:
             assert torch.are_deterministic_algorithms_enabled()
             torch.ones(3).sum()
-            assert found == set()
+            assert reported == set()
             put()
-        assert found == {"put_"}
+        assert reported == {"put_"}
     assert torch.are_deterministic_algorithms_enabled() == before
-    with deterministic(False) as found:
+    with deterministic(False) as reported:
         put()
-    assert found == set()
+    assert reported == set()
 
 
 def test_names_of_several_words_are_whole():
-    """As PyTorch says it of operations that only a GPU has."""
-    with deterministic(True) as found:
+    """PyTorch's text for operations that only a GPU has."""
+    with deterministic(True) as reported:
         warnings.warn(
             "median CUDA with indices output does not have a deterministic implementation, but you set", stacklevel=1
         )
-    assert found == {"median CUDA with indices output"}
+    assert reported == {"median CUDA with indices output"}
 
 
 def test_other_warnings_are_shown_as_ever():
-    with pytest.warns(UserWarning, match="something else"), deterministic(True) as found:
+    with pytest.warns(UserWarning, match="something else"), deterministic(True) as reported:
         warnings.warn("something else", stacklevel=1)
-    assert found == set()
+    assert reported == set()
 
 
 def test_they_are_noted_once_among_the_events(tmp_path):

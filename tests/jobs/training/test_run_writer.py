@@ -25,7 +25,7 @@ def use_all(writer):
 
 def test_rank_0_writes_and_the_others_do_not(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    with open_run_writer(folder, None, rank=1) as writer:  # which need not see the folder
+    with open_run_writer(folder, None, rank=1) as writer:  # this rank need not see the folder
         use_all(writer)
     assert not folder.path.exists()
     folder.path.mkdir()

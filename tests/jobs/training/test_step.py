@@ -1,4 +1,4 @@
-"""One training step: precision, parts of a batch, clipping, averages; each beside what plain PyTorch computes."""
+"""One training step: precision, micro-batches, clipping and averages, compared with plain PyTorch."""
 
 import dataclasses
 
@@ -54,19 +54,19 @@ def test_a_step_is_what_plain_pytorch_does_to_the_bit(name):
     assert not differences(tensors(recipe.networks), tensors(plain.networks))
 
 
-def test_a_batch_in_parts_gives_the_terms_and_weights_of_the_whole():
-    found = []
+def test_micro_batches_give_the_terms_and_weights_of_the_whole():
+    results = []
     for count in (1, 2, 4):
         recipe = build_toy("toy", Toy(norm=False), 1)
-        for name, network in recipe.networks.items():  # plain steps, which show the scale of a gradient
+        for name, network in recipe.networks.items():  # SGD, whose steps show the scale of a gradient
             recipe.optimizers[name] = torch.optim.SGD(network.parameters(), lr=0.1)
         step = TrainingStep(recipe, TrainConfig(accumulate=count), CPU)
         step.start(recipe.phases[0])
         terms = step(0, make_batch((33, 40), num_samples=4))
-        found.append((terms, tensors(recipe.networks)))
-    for terms, weights in found[1:]:
-        torch.testing.assert_close(terms, found[0][0], rtol=1e-5, atol=1e-7)
-        torch.testing.assert_close(weights, found[0][1], rtol=1e-4, atol=1e-5)
+        results.append((terms, tensors(recipe.networks)))
+    for terms, weights in results[1:]:
+        torch.testing.assert_close(terms, results[0][0], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(weights, results[0][1], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="4 samples cannot be taken in 3 equal parts"):
         make_batch((33, 40), num_samples=4).parts(3)
 
@@ -146,24 +146,24 @@ def test_lower_precision_computes_nearly_the_same(precision):
 
 
 def test_channels_innermost_compute_the_same():
-    found = []
+    results = []
     for innermost in (False, True):
         recipe, step = prepared()
         batch = batch_for(recipe, "deepfill_v2")
         if innermost:
             recipe.networks["generator"].to(memory_format=torch.channels_last)
             batch = batch.channels_last()
-        found.append(step(0, batch))
-    for key, value in found[0].items():
-        torch.testing.assert_close(found[1][key], value, rtol=1e-4, atol=1e-6)
+        results.append(step(0, batch))
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_compiled_networks_compute_the_same():
-    found = []
+    results = []
     for compiled in (False, True):
         recipe, step = prepared(compile=compiled)
-        found.append(step(0, batch_for(recipe, "deepfill_v2")))
+        results.append(step(0, batch_for(recipe, "deepfill_v2")))
         assert (recipe.networks["generator"]._compiled_call_impl is not None) == compiled
-    for key, value in found[0].items():
-        torch.testing.assert_close(found[1][key], value, rtol=1e-3, atol=1e-5)
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, rtol=1e-3, atol=1e-5)
