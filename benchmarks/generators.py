@@ -128,7 +128,7 @@ class _Generator:
                 phase = dataclasses.replace(phase, updates=every)
                 self.take_step.start(phase)
                 phase.set_learning_rates(self.recipe.optimizers, 0)
-                row = self._row(phase.name, lambda phase=phase: self.take_step(phase, 0, self.batch))
+                row = self._row(phase.name, lambda: self.take_step(0, self.batch))
                 trained = [p for name in phase.trained for p in self.recipe.networks[name].parameters()]
                 found.append(row | {"trained_m": sum(p.numel() for p in trained) / 1e6})
         return found

@@ -98,7 +98,7 @@ class _Decoded(TrainingSamples):
     """The training stream, decoded and no more: the first half of what it does with a batch."""
 
     def __getitems__(self, positions: Sequence[int]) -> ByteBatch:
-        images, records = self.decoded(positions)
+        images, records = self.decode(positions)
         return ByteBatch(image=images, mask=images[:0], maps={}, seed=None, key=tuple(key for key, _ in records))
 
 

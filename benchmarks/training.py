@@ -153,6 +153,10 @@ class _Training:
             seed=1,
             folders=self.folders,
             storage=str(storage),
+            threads=1,
+            loader_workers=0,
+            prefetch_batches=2,
+            collective_seconds=600.0,
         )
 
     def _check_equal_work(self) -> None:

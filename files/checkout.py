@@ -1,8 +1,9 @@
-"""Where the code is."""
+"""The checkout that this code is in."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -12,5 +13,20 @@ FOLDERS = ("datasets", "files", "jobs", "masks", "pipeline")
 
 
 def permanent_checkout() -> Path:
-    """The checkout that stays: DVC runs queued experiments in copies of it, which it removes."""
+    """Return the checkout that lasts: DVC runs queued experiments in copies of it, which it removes."""
     return Path(os.environ.get("DVC_ROOT") or ROOT)
+
+
+def read_commit() -> str:
+    """Return the SHA-1 of git's commit; "unknown" outside a git repository."""
+    return _ask_git("rev-parse", "HEAD")
+
+
+def is_modified() -> bool:
+    """Return whether a tracked file differs from the commit. Outside a git repository this is not known: True."""
+    return bool(_ask_git("status", "--porcelain", "--untracked-files=no"))
+
+
+def _ask_git(*words: str) -> str:
+    result = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else "unknown"

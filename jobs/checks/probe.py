@@ -186,7 +186,7 @@ class _Probing:
 
         def step() -> None:
             there = batch.to(self.device)
-            terms.update(self.step(phase, kind.first, there.channels_last() if self.job.train.channels_last else there))
+            terms.update(self.step(kind.first, there.channels_last() if self.job.train.channels_last else there))
 
         seconds = timed(step, self.device)
         for name, value in terms.items():

@@ -1,4 +1,4 @@
-"""Where the work is done, and by how many processes. Imports nothing heavy."""
+"""Configuration of where the work is done, and by how many processes. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from files.objects import WRITABLE_SCHEMES, parse_address
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """Where and by how many processes the work is done. Only `train_workers` and `threads` can change a result, by
-    rounding.
+    """Where the work is done, and by how many processes.
 
-    num_workers: tasks at once in ingest, precompute and evaluate; 0 = in this process, without Ray; -1 = as many as
-        this machine, or the cluster, has cores.
-    train_workers: training processes, which share each batch; 0 = in this process, without Ray; [min, max] = at every
-        start as many as the cluster has room for and the batch can be shared by, but not fewer than min.
+    Only `train_workers` and `threads` can change a result, by rounding.
+
+    num_workers: tasks at once in ingest, precompute and evaluate; 0 = in this process, without Ray; -1 = one per core
+        of this machine or the cluster.
+    train_workers: training processes, which share each batch; 0 = one, this process, without Ray; [min, max] = at every
+        start as many as the cluster has room for and can share the batch, but at least min.
     threads: CPU threads of each training process.
-    loader_workers: processes that read and decode for each training process; 0 = it does so itself.
-    prefetch_batches: how many batches each of them is ahead.
-    max_failures: restarts of a training after a failure, before it stops with the first cause.
+    loader_workers: processes that read and decode for each training process; 0 = it reads itself.
+    prefetch_batches: how many batches each loader worker reads ahead.
+    use_gpu: whether each training process gets a GPU.
+    max_failures: how often a training is restarted after a failure before it ends with the first cause.
     collective_seconds: how long training processes wait for one another before they name the one that does not answer.
     storage: folder of live checkpoints and logs, which every node sees; see `storage_folder`.
-    checkpoints: s3://bucket/prefix or gs://bucket/prefix that live checkpoints are copied to, in the background, and
-        fetched from where `storage` lacks them; null = nowhere. See `StoreConfig.url`.
-    start_anew: train though another experiment of the same generator waits there unfinished.
+    checkpoints: s3://bucket/prefix or gs://bucket/prefix to which live checkpoints are copied in the background, and
+        from which they are fetched if `storage` lacks them; null = nowhere. See `StoreConfig.url`.
+    start_anew: train although another experiment of the same generator is unfinished in the storage.
     """
 
     num_workers: int = 2
@@ -52,10 +54,17 @@ class ClusterConfig:
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """Fewest and most training processes."""
-        return (self.train_workers,) * 2 if isinstance(self.train_workers, int) else self.train_workers
+        """Fewest and most workers of Ray that train; (0, 0) trains in this process, without Ray."""
+        if isinstance(self.train_workers, int):
+            return self.train_workers, self.train_workers
+        return self.train_workers
+
+    @property
+    def max_processes(self) -> int:
+        """Most training processes at once, this process included if it trains without Ray."""
+        return max(self.worker_range[1], 1)
 
     @property
     def storage_folder(self) -> Path:
-        """`storage`, absolute; below the working directory, or below the checkout whose experiment DVC runs."""
+        """`storage`, absolute: relative to the checkout whose experiment DVC runs, or else to the working directory."""
         return Path(os.environ.get("DVC_ROOT", ""), self.storage).resolve()

@@ -13,8 +13,8 @@ from jobs.generators import card
 from jobs.generators.build import build_recipe, inpaint
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Recipe
-from jobs.runs.checkpoints import load_weights
-from jobs.runs.receipt import WEIGHTS_NAME, Receipt, read_receipt
+from jobs.runs.checkpoints import WEIGHTS_NAME, load_weights
+from jobs.runs.receipt import Receipt, read_receipt
 from jobs.training.byte_batches import Sample, collate
 
 

@@ -1,8 +1,12 @@
-"""Live checkpoints in an object store: copied there while a training runs, fetched by a machine that has none.
+"""Checkpoints of one training in an object store.
 
-Below the address that a job names for its training lies a folder per checkpoint: the tensors, then what belongs to the
-whole training up to there (`events-<sha256>.jsonl`, `run-<sha256>.json`), and `state.json` last, so that its presence
-means "whole". What is fetched is compared with its digests, as a checkpoint on disk is.
+The address that a job names holds a folder per checkpoint, `step-00000120/`. Objects are written in this order:
+
+1. `networks.safetensors`, `optimizers.safetensors`: the tensors;
+2. `events-<sha256>.jsonl`, `run-<sha256>.json`: files about the whole training, as they were at that step;
+3. `state.json`: last, so that its presence means that the checkpoint is complete. It is removed first.
+
+Everything that is fetched is compared with its digests, as a checkpoint on disk is.
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ import logging
 import re
 import shutil
 import tempfile
-import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -20,20 +23,28 @@ from pathlib import Path
 from files.durable import durable_file, file_digest, sync_file, sync_folder
 from files.locks import lock_file
 from files.objects import MissingObjectError, ObjectStore, StoreConfig, StoreError
-from jobs.runs.checkpoints import NETWORKS, OPTIMIZERS, STATE, CheckpointError, committed, is_whole, verify_checkpoint
+from jobs.runs.checkpoints import (
+    NETWORKS,
+    OPTIMIZERS,
+    STATE,
+    CheckpointError,
+    is_whole,
+    list_checkpoints,
+    verify_checkpoint,
+)
+from jobs.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-END_SECONDS = 60.0  # the longest that a training waits, at its end or when it is stopped, for its newest checkpoint
-_RETRY_SECONDS = 5.0
-_RECORDS = ("events.jsonl", "run.json")  # see jobs/runs/events.py and jobs/tracking/delivery.py
 _NAME = re.compile(r"step-[0-9]{8}")
 
 
 class CheckpointStore:
-    """The checkpoints of one training in a store. config.url: of this training alone.
+    """Read and write the checkpoints of one training in a store.
 
-    Methods raise StoreError when the store does not do what is asked in time.
+    config: its url is the address of this training alone.
+
+    Methods raise StoreError if the store does not answer in time or refuses.
     """
 
     def __init__(self, config: StoreConfig) -> None:
@@ -41,7 +52,7 @@ class CheckpointStore:
         self._objects = ObjectStore(config)
 
     def with_attempts(self, attempts: int) -> CheckpointStore:
-        """The same over the same connection, with so many attempts at each request."""
+        """Return this store, over the same connection, with another number of attempts at each request."""
         other = copy.copy(self)
         other._objects = self._objects.with_attempts(attempts)
         return other
@@ -63,45 +74,48 @@ class CheckpointStore:
             ) from error
 
     def names(self) -> list[str]:
-        """Checkpoints that were copied to their end, newest first."""
-        return _whole(self._objects.sizes())
+        """Return the names of the complete checkpoints, newest first."""
+        return _complete_names(self._objects.sizes())
 
     def put(self, checkpoint: Path, *, is_given_up: Callable[[], bool] = lambda: False) -> None:
-        """Copy a checkpoint, over what an earlier copy has left, and the records of its training beside it.
+        """Copy a checkpoint and the records of its training. Remains of an earlier copy are removed first.
 
-        is_given_up: asked before each object; StoreError is raised if it says so.
+        checkpoint: folder in a run folder's checkpoints.
+        is_given_up: asked before each object; StoreError is raised if it returns True.
         """
-        name, storage = checkpoint.name, checkpoint.parent.parent
-        for left in _state_first(self._objects.sizes(name)):
-            self._objects.remove(left)
-        for file in (NETWORKS, OPTIMIZERS, *_RECORDS, STATE):
+        name, folder = checkpoint.name, RunFolder(checkpoint.parent.parent)
+        for remains in _removal_order(self._objects.sizes(name)):
+            self._objects.remove(remains)
+        for path in (checkpoint / NETWORKS, checkpoint / OPTIMIZERS, *folder.records, checkpoint / STATE):
             if is_given_up():
                 raise StoreError(f"the copy of {name} to {self.url} was given up")
-            if file in _RECORDS:
-                self._put_record(storage / file, name)
+            if path in folder.records:
+                self._put_record(path, name)
             else:
-                self._objects.put(checkpoint / file, f"{name}/{file}")
+                self._objects.put(path, f"{name}/{path.name}")
 
     def trim(self, name: str) -> None:
-        """Of the checkpoints before this one keep the newest, and remove all else that is left of them."""
+        """Of the checkpoints older than this one keep the newest complete one, and remove the others."""
         sizes = self._objects.sizes()
-        before = [other for other in _whole(sizes) if other < name]
-        for left in _state_first(sizes):
-            if (folder := left.partition("/")[0]) < name and folder not in before[:1] and _NAME.fullmatch(folder):
+        kept = [other for other in _complete_names(sizes) if other < name][:1]
+        for left in _removal_order(sizes):
+            folder = left.partition("/")[0]
+            if _NAME.fullmatch(folder) and folder < name and folder not in kept:
                 self._objects.remove(left)
 
     def clear(self) -> None:
-        """Remove everything: the training is finished."""
-        for name in _state_first(self._objects.sizes()):
+        """Remove all objects of a finished training."""
+        for name in _removal_order(self._objects.sizes()):
             self._objects.remove(name)
 
     def holds(self, checkpoint: Path) -> bool:
-        """Whether the store has this very checkpoint, as far as its `state.json` and all sizes say."""
+        """Return whether the store has this checkpoint: the same `state.json`, and tensors of the same sizes."""
         sizes = self._objects.sizes(checkpoint.name)
-        if any(sizes.get(f"{checkpoint.name}/{f}") != (checkpoint / f).stat().st_size for f in (NETWORKS, OPTIMIZERS)):
-            return False
-        with tempfile.TemporaryDirectory() as place:
-            state = Path(place) / STATE
+        for file in (NETWORKS, OPTIMIZERS):
+            if sizes.get(f"{checkpoint.name}/{file}") != (checkpoint / file).stat().st_size:
+                return False
+        with tempfile.TemporaryDirectory() as temporary:
+            state = Path(temporary) / STATE
             try:
                 self._objects.get(f"{checkpoint.name}/{STATE}", state)
             except MissingObjectError:
@@ -109,22 +123,25 @@ class CheckpointStore:
             return state.read_bytes() == (checkpoint / STATE).read_bytes()
 
     def newest(self, folder: Path) -> Path | None:
-        """The newest whole checkpoint of `folder` and the store, which is then in `folder`; None if there is none.
+        """Find the newest undamaged checkpoint in a folder and the store, and fetch it if the folder lacks it.
 
-        One that is damaged or does not arrive is named in a warning and passed over.
-        Raises StoreError when nothing is found and the store did not answer, so that it may well have one.
+        folder: of one training's checkpoints, on disk.
+
+        Returns its path in the folder; None if there is none. A checkpoint that is damaged or cannot be fetched is
+        logged, and the one before it is taken.
+        Raises StoreError if none is left and the store did not answer, since it may have one.
         """
         problem: StoreError | None = None
         try:
-            there = self.names()
+            stored_names = self.names()
         except StoreError as error:
-            there, problem = [], error
+            stored_names, problem = [], error
             log.warning("%s; looking in %s alone", error, folder)
-        here = {checkpoint.name for checkpoint in committed(folder)}
-        for name in sorted({*here, *there}, reverse=True):
-            if name in here and is_whole(folder / name):
+        local_names = {checkpoint.name for checkpoint in list_checkpoints(folder)}
+        for name in sorted({*local_names, *stored_names}, reverse=True):
+            if name in local_names and is_whole(folder / name):
                 return folder / name
-            if name in there:
+            if name in stored_names:
                 try:
                     return self.fetch(name, folder)
                 except CheckpointError as error:
@@ -137,9 +154,9 @@ class CheckpointStore:
         return None
 
     def fetch(self, name: str, folder: Path) -> Path:
-        """Bring a checkpoint from the store to `folder`, in the place of one that is damaged.
+        """Fetch a checkpoint into a folder, in place of a damaged one of that name, and return its path.
 
-        Raises CheckpointError when what the store has is damaged or not all there.
+        Raises CheckpointError if the stored checkpoint is damaged or incomplete.
         """
         partial = folder / f".{name}.fetched"
         shutil.rmtree(partial, ignore_errors=True)
@@ -158,10 +175,13 @@ class CheckpointStore:
         sync_folder(folder)
         return folder / name
 
-    def fetch_aside(self, name: str, digest: str, folder: Path) -> Path:
-        """Bring the checkpoint whose `state.json` has this digest to a folder that the processes of a machine share.
+    def fetch_once(self, name: str, digest: str, folder: Path) -> Path:
+        """Fetch a checkpoint for all processes of a machine: the first one to ask fetches it, the others wait.
 
-        The first that asks fetches it, the others wait. Raises StoreError when the store has another or a damaged one.
+        digest: expected SHA-256 of its `state.json`.
+        folder: shared by the processes.
+
+        Returns its path. Raises StoreError if the stored checkpoint is damaged or has another digest.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "lock").open("w") as lock:
@@ -172,132 +192,55 @@ class CheckpointStore:
                 fetched = self.fetch(name, folder)
             except CheckpointError as error:
                 raise StoreError(f"{self._url(name)} is damaged ({error}); remove it, and start again") from error
-            if (found := file_digest(fetched / STATE)) != digest:
+            if (actual := file_digest(fetched / STATE)) != digest:
                 raise StoreError(
-                    f"{self._url(name)}/{STATE} has digest {found}, rank 0 goes on from {digest}; end the other "
+                    f"{self._url(name)}/{STATE} has digest {actual}, rank 0 goes on from {digest}; end the other "
                     "training that writes there, and start again"
                 )
             return fetched
 
-    def fetch_records(self, storage: Path) -> None:
-        """Put the log and the description of the tracked run in place when the store has them of a newer checkpoint.
+    def fetch_records(self, folder: RunFolder) -> None:
+        """Fetch the files about the whole training if the store has them of a newer checkpoint than the folder.
 
-        What is damaged is named in a warning and taken from the checkpoint before.
+        A damaged one is logged, and the one before it is taken.
         """
-        newest = max((checkpoint.name for checkpoint in committed(storage / "checkpoints")), default="")
+        newest = max((checkpoint.name for checkpoint in list_checkpoints(folder.checkpoints)), default="")
         sizes = self._objects.sizes()
-        newer = [name for name in _whole(sizes) if name > newest]
-        for record in _RECORDS:
-            stem, suffix = record.split(".")
-            pattern = re.compile(rf"({_NAME.pattern})/{stem}-([0-9a-f]{{64}})\.{suffix}")
-            found = [
-                match for match in map(pattern.fullmatch, sorted(sizes, reverse=True)) if match and match[1] in newer
-            ]
-            for match in found:
-                if self._fetch_record(match[0], match[2], storage / record):
+        newer = {name for name in _complete_names(sizes) if name > newest}
+        for record in folder.records:
+            pattern = re.compile(rf"({_NAME.pattern})/{record.stem}-([0-9a-f]{{64}}){re.escape(record.suffix)}")
+            for name in sorted(sizes, reverse=True):
+                match = pattern.fullmatch(name)
+                if match and match[1] in newer and self._fetch_record(name, match[2], record):
                     break
 
+    def _put_record(self, path: Path, checkpoint: str) -> None:
+        """Copy a file about the whole training, if it exists, under a name with its digest."""
+        if not path.is_file():
+            return
+        # The log grows meanwhile, so a copy is uploaded. It may end in half a line, which readers leave out.
+        with tempfile.TemporaryDirectory() as temporary:
+            unchanging = Path(shutil.copyfile(path, Path(temporary) / path.name))
+            self._objects.put(unchanging, f"{checkpoint}/{path.stem}-{file_digest(unchanging)}{path.suffix}")
+
     def _fetch_record(self, name: str, digest: str, path: Path) -> bool:
+        """Fetch one object into a file; return False, and leave the file unchanged, if it is damaged."""
         try:
             with durable_file(path) as file:
                 self._objects.get(name, Path(file.name))
-                if (found := file_digest(Path(file.name))) != digest:
-                    raise CheckpointError(f"its digest is {found}")
+                if (actual := file_digest(Path(file.name))) != digest:
+                    raise CheckpointError(f"its digest is {actual}")
         except (CheckpointError, MissingObjectError) as error:
             log.warning("%s is damaged (%s); taking the one before it", self._objects.url_of(name), error)
             return False
         return True
 
-    def _put_record(self, path: Path, checkpoint: str) -> None:
-        """Copy a file as it is now: the log grows meanwhile, and whoever reads it leaves half a last line."""
-        if not path.is_file():
-            return
-        with tempfile.TemporaryDirectory() as place:
-            copy = Path(shutil.copyfile(path, Path(place) / path.name))
-            self._objects.put(copy, f"{checkpoint}/{path.stem}-{file_digest(copy)}{path.suffix}")
-
     def _url(self, name: str) -> str:
         return self._objects.url_of(name)
 
 
-class CheckpointCopier:
-    """Copies the newest committed checkpoint to the store, in a thread; one that was overtaken meanwhile is left out.
-
-    A store that does not take it is named once, until it does again; training goes on. Use it with `with`: left without
-    an error, it waits END_SECONDS at most for the newest one, and says so if that was not enough.
-    """
-
-    def __init__(self, store: CheckpointStore) -> None:
-        self._store = store
-        self._changed = threading.Condition()
-        self._due: Path | None = None
-        self._held: Path | None = None
-        self._copied: Path | None = None
-        self._problem = ""
-        self._is_closed = False
-        self._thread = threading.Thread(target=self._run, name="checkpoint-copier", daemon=True)
-
-    def __enter__(self) -> CheckpointCopier:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        # After an error the others wait to hear which process failed, and the storage still has it.
-        seconds = END_SECONDS if kind is None else 0.0
-        with self._changed:
-            is_done = self._changed.wait_for(lambda: self._due is None and self._held is None, seconds)
-            newest = self._due or self._held
-            self._is_closed = True
-            self._changed.notify_all()
-        if not is_done:
-            why = self._problem or ("an error came first" if kind else f"{seconds:g} s were not enough")
-            log.warning("%s was not brought up to checkpoint %s (%s)", self._store.url, newest, why)
-
-    def copy(self, checkpoint: Path) -> None:
-        """Have a committed checkpoint copied, instead of the one that waits."""
-        with self._changed:
-            self._due = checkpoint
-            self._changed.notify_all()
-
-    def is_held(self, checkpoint: Path) -> bool:
-        """Whether this one is being copied."""
-        return checkpoint == self._held
-
-    def _run(self) -> None:
-        while checkpoint := self._next():
-            store = self._store.with_attempts(1)  # the next try comes from here, without another warning
-            try:
-                if checkpoint != self._copied:
-                    store.put(checkpoint, is_given_up=lambda: self._is_closed)
-                    self._copied = checkpoint
-                store.trim(checkpoint.name)
-                problem = ""
-            except Exception as error:  # whatever it is, training goes on
-                problem = f"{error}" or type(error).__name__
-            if problem and not self._problem and not self._is_closed:
-                log.warning(
-                    "%s; training goes on, and %s gets the newest checkpoint when it can", problem, self._store.url
-                )
-            with self._changed:
-                self._held, self._problem = None, problem
-                if problem:
-                    self._due = self._due or checkpoint
-                self._changed.notify_all()
-                if problem:
-                    self._changed.wait_for(lambda: self._is_closed, _RETRY_SECONDS)
-
-    def _next(self) -> Path | None:
-        """The newest checkpoint, held from now on; None when closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._due)
-            if self._is_closed:
-                return None
-            self._held, self._due = self._due, None
-            return self._held
-
-
 def has_digest(checkpoint: Path, digest: str) -> bool:
-    """Whether a checkpoint is there, whole, and its `state.json` has this digest."""
+    """Return whether a checkpoint exists, is undamaged, and its `state.json` has this SHA-256."""
     try:
         verify_checkpoint(checkpoint, checkpoint.name)
     except CheckpointError:
@@ -305,12 +248,12 @@ def has_digest(checkpoint: Path, digest: str) -> bool:
     return file_digest(checkpoint / STATE) == digest
 
 
-def _whole(sizes: dict[str, int]) -> list[str]:
-    """Names of the checkpoints that have a `state.json`, newest first."""
-    found = (name.partition("/") for name in sizes)
-    return sorted((folder for folder, _, file in found if file == STATE and _NAME.fullmatch(folder)), reverse=True)
+def _complete_names(sizes: dict[str, int]) -> list[str]:
+    """Return the names of the checkpoints that have a `state.json`, newest first. sizes: object name -> bytes."""
+    folders = [name.removesuffix(f"/{STATE}") for name in sizes if name.endswith(f"/{STATE}")]
+    return sorted((folder for folder in folders if _NAME.fullmatch(folder)), reverse=True)
 
 
-def _state_first(sizes: dict[str, int]) -> list[str]:
-    """The order in which objects are removed: what is left of a checkpoint does not look whole."""
+def _removal_order(sizes: dict[str, int]) -> list[str]:
+    """Sort objects so that every `state.json` is first: a checkpoint that is partly removed is not complete."""
     return sorted(sizes, key=lambda name: (not name.endswith(f"/{STATE}"), name))

@@ -1,17 +1,17 @@
-"""Checkpoints: networks, optimizers and step as one set that commits as one, without any pickle.
+"""Checkpoints: networks, optimizers and step, committed together, without any pickle.
 
-A checkpoint is a folder `step-00000120` with `networks.safetensors`, `optimizers.safetensors` and `state.json`, which
-lists the digests of the other two. It is written under another name and renamed when all of it is on the disk.
-There are no random states to keep: every random number of a step is drawn from a seed that names the step.
+A checkpoint is a folder such as `step-00000120`. It contains `networks.safetensors`, `optimizers.safetensors` and
+`state.json`, which lists the digests of the other two. It is written under a temporary name and renamed once all of it
+is on the disk. Random states are not kept: every random number of a step is drawn from a seed that names the step.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,21 @@ from files.errors import UserError
 log = logging.getLogger(__name__)
 
 NETWORKS, OPTIMIZERS, STATE = "networks.safetensors", "optimizers.safetensors", "state.json"
+WEIGHTS_NAME = "weights.safetensors"
 
 
 class CheckpointError(UserError):
-    """Weights or a checkpoint are missing, damaged, or of another network."""
+    """Weights or a checkpoint are missing, damaged, or belong to another network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The state after a step, in memory of its own: the training may go on while it is written.
+    """The state after a step, copied, so that training can continue while it is written.
 
-    networks, optimizers: tensors by path. numbers: the optimizers' plain values. progress: what the loop keeps.
+    networks: `<network>/<name>` -> tensor.
+    optimizers: `<optimizer>/<index>/<name>` -> tensor.
+    numbers: the optimizers' other values, as JSON.
+    progress: the state of the loop, as JSON.
     """
 
     step: int
@@ -54,7 +58,7 @@ def take_snapshot(
     optimizers: Mapping[str, Optimizer],
     progress: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    """Copy the state after `step` steps. progress: plain data to keep with it."""
+    """Copy the state after `step` steps to the CPU's memory. progress: the state of the loop, as JSON."""
     tensors, numbers = _optimizer_state(optimizers)
     return Snapshot(
         step=step,
@@ -68,26 +72,42 @@ def take_snapshot(
 def write_checkpoint(
     folder: Path, snapshot: Snapshot, *, keep: int = 2, is_held: Callable[[Path], bool] = lambda checkpoint: False
 ) -> Path:
-    """Commit a snapshot and return its folder; older ones beyond the newest `keep` are removed, unless they are held.
+    """Commit a snapshot as a checkpoint and remove old ones.
 
-    Raises OSError when it cannot be written; then nothing else has changed.
+    folder: of one training's checkpoints.
+    keep: how many of the newest to keep.
+    is_held: returns whether an older checkpoint must not be removed yet.
+
+    Returns the checkpoint's folder. Raises OSError or CheckpointError if it cannot be written; the older checkpoints
+    are then unchanged.
     """
     final = folder / f"step-{snapshot.step:08d}"
     if final.is_dir():
         if is_whole(final):
             return final
-        shutil.rmtree(final)  # a damaged one, which an earlier start passed over
-    partial = folder / f".{final.name}.partial"
+        shutil.rmtree(final)  # damaged, and passed over when the training started
+    partial = _write_partial(folder, final.name, snapshot)
+    partial.rename(final)
+    sync_folder(folder)
+    for old in list_checkpoints(folder)[keep:]:
+        if not is_held(old):
+            shutil.rmtree(old)
+    return final
+
+
+def _write_partial(folder: Path, name: str, snapshot: Snapshot) -> Path:
+    """Write all files of a checkpoint to the disk under a temporary name, which is returned."""
+    partial = folder / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     digests = {}
-    for name, tensors in ((NETWORKS, snapshot.networks), (OPTIMIZERS, snapshot.optimizers)):
+    for file, tensors in ((NETWORKS, snapshot.networks), (OPTIMIZERS, snapshot.optimizers)):
         try:
-            save_file(dict(tensors), partial / name)
+            save_file(dict(tensors), partial / file)
         except SafetensorError as error:
-            raise CheckpointError(f"{partial / name} cannot be written: {error}") from error
-        sync_file(partial / name)
-        digests[name] = file_digest(partial / name)
+            raise CheckpointError(f"{partial / file} cannot be written: {error}") from error
+        sync_file(partial / file)
+        digests[file] = file_digest(partial / file)
     state = {
         "step": snapshot.step,
         "digests": digests,
@@ -95,77 +115,25 @@ def write_checkpoint(
         "progress": snapshot.progress,
     }
     write_durably(partial / STATE, json.dumps(state, indent=2, sort_keys=True).encode())
-    partial.rename(final)
-    sync_folder(folder)
-    for old in committed(folder)[keep:]:
-        if not is_held(old):
-            shutil.rmtree(old)
-    return final
+    return partial
 
 
-class CheckpointWriter:
-    """Writes checkpoints of one folder in the background, one at a time.
-
-    on_commit is called there with each. is_held: whether one may not be removed yet, though it is old.
-    Whatever goes wrong while one is written is raised by the next call, as it was.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        on_commit: Callable[[Path], None] = lambda checkpoint: None,
-        is_held: Callable[[Path], bool] = lambda checkpoint: False,
-    ) -> None:
-        self._folder = folder
-        self._on_commit = on_commit
-        self._is_held = is_held
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._written: Future | None = None
-
-    def write(self, snapshot: Snapshot) -> None:
-        """Begin to write a snapshot, once the one before it is committed."""
-        self.wait()
-        self._written = self._thread.submit(self._write, snapshot)
-
-    def wait(self) -> None:
-        """Return when the last snapshot is committed."""
-        if self._written is not None:
-            written, self._written = self._written, None
-            written.result()
-
-    def check(self) -> None:
-        """Raise what has gone wrong so far; waits for nothing."""
-        if self._written is not None and self._written.done():
-            self.wait()
-
-    def close(self) -> None:
-        """Wait for what is being written and end the thread."""
-        try:
-            self.wait()
-        finally:
-            self._thread.shutdown()
-
-    def _write(self, snapshot: Snapshot) -> None:
-        self._on_commit(write_checkpoint(self._folder, snapshot, is_held=self._is_held))
-
-
-def committed(folder: Path) -> list[Path]:
-    """Committed checkpoints, newest first: by step, since clocks may run backwards."""
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the committed checkpoints, highest step first. File times are not used, since clocks may run backwards."""
     return sorted(folder.glob("step-*"), reverse=True)
 
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest set whose digests hold; a damaged one is named in a warning and passed over. None if there is none."""
-    return next((checkpoint for checkpoint in committed(folder) if is_whole(checkpoint)), None)
+    """Return the newest checkpoint whose digests are right; None if there is none. Damaged ones are logged."""
+    return next((checkpoint for checkpoint in list_checkpoints(folder) if is_whole(checkpoint)), None)
 
 
 def load_checkpoint(
     checkpoint: Path, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
 ) -> tuple[int, dict[str, Any]]:
-    """Load a whole checkpoint into the networks and optimizers; returns its step and progress.
+    """Load a whole checkpoint into networks and optimizers.
 
-    Raises CheckpointError when it is of another network.
+    Returns its step and its progress. Raises CheckpointError if it belongs to other networks.
     """
     state = json.loads((checkpoint / STATE).read_text())
     load_networks(networks, load_file(checkpoint / NETWORKS))
@@ -174,12 +142,12 @@ def load_checkpoint(
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """What the loop kept with a whole checkpoint."""
+    """Return the progress that was saved with a whole checkpoint."""
     return json.loads((checkpoint / STATE).read_text())["progress"]
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a committed checkpoint's digests hold; if not, a warning says so."""
+    """Return whether a committed checkpoint's digests are right. A damaged one is logged."""
     try:
         verify_checkpoint(checkpoint, checkpoint.name)
     except CheckpointError as error:
@@ -189,7 +157,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def verify_checkpoint(folder: Path, name: str) -> None:
-    """Raise CheckpointError unless a folder holds, whole, the set that is to be called `name`."""
+    """Raise CheckpointError unless a folder holds the complete, undamaged checkpoint called `name`."""
     try:
         state = json.loads((folder / STATE).read_text())
         if state["step"] != int(name.removeprefix("step-")):
@@ -197,8 +165,8 @@ def verify_checkpoint(folder: Path, name: str) -> None:
         if set(state["digests"]) != {NETWORKS, OPTIMIZERS}:
             raise CheckpointError(f"{folder / STATE} lists other files")
         for file, digest in state["digests"].items():
-            if (found := file_digest(folder / file)) != digest:
-                raise CheckpointError(f"{folder / file} has digest {found}, expected {digest}")
+            if (actual := file_digest(folder / file)) != digest:
+                raise CheckpointError(f"{folder / file} has digest {actual}, expected {digest}")
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -206,30 +174,33 @@ def verify_checkpoint(folder: Path, name: str) -> None:
 
 
 def save_weights(path: Path, networks: Mapping[str, nn.Module]) -> str:
-    """Write the networks' weights alone and return the file's SHA-256."""
+    """Write the networks' weights, without optimizers, and return the file's SHA-256."""
     return write_durably(path, save(network_state(networks)))
 
 
 def load_weights(path: Path, networks: Mapping[str, nn.Module], sha256: str) -> None:
-    """Load weights that were written by `save_weights`.
+    """Load a file written by `save_weights`.
 
-    Raises CheckpointError unless the file has the digest and fits the networks exactly.
+    Raises CheckpointError unless the file has this digest and exactly the networks' tensors.
     """
-    content = path.read_bytes() if path.is_file() else None
-    if content is None:
+    if not path.is_file():
         raise CheckpointError(f"{path} is missing; run: dvc repro")
-    if (found := file_digest(path)) != sha256:
-        raise CheckpointError(f"{path} has digest {found}, its receipt says {sha256}; run: dvc repro")
+    content = path.read_bytes()
+    if (actual := hashlib.sha256(content).hexdigest()) != sha256:
+        raise CheckpointError(f"{path} has digest {actual}, its receipt says {sha256}; run: dvc repro")
     load_networks(networks, load(content))
 
 
 def network_state(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """All parameters and buffers as `<network>/<name>`, on the CPU."""
+    """Return all parameters and buffers on the CPU, as `<network>/<name>` -> tensor."""
     return {name: tensor.cpu().contiguous() for name, tensor in _named_tensors(networks).items()}
 
 
 def load_networks(networks: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `network_state`. Raises CheckpointError naming what is missing, unexpected or of another shape."""
+    """Load tensors named as by `network_state`.
+
+    Raises CheckpointError naming tensors that are missing, unexpected or of another shape.
+    """
     for name, network in networks.items():
         state = {key.removeprefix(f"{name}/"): value for key, value in tensors.items() if key.startswith(f"{name}/")}
         try:
@@ -247,12 +218,12 @@ def _named_tensors(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    """A copy in the CPU's memory, laid out as it is stored."""
+    # safetensors writes memory in order; a channels-last tensor has to be laid out again.
     return tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _optimizer_state(optimizers: Mapping[str, Optimizer]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split every optimizer's state into tensors, by flat names, and JSON."""
+    """Split every optimizer's state into tensors, `<optimizer>/<index>/<name>`, and other values, as JSON."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
     for name, optimizer in optimizers.items():

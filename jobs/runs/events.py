@@ -1,6 +1,7 @@
-"""What a training says while it runs: losses, speed, load and sample pictures, on disk first: it waits for nobody.
+"""The event log of a training: losses, speed, load and warnings, one JSON object per line of `events.jsonl`.
 
-Rank 0 appends to `events.jsonl` in the run's storage; whoever wants to know reads that file.
+Rank 0 appends to the file in the run folder. Progress bars, tracking and reports read it, so that training waits for
+none of them.
 """
 
 from __future__ import annotations
@@ -15,23 +16,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
-from PIL import Image
-from torch import Tensor
-
-from files.durable import durable_file
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Figures after `step` steps: `losses` repeat to the bit, all else belongs to the machine that ran.
+    """Figures after `step` steps. The losses repeat to the bit; everything else depends on the machine.
 
-    speed: images per second and the like. system: load of rank 0's process. time: Unix time, in seconds.
-    seconds: since the segment began, or the log was opened; no change of the clock touches them.
+    losses: `<phase>/<term>` -> mean over the global batch.
+    speed: such as images_per_second.
+    system: load of rank 0's process.
+    time: Unix time, in seconds.
+    seconds: since the segment began, or the log was opened, by a clock that is never set.
     """
 
     step: int
@@ -44,11 +43,15 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """One stretch of a training, from a start or restart to its end or the next restart.
+    """Steps computed by one set of workers, from a start or restart to its end or the next restart.
 
-    from_step, to_step: steps done before it and at its end, as far as is known: a killed segment's last steps, fewer
-        than `log_steps` and than to the next checkpoint, are in no log.
-    nodes: host names. devices: one per process, "cpu" or a GPU's name. started: Unix time, in seconds.
+    from_step: steps done before it.
+    to_step: steps done at its end, as far as the log tells. A killed segment's last steps are not in the log; they are
+        fewer than `log_steps`, and fewer than the steps to its next checkpoint.
+    world_size: number of workers.
+    nodes: host name of each worker.
+    devices: "cpu" or a GPU's name for each worker.
+    started: Unix time, in seconds.
     seconds: from its start to its last event.
     """
 
@@ -62,14 +65,13 @@ class Segment:
 
 
 class EventLog:
-    """Append events to a file that only this process writes."""
+    """Append events to the log of a training. Only one process may write to it."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        if path.is_file():  # a killed writer may have left half a line
-            content = path.read_bytes()
-            os.truncate(path, content.rfind(b"\n") + 1)
+        if path.is_file():
+            _cut_half_line(path)
         self._file = path.open("a", encoding="utf-8")
         self._load = _Load()
         self._not_repeatable: set[str] = set()
@@ -77,35 +79,29 @@ class EventLog:
         self._began = time.monotonic()
 
     def segment(self, *, from_step: int, world_size: int, nodes: Sequence[str], devices: Sequence[str]) -> None:
-        """Append that training starts, or goes on, after `from_step` steps; see `Segment`."""
+        """Append the start of a segment, see `Segment`."""
         self._began = time.monotonic()
-        about = {"from_step": from_step, "world_size": world_size, "nodes": list(nodes), "devices": list(devices)}
-        self._append({"segment": {**about, "started": time.time()}})
+        workers = {"world_size": world_size, "nodes": list(nodes), "devices": list(devices)}
+        self._append({"segment": {"from_step": from_step, **workers, "started": time.time()}})
 
     def log(self, step: int, losses: Mapping[str, float], **speed: float) -> None:
-        """Append one event, with the load of this process beside it."""
+        """Append an event, with the load of this process."""
         figures = {"losses": dict(losses), "speed": speed, "system": self._load.read()}
         self._append({"step": step, **figures, "time": time.time(), "seconds": time.monotonic() - self._began})
 
     def not_repeatable(self, operations: Set[str]) -> None:
-        """Append the names of operations that cannot repeat to the bit on this device, once each."""
+        """Append and log the names of operations that do not repeat to the bit on this device, once each."""
         if new := sorted(operations - self._not_repeatable):
             self._not_repeatable.update(new)
             log.warning("on this device these operations do not repeat to the bit: %s", ", ".join(new))
             self._append({"not_repeatable": new})
 
     def warning(self, text: str) -> None:
-        """Append what somebody should know and what ends nothing: a worker of a cluster has no terminal."""
+        """Append a warning, so that the stage can show it: a worker of a cluster has no terminal."""
         self._append({"warning": text})
 
-    def image(self, step: int, image: Tensor) -> None:
-        """Save a picture, (3, H, W) in [-1, 1], as `samples/step-<step>.png` beside the log."""
-        array = ((image.detach().cpu().numpy().transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
-        with durable_file(self.path.parent / "samples" / f"step-{step:08d}.png") as file:
-            Image.fromarray(array).save(file, "PNG")
-
     def flush(self) -> None:
-        """Put everything so far on the disk."""
+        """Wait until all events are on the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -121,7 +117,7 @@ class EventLog:
 
 
 class WarningsOf(logging.Handler):
-    """While it is open, what these loggers warn of goes to an event log, too."""
+    """Copy the warnings of some loggers to an event log until closed."""
 
     def __init__(self, events: EventLog, loggers: Sequence[str]) -> None:
         super().__init__(logging.WARNING)
@@ -143,15 +139,15 @@ class WarningsOf(logging.Handler):
 
 
 class _Load:
-    """What this process takes of its machine."""
+    """Measure what this process uses of its machine."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
-        self._process.cpu_percent()  # figures are since the call before
+        self._process.cpu_percent()  # each call measures since the one before
         self._has_utilization = True
 
     def read(self) -> dict[str, float]:
-        """`cpu_percent` is since the last reading, 100 for each core kept busy; `gpu_peak_bytes` this process's."""
+        """Return the load: cpu_percent since the last reading, 100 per busy core; gpu_peak_bytes of this process."""
         figures = {
             "cpu_percent": self._process.cpu_percent(),
             "resident_bytes": float(self._process.memory_info().rss),
@@ -161,57 +157,62 @@ class _Load:
             if self._has_utilization:
                 try:
                     figures["gpu_utilization_percent"] = float(torch.cuda.utilization())
-                except Exception:  # whatever NVML says, if it is there at all: training goes on without the figure
+                except Exception:  # NVML is missing or fails in many ways; training goes on without this figure
                     self._has_utilization = False
         return figures
 
 
 def read_events(path: Path, *, offset: int = 0) -> Iterator[tuple[Event, int]]:
-    """Events from a byte offset on, each with the offset behind it; a line still being written is left for later."""
-    return ((entry, behind) for entry, behind in read_log(path, offset=offset) if isinstance(entry, Event))
+    """Yield the events after a byte offset, each with the offset after its line.
+
+    A line without its end, which is still being written, is not read. A missing file has no events.
+    """
+    return ((entry, end) for entry, end in read_log(path, offset=offset) if isinstance(entry, Event))
 
 
 def read_log(path: Path, *, offset: int = 0) -> Iterator[tuple[Event | str, int]]:
-    """Events, as `read_events` gives them, and between them the texts of warnings."""
-    for line, behind in _lines(path, offset):
+    """Yield events as `read_events` does, and the texts of warnings in between."""
+    for line, end in _read_lines(path, offset):
         if "step" in line:
-            yield Event(**line), behind
+            yield Event(**line), end
         elif "warning" in line:
-            yield line["warning"], behind
+            yield line["warning"], end
 
 
 def losses_by_step(path: Path) -> dict[int, dict[str, float]]:
-    """Every step's losses, in order; of a step that was run twice, after a restart, the later run counts."""
-    events = {event.step: event.losses for event, _ in read_events(path)}
-    return dict(sorted(events.items()))
+    """Return the losses of every logged step, sorted by step. A step repeated after a restart counts once, the last."""
+    losses = {event.step: event.losses for event, _ in read_events(path)}
+    return dict(sorted(losses.items()))
 
 
-def segments(path: Path) -> list[Segment]:
-    """The segments of a training, in the order in which they ran; a restart may repeat steps of the one before."""
-    found: list[Segment] = []
-    for line, _ in _lines(path, 0):
-        start = line.get("segment")
-        if not start and "step" not in line:
-            continue
-        step = start["from_step"] if start else line["step"]
-        if found:  # a restart's checkpoint may be newer than the last event
-            seconds = found[-1].seconds if start else line["seconds"]
-            found[-1] = replace(found[-1], to_step=max(found[-1].to_step, step), seconds=seconds)
-        if start:
-            names = {key: tuple(start[key]) for key in ("nodes", "devices")}
-            found.append(Segment(**{**start, **names}, to_step=step, seconds=0.0))
-    return found
+def read_segments(path: Path) -> list[Segment]:
+    """Return the segments of a training in the order in which they ran. A restart may repeat steps."""
+    segments: list[Segment] = []
+    for line, _ in _read_lines(path, 0):
+        if "segment" in line:
+            start = line["segment"]
+            if segments:  # a restart's checkpoint may be newer than the last event
+                segments[-1] = _extend(segments[-1], start["from_step"], segments[-1].seconds)
+            tuples = {name: tuple(start[name]) for name in ("nodes", "devices")}
+            segments.append(Segment(**{**start, **tuples}, to_step=start["from_step"], seconds=0.0))
+        elif "step" in line and segments:
+            segments[-1] = _extend(segments[-1], line["step"], line["seconds"])
+    return segments
 
 
-def not_repeatable(path: Path) -> tuple[str, ...]:
-    """Operations of a training that could not repeat to the bit on a device that it ran on; empty on a CPU."""
-    return tuple(sorted({name for line, _ in _lines(path, 0) for name in line.get("not_repeatable", ())}))
+def _extend(segment: Segment, step: int, seconds: float) -> Segment:
+    return replace(segment, to_step=max(segment.to_step, step), seconds=seconds)
+
+
+def read_not_repeatable(path: Path) -> tuple[str, ...]:
+    """Return the operations of a training that did not repeat to the bit on its devices, sorted by name."""
+    return tuple(sorted({name for line, _ in _read_lines(path, 0) for name in line.get("not_repeatable", ())}))
 
 
 def useful_step_ratio(segments: Sequence[Segment]) -> float:
-    """Steps of the training / steps executed, those repeated after restarts included; 1 before anything ran.
+    """Return steps of the training / steps executed, repetitions after restarts included; 1 if nothing was executed.
 
-    Steps that a kill took before they were logged are not counted, so it may be too high by a log interval per restart.
+    Steps lost in a kill before they were logged are not counted. The ratio may be too high by a log interval per kill.
     """
     executed = sum(segment.to_step - segment.from_step for segment in segments)
     done = max((segment.to_step for segment in segments), default=0)
@@ -219,7 +220,7 @@ def useful_step_ratio(segments: Sequence[Segment]) -> float:
 
 
 def device_hours(segments: Sequence[Segment]) -> dict[str, float]:
-    """Hours that processes held a GPU, `gpu_hours`, and that processes without one ran, `cpu_hours`."""
+    """Return "gpu_hours", summed over workers with a GPU, and "cpu_hours", summed over workers without one."""
     hours = {"gpu_hours": 0.0, "cpu_hours": 0.0}
     for segment in segments:
         for device in segment.devices:
@@ -227,7 +228,8 @@ def device_hours(segments: Sequence[Segment]) -> dict[str, float]:
     return hours
 
 
-def _lines(path: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
+def _read_lines(path: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the whole lines after a byte offset, each with the offset after it."""
     if not path.is_file():
         return
     with path.open("rb") as file:
@@ -237,3 +239,8 @@ def _lines(path: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
                 return
             offset += len(line)
             yield json.loads(line), offset
+
+
+def _cut_half_line(path: Path) -> None:
+    """Remove the line without an end that a killed writer may have left."""
+    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)

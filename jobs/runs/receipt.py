@@ -1,4 +1,4 @@
-"""The receipt of a trained generator: what the weights beside it are, and what made them."""
+"""The receipt of a trained generator: a JSON file beside the weights that states what they were made from."""
 
 from __future__ import annotations
 
@@ -12,18 +12,28 @@ from datasets.maps.edges import EdgeConfig
 from files.durable import write_durably
 from jobs.runs.checkpoints import CheckpointError
 
-WEIGHTS_NAME, RECEIPT_NAME = "weights.safetensors", "receipt.json"
+RECEIPT_NAME = "receipt.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What the weights beside it are. Nothing in it depends on when they were trained nor, on a CPU, where.
+    """State what the weights beside it were made from.
 
-    config: the paper's `Config`, every value. images: digest of the manifest of the images trained on; columns: the
-    same of the other columns. world_sizes: of the groups of processes that trained one after another, which matter by
-    rounding only. not_repeatable: operations that have no form that repeats to the bit on a device that it was trained
-    on. samples_seen counts records, with repetition. experiment: digest of parameters, data, code and packages
-    together.
+    Nothing here depends on the time of the training nor, on a CPU, on the machine.
+
+    config: every value of the paper's `Config`.
+    edges: how the edges were derived that it was trained with.
+    seed: of the training.
+    steps: of all phases.
+    samples_seen: records read, with repetition.
+    world_sizes: number of processes of each segment; it changes weights by rounding only.
+    not_repeatable: operations that do not repeat to the bit on a device that it was trained on.
+    images: digest of the images' manifest.
+    columns: other columns -> digest of the manifest.
+    train: every value of `TrainConfig`.
+    weights_sha256: digest of the weights' file.
+    experiment: digest of parameters, data, code and packages together.
+    parameters: network -> number of parameters.
     """
 
     generator: str
@@ -43,18 +53,18 @@ class Receipt:
 
 
 def write_receipt(folder: Path, receipt: Receipt) -> None:
-    """Write the receipt; call after the weights."""
+    """Write the receipt. Call this after the weights are written: its presence means that they are complete."""
     content = json.dumps(asdict(receipt), indent=2, sort_keys=True) + "\n"
     write_durably(folder / RECEIPT_NAME, content.encode())
 
 
 def read_receipt(folder: Path) -> Receipt:
-    """The receipt of a folder. Raises CheckpointError when it is missing or unreadable."""
+    """Read the receipt of a folder. Raises CheckpointError if it is missing or unreadable."""
     path = folder / RECEIPT_NAME
     try:
-        found = json.loads(path.read_text())
-        tuples = {name: tuple(found[name]) for name in ("world_sizes", "not_repeatable")}
-        return Receipt(**{**found, **tuples, "edges": EdgeConfig(**found["edges"])})
+        values = json.loads(path.read_text())
+        tuples = {name: tuple(values[name]) for name in ("world_sizes", "not_repeatable")}
+        return Receipt(**{**values, **tuples, "edges": EdgeConfig(**values["edges"])})
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; run: dvc repro") from None
     except (ValueError, TypeError, KeyError) as error:

@@ -22,7 +22,8 @@ from typing import Any
 
 from files.durable import durable_file, write_durably
 from files.locks import lock_file
-from jobs.runs.events import Event, device_hours, read_events, read_log, segments, useful_step_ratio
+from jobs.runs.events import Event, device_hours, read_events, read_log, read_segments, useful_step_ratio
+from jobs.runs.folder import RunFolder
 from jobs.tracking import mlflow_runs as tracking
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ END_SECONDS = 300.0  # the longest that a finished training waits for its delive
 STOP_SECONDS = 5.0  # the same after a failure or a signal
 _PAUSE_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
-_RUN, _MODEL, _EVENTS, _SAMPLES = "run.json", "model.json", "events.jsonl", "samples"
+_RUN, _MODEL, _EVENTS, _SAMPLES = RunFolder.RUN, RunFolder.MODEL, RunFolder.EVENTS, RunFolder.SAMPLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +229,7 @@ class _RunUpload:
 
     def close(self, status: str) -> str | None:
         """Say in which segments the training ran, and end the run; register the model of one that is finished."""
-        ran = segments(self.storage / _EVENTS)
+        ran = read_segments(self.storage / _EVENTS)
         if ran:
             tracking.log_text(self.run_id, json.dumps([asdict(segment) for segment in ran], indent=2), "segments.json")
         if status == "FINISHED" and ran:

@@ -1,26 +1,28 @@
-"""Batches as they are stored: bytes, a quarter of what generators take."""
+"""Samples and batches as uint8, as they are stored: a quarter of the bytes of the tensors that generators take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from files.errors import UserError
 from jobs.recipe.batch import Batch
-from jobs.training.shared_memory import Slots, received, worker_slots
+from jobs.training.shared_memory import allocate_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One record with its hole, as on disk: image uint8 (H, W, 3), mask uint8 (H, W), maps uint8 (H, W), by column.
+    """One record with its hole, as stored.
 
+    key: the record's key.
+    image: uint8 (H, W, 3).
+    mask: uint8 (H, W), 1 = hole.
+    maps: column name -> uint8 (H, W).
     seed: the sample's own random number, 63 bits; None in evaluation.
     """
 
@@ -33,10 +35,13 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class ByteBatch:
-    """A batch as on disk: a quarter of the bytes to hand from process to process and to a device.
+    """N samples as stored, in the form in which they go from process to process and to a device.
 
-    image: uint8 (N, H, W, 3). mask: uint8 (N, H, W), 1 = hole. maps: uint8 (N, H, W), by column.
-    seed: int64 (N,) or None. key: N of them.
+    image: uint8 (N, H, W, 3).
+    mask: uint8 (N, H, W), 1 = hole.
+    maps: column name -> uint8 (N, H, W).
+    seed: int64 (N,); None in evaluation.
+    key: N keys.
     """
 
     image: Tensor
@@ -46,26 +51,27 @@ class ByteBatch:
     key: tuple[str, ...]
 
     def pin_memory(self) -> ByteBatch:
-        """The same batch in page-locked memory, which a GPU copies from without waiting."""
-        return self._each(Tensor.pin_memory)
+        """Return the batch in page-locked memory, from which a GPU copies without waiting."""
+        return self.map_tensors(Tensor.pin_memory)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch that generators take, made on the device: [0, 255] to [-1, 1], channels first."""
-        there = self._each(lambda tensor: tensor.to(device, non_blocking=True))
-        maps = dict(there.maps)
+        """Return the batch that generators take, converted on the device from [0, 255] to [-1, 1], channels first."""
+        moved = self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+        maps = dict(moved.maps)
         if "edge" in maps:
             maps["edge"] = maps["edge"][:, None].float() / 255
         if "semantics" in maps:
             maps["semantics"] = maps["semantics"].long()
         return Batch(
-            image=there.image.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1,
-            mask=there.mask[:, None].float(),
-            seed=there.seed,
+            image=moved.image.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1,
+            mask=moved.mask[:, None].float(),
+            seed=moved.seed,
             key=self.key,
             **maps,
         )
 
-    def _each(self, function: Callable[[Any], Any]) -> ByteBatch:
+    def map_tensors(self, function: Callable[[Any], Any]) -> ByteBatch:
+        """Return a copy in which `function(tensor)` replaces every tensor."""
         return replace(
             self,
             image=function(self.image),
@@ -75,31 +81,20 @@ class ByteBatch:
         )
 
 
-class Handed:
-    """A batch on its way from a loader's worker, by the slots that it lies in; it arrives as a ByteBatch."""
-
-    def __init__(self, batch: ByteBatch, slots: Slots) -> None:
-        self._sent = batch._each(slots.handed)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (self._sent,)
-
-
-def _arrived(sent: ByteBatch) -> ByteBatch:
-    return sent._each(received)
-
-
 def collate(samples: Sequence[Sample], images: Tensor | None = None) -> ByteBatch:
-    """One batch of all samples. Raises ValueError naming two samples whose sizes differ.
+    """Stack samples into one batch.
 
-    images: uint8 (N, H, W, 3) to put their images into; those that lie there already, each at its place, stay.
+    images: uint8 (N, H, W, 3) that receives the images, see `stack`; None allocates it.
+
+    Raises UserError naming two samples whose sizes differ.
     """
     first = samples[0]
     for sample in samples:
         if sample.image.shape != first.image.shape:
             raise UserError(
-                f"{first.key} is {_size(first)} pixels, {sample.key} {_size(sample)}: one batch needs one size; set "
-                f"train.samples.crop to at most the smallest side, or ingest with a rule that gives squares"
+                f"{first.key} is {_describe_size(first)} pixels, {sample.key} {_describe_size(sample)}: one batch "
+                "needs one size; set train.samples.crop to at most the smallest side, or ingest with a rule that gives "
+                "squares"
             )
     return ByteBatch(
         image=stack([sample.image for sample in samples], images),
@@ -111,25 +106,16 @@ def collate(samples: Sequence[Sample], images: Tensor | None = None) -> ByteBatc
 
 
 def stack(arrays: Sequence[np.ndarray], into: Tensor | None = None) -> Tensor:
-    """One tensor of equal arrays, uint8; `into`, if given, where an array that lies at its place already stays."""
-    stacked = byte_block(len(arrays), arrays[0].shape) if into is None else into
-    for place, array in zip(stacked.numpy(), arrays, strict=True):
-        if array.ctypes.data != place.ctypes.data or array.strides != place.strides:
-            np.copyto(place, array)
+    """Stack N equal-shaped uint8 arrays into a tensor (N, ...).
+
+    into: the tensor to fill; None allocates it. An array that already is its own row of `into` is not copied.
+    """
+    stacked = allocate_bytes(len(arrays), arrays[0].shape) if into is None else into
+    for row, array in zip(stacked.numpy(), arrays, strict=True):
+        if array.ctypes.data != row.ctypes.data or array.strides != row.strides:
+            np.copyto(row, array)
     return stacked
 
 
-def byte_block(count: int, shape: Sequence[int]) -> Tensor:
-    """An uint8 tensor (count, *shape) to be filled; in a loader's worker in shared memory, which saves a copy."""
-    block = torch.empty(0, dtype=torch.uint8)
-    if get_worker_info() is None:
-        return block.resize_(count, *shape)
-    slots = worker_slots()
-    if slots and (slot := slots.take(count * prod(shape))) is not None:
-        return slot.view(count, *shape)
-    storage = block._typed_storage()._new_shared(count * prod(shape), device="cpu")  # as in torch's default_collate
-    return block.new(storage).resize_(count, *shape)
-
-
-def _size(sample: Sample) -> str:
+def _describe_size(sample: Sample) -> str:
     return " x ".join(map(str, sample.image.shape[1::-1]))

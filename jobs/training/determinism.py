@@ -1,4 +1,4 @@
-"""Operations that repeat to the bit, and a report of those for which a device has none."""
+"""Operations that repeat to the bit, and a report of those that cannot on the device."""
 
 from __future__ import annotations
 
@@ -15,31 +15,40 @@ _REPORT = re.compile(r"(.+?) does not have a deterministic implementation")
 
 @contextlib.contextmanager
 def deterministic(wanted: bool) -> Iterator[set[str]]:
-    """Until the end, choose operations that repeat to the bit; yields the names of those that cannot, as they occur.
+    """Choose operations that repeat to the bit until the context ends.
 
-    PyTorch has no such form of some operations on a GPU; they are done as they are, since whoever must have equal
-    bits can read the report, and nobody else should be stopped.
+    wanted: False changes nothing.
+
+    Yields a set that receives the names of operations without a deterministic form, as they occur. PyTorch has none for
+    some operations on a GPU. They are computed all the same: who needs equal bits can read the report.
     """
-    found: set[str] = set()
+    reported: set[str] = set()
     if not wanted:
-        yield found
+        yield reported
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("always", message=_REPORT.pattern)
-            show = warnings.showwarning
-
-            def note(message: Warning | str, *where: object) -> None:
-                if reported := _REPORT.match(str(message)):
-                    found.add(reported[1])
-                else:
-                    show(message, *where)
-
-            warnings.showwarning = note
-            yield found
+        with _intercept_reports(reported):
+            yield reported
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@contextlib.contextmanager
+def _intercept_reports(reported: set[str]) -> Iterator[None]:
+    """Add the operations that PyTorch warns of to a set. Other warnings are shown as before."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=_REPORT.pattern)
+        show = warnings.showwarning
+
+        def note_or_show(message: Warning | str, *details: object) -> None:
+            if report := _REPORT.match(str(message)):
+                reported.add(report[1])
+            else:
+                show(message, *details)
+
+        warnings.showwarning = note_or_show
+        yield

@@ -1,6 +1,6 @@
-"""The one loop that trains every paper: it knows phases and updates, never a paper. Only this file imports accelerate.
+"""The training loop of every paper: it knows phases and updates, and no paper. Only this file imports accelerate.
 
-Runs in one process or in each of a group; what a step computes depends on (seed, step, rank) and the weights alone.
+It runs in one process or in each process of a group. A step depends on (seed, step, rank) and the weights alone.
 """
 
 from __future__ import annotations
@@ -13,61 +13,60 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 from datasets.stream.plan import sharing_problem
-from files.checkout import FOLDERS
-from files.durable import file_digest
 from files.errors import UserError
-from files.locks import lock_file
 from files.objects import StoreConfig
 from files.seeds import derive_seed
 from jobs.generators.build import build_recipe, inpaint
 from jobs.layers.composite import composite
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Phase
-from jobs.runs.checkpoint_store import CheckpointCopier, CheckpointStore, has_digest
-from jobs.runs.checkpoints import (
-    STATE,
-    CheckpointWriter,
-    load_checkpoint,
-    newest_whole_checkpoint,
-    save_weights,
-    take_snapshot,
-)
-from jobs.runs.events import EventLog, WarningsOf
-from jobs.runs.receipt import WEIGHTS_NAME
+from jobs.recipe.contract import Phase, Terms
+from jobs.runs.agreement import Group, agree_on_checkpoint
+from jobs.runs.checkpoint_store import CheckpointStore
+from jobs.runs.checkpoints import load_checkpoint
+from jobs.runs.folder import RunFolder
 from jobs.runs.stopping import StopRequests
 from jobs.training.byte_batches import ByteBatch
 from jobs.training.determinism import deterministic
+from jobs.training.run_writer import NullRunWriter, open_run_writer
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import TrainConfig
 from jobs.training.step import TrainingError, TrainingStep
 
 log = logging.getLogger(__name__)
 
-_LOCK_SECONDS = 60.0  # an earlier process that was given up may still be ending
+_NUM_PICTURES = 8  # samples in a sample picture
 
 
 class PeerError(UserError):
-    """Another process of the group has stopped answering; its own error, if it had one, is the cause."""
+    """Another process of the group has stopped answering. Its own error, if it had one, is the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """Everything one training needs, in a form that travels to a worker.
+    """Everything that one training needs, picklable.
 
-    config: the paper's `Config`. folders: column -> absolute folder of shards. storage: absolute folder of live
-    checkpoints, events and samples, shared by all workers. store: where shards lie that are not in `folders`.
-    checkpoints: where this training's checkpoints are copied to, and fetched from where they are missing; then rank 0
-    alone needs the storage, which whoever hands out the job has made.
-    collective_seconds: how long a process waits for the others before it gives them up.
+    generator: its name.
+    config: the paper's `Config`.
+    train: how it is trained.
+    seed: of the training.
+    folders: column name -> absolute folder of its manifest and shards.
+    storage: absolute run folder. All workers see it; if checkpoints are copied to a store, only rank 0 has to.
+    threads: CPU threads of each worker.
+    loader_workers: loader workers of each worker; 0 reads in the worker itself.
+    prefetch_batches: how many batches each loader worker reads ahead.
+    collective_seconds: how long a worker waits for the others before it gives them up.
+    store: where shards are that are not in `folders`.
+    checkpoints: where checkpoints are copied to, and fetched from if the storage lacks them; None copies nothing.
     """
 
     generator: str
@@ -76,21 +75,24 @@ class TrainJob:
     seed: int
     folders: Mapping[str, str]
     storage: str
-    threads: int = 1
-    loader_workers: int = 0
-    prefetch_batches: int = 2
-    collective_seconds: float = 600.0
+    threads: int
+    loader_workers: int
+    prefetch_batches: int
+    collective_seconds: float
     store: StoreConfig = field(default_factory=StoreConfig)
     checkpoints: StoreConfig | None = None
 
 
 def train(arguments: dict[str, Any]) -> None:
-    """Train one generator to its last step, or to the one after which it is asked to stop.
+    """Train one generator to its last step, or until it is asked to stop.
 
-    arguments: "job", a TrainJob; "is_preempted", a function to ask whether a node will be taken away, if there is one.
-    Goes on from the newest whole checkpoint. At the end rank 0 leaves `weights.safetensors` in the job's storage.
-    Raises TrainingError when losses or gradients stay not finite, or when the processes cannot share a batch equally;
-    PeerError when another process does not answer; StoreError when checkpoints lie in a store alone and it does not.
+    arguments["job"]: a TrainJob.
+    arguments["is_preempted"]: optional; a function that returns whether a node will be taken away.
+
+    It continues from the newest undamaged checkpoint. After the last step rank 0 writes the weights to the run folder.
+    Raises TrainingError if losses or gradients stay not finite, or if the processes cannot share a batch equally;
+    PeerError if another process does not answer; StoreError if only the store can have a checkpoint and it does not
+    answer.
     """
     job = arguments["job"]
     torch.set_num_threads(job.threads)
@@ -107,18 +109,17 @@ class _Training:
         self.not_repeatable = not_repeatable
         self.accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
-            # Buffers are not broadcast: that would change them between two passes through one discriminator.
+            # Broadcasting buffers would change them between two passes through one discriminator.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self.device = self.accelerator.device
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
         self.recipe = build_recipe(job.generator, job.config, job.seed)
         self._check_batch()
-        self.bare = self.recipe.networks
-        for network in self.bare.values():
+        for network in self.recipe.networks.values():
             network.to(self.device, memory_format=torch.channels_last if job.train.channels_last else None)
         self.step = TrainingStep(self.recipe, job.train, self.device)
-        self.storage = Path(job.storage)
+        self.folder = RunFolder(Path(job.storage))
         self.store = CheckpointStore(job.checkpoints) if job.checkpoints else None
         self.samples = TrainingSamples(
             {name: Path(job.folders[name]) for name in ("image", *self.recipe.columns)},
@@ -126,8 +127,10 @@ class _Training:
             job.seed,
             job.store,
         )
-        self.stop_requests = StopRequests(self.storage, self.rank, is_preempted, job.collective_seconds)
+        self.stop_requests = StopRequests(self.folder.stop_request, self.rank, is_preempted, job.collective_seconds)
         self.segments: list[dict[str, int]] = []
+        """From which step on how many processes with how many threads trained, for the checkpoint."""
+        self.writer = NullRunWriter()
 
     def _check_batch(self) -> None:
         problem = sharing_problem(self.recipe.batch_size, self.world_size, self.job.train.accumulate)
@@ -139,119 +142,66 @@ class _Training:
 
     def run(self) -> None:
         try:
-            with contextlib.ExitStack() as stack:
-                if self.rank == 0:
-                    stack.enter_context(self._sole_writer())
-                    self.events = stack.enter_context(contextlib.closing(EventLog(self.storage / "events.jsonl")))
-                    stack.enter_context(contextlib.closing(WarningsOf(self.events, FOLDERS)))
-                    self.writer = stack.enter_context(contextlib.closing(self._checkpoint_writer(stack)))
+            with open_run_writer(self.folder, self.store, self.rank) as self.writer:
                 self._run()
         except RuntimeError as error:
-            if self.world_size > 1 and _is_of_a_collective(error):
-                absent = self.stop_requests.name_absent()
+            if self.world_size > 1 and _is_of_collective(error):
+                absent = self.stop_requests.find_absent_ranks()
                 raise PeerError(f"rank {self.rank} lost another process; {absent or error}") from error
             raise
 
-    def _checkpoint_writer(self, stack: contextlib.ExitStack) -> CheckpointWriter:
-        if self.store is None:
-            return CheckpointWriter(self._checkpoints)
-        copier = stack.enter_context(CheckpointCopier(self.store))
-        return CheckpointWriter(self._checkpoints, on_commit=copier.copy, is_held=copier.is_held)
-
     def _run(self) -> None:
         step = self._load()
-        self._begin_segment(step)
-        shutil.rmtree(self._fetched, ignore_errors=True)  # all have loaded it
-        batches = self._batches(range(step, self.recipe.steps))
+        self._begin_segment(step)  # all processes have loaded the checkpoint once this returns
+        shutil.rmtree(self.folder.fetched_checkpoints, ignore_errors=True)
+        batches = self._read_batches(range(step, self.recipe.steps))
         first = 0
         for phase in self.recipe.phases:
-            last = first + phase.steps
-            if step < last and not self._run_phase(phase, range(max(first, step), last), first, batches):
+            end = first + phase.steps
+            if step < end and not self._run_phase(phase, range(max(first, step), end), first, batches):
                 return
-            first = last
-        if self.rank == 0:
-            self.writer.wait()
-            save_weights(self.storage / WEIGHTS_NAME, self.step.trained_networks)
+            first = end
+        self.writer.finish(self.step.trained_networks)
         self.accelerator.wait_for_everyone()
 
     @property
-    def _checkpoints(self) -> Path:
-        return self.storage / "checkpoints"
-
-    @property
-    def _saved_networks(self) -> dict[str, torch.nn.Module]:
-        """What a checkpoint holds: the networks and their averages."""
-        return {**self.bare, **{f"{name}.average": average for name, average in self.step.averages.items()}}
+    def _saved_networks(self) -> dict[str, nn.Module]:
+        """Networks in a checkpoint: the recipe's, and their averages."""
+        averages = {f"{name}.average": average for name, average in self.step.averages.items()}
+        return {**self.recipe.networks, **averages}
 
     def _load(self) -> int:
-        """Take up the newest whole checkpoint, the same in all processes; returns its step, 0 if there is none."""
-        chosen = [self._newest() if self.rank == 0 else None]
-        if self.world_size > 1:
-            broadcast_object_list(chosen)
-        if chosen[0] is None:
+        """Load the newest undamaged checkpoint, the same in all processes. Returns its step; 0 if there is none."""
+        group = Group(
+            rank=self.rank,
+            world_size=self.world_size,
+            broadcast=lambda value: broadcast_object_list([value])[0],
+            gather=lambda value: gather_object([value]),
+            wait=self.accelerator.wait_for_everyone,
+        )
+        checkpoint = agree_on_checkpoint(self.folder, self.store, group)
+        if checkpoint is None:
             return 0
-        checkpoint = self._at_hand(*chosen[0])
         step, progress = load_checkpoint(checkpoint, self._saved_networks, self.recipe.optimizers)
         self.step.load_state(progress["step"])
         self.segments = progress["segments"]
         log.info("%s continues after step %d of %d", self.job.generator, step, self.recipe.steps)
         return step
 
-    def _newest(self) -> tuple[str, str] | None:
-        """Name of the newest whole checkpoint, here or in the store, and the digest of its state."""
-        find = self.store.newest if self.store else newest_whole_checkpoint
-        newest = find(self._checkpoints)
-        return (newest.name, file_digest(newest / STATE)) if newest else None
-
-    def _at_hand(self, name: str, digest: str) -> Path:
-        """Where this process finds the checkpoint that rank 0 has chosen; fetched, if it does not see rank 0's."""
-        checkpoint = self._checkpoints / name
-        if self.store is None or self.world_size == 1:
-            return checkpoint
-        is_here = self.rank == 0 or has_digest(checkpoint, digest)
-        if all(gather_object([is_here])):
-            return checkpoint
-        if self.rank == 0 and not self.store.holds(checkpoint):
-            self.store.put(checkpoint)
-        self.accelerator.wait_for_everyone()
-        return checkpoint if is_here else self.store.fetch_aside(name, digest, self._fetched)
-
-    @property
-    def _fetched(self) -> Path:
-        """Where processes that do not see rank 0's storage keep the checkpoint that they start from: not in a folder of
-        that name, in which rank 0 would write if it came to this machine."""
-        return self.storage.with_name(f".{self.storage.name}.fetched")
-
     def _begin_segment(self, step: int) -> None:
-        """Note who computes the steps from here on; a restart on equal terms changes nothing in the checkpoint."""
-        terms = {"world_size": self.world_size, "threads": self.job.threads}
-        if not self.segments or {key: self.segments[-1][key] for key in terms} != terms:
-            self.segments = [*self.segments, {"from_step": step, **terms}]
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        places = [(socket.gethostname(), name)]
-        if self.world_size > 1:
-            places = gather_object(places)
-        if self.rank == 0:
-            nodes, devices = zip(*places, strict=True)
-            self.events.segment(from_step=step, world_size=self.world_size, nodes=list(nodes), devices=list(devices))
+        """Log which workers compute the steps from here on.
 
-    @contextlib.contextmanager
-    def _sole_writer(self) -> Iterator[None]:
-        """Hold the storage's lock, so that a process that was given up cannot write beside its successor."""
-        if not self.storage.is_dir():  # made here, it would be seen by nobody who waits for the result elsewhere
-            raise TrainingError(
-                f"{self.storage} is not there on {socket.gethostname()}; cluster.storage must be a folder that this "
-                "machine, of rank 0, and the one that started the training both see under this path"
-            )
-        with (self.storage / "writer.lock").open("w") as lock:
-            if not lock_file(lock, timeout_seconds=_LOCK_SECONDS):
-                raise TrainingError(
-                    f"another process has written to {self.storage} for {_LOCK_SECONDS:g} s; end it first"
-                )
-            yield
+        `self.segments` only grows if their number or threads change, so that a restart does not change checkpoints.
+        """
+        workers = {"world_size": self.world_size, "threads": self.job.threads}
+        if not self.segments or {key: self.segments[-1][key] for key in workers} != workers:
+            self.segments = [*self.segments, {"from_step": step, **workers}]
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        nodes, devices = zip(*gather_object([(socket.gethostname(), device)]), strict=True)
+        self.writer.begin_segment(from_step=step, nodes=nodes, devices=devices)
 
-    def _batches(self, steps: range) -> Iterator[ByteBatch]:
-        """This rank's batches of all steps, from one set of loader workers."""
+    def _read_batches(self, steps: range) -> Iterator[ByteBatch]:
+        """Yield this rank's batches of all steps, read by one set of loader workers."""
         loader = self.samples.loader(
             steps=steps,
             batch_size=self.recipe.batch_size,
@@ -264,17 +214,21 @@ class _Training:
         return iter(loader)
 
     def _run_phase(self, phase: Phase, steps: range, first: int, batches: Iterator[ByteBatch]) -> bool:
-        """Train the steps of one phase, all or what a checkpoint left of them; its first step is number `first`.
+        """Train the steps of one phase.
 
-        Returns False when asked to stop before the end; the state is then committed.
+        steps: global numbers of those that remain.
+        first: global number of the phase's first step.
+
+        Returns False if asked to stop before the last step of the training; the state is then saved.
         """
-        phase.require_grad(self.bare, phase.trained)  # the wrappers below exchange what needs gradients now
-        self.step.start(phase, {name: self.accelerator.prepare(self.bare[name]) for name in phase.trained})
+        # accelerate's wrappers exchange the gradients of those parameters that need them when they are made.
+        phase.require_grad(self.recipe.networks, phase.trained)
+        self.step.start(phase, {name: self.accelerator.prepare(self.recipe.networks[name]) for name in phase.trained})
         clock = _Clock(self.recipe.batch_size)
         for step in steps:
             with clock.waiting():
                 batch = self._next(batches)
-            self.stop_requests.ask()
+            self.stop_requests.broadcast()
             torch.manual_seed(derive_seed(self.job.seed, "step", step, self.rank))
             phase.set_learning_rates(self.recipe.optimizers, step - first)
             terms = self._step(phase, step - first, batch)
@@ -282,16 +236,13 @@ class _Training:
             if done % self.job.train.log_steps == 0 or done == steps.stop:
                 self._log(phase, done, terms, clock)
             if done % self.job.train.sample_steps == 0 or done == self.recipe.steps:
-                self._save_samples(phase, done, batch)
-            is_stopped = self.stop_requests.agreed()
-            if self.rank == 0:
-                self.writer.check()
-                if done % self.job.train.checkpoint_steps == 0 or done == steps.stop or is_stopped:
-                    self._save(done)
-            if is_stopped and done < self.recipe.steps:
-                if self.rank == 0:
-                    self.writer.wait()
-                    log.warning("%s stops after step %d, as asked", self.job.generator, done)
+                self.writer.save_sample(done, partial(self._draw_samples, phase, batch))
+            must_stop = self.stop_requests.is_stop_agreed()
+            self.writer.check()
+            if done % self.job.train.checkpoint_steps == 0 or done == steps.stop or must_stop:
+                self._save(done)
+            if must_stop and done < self.recipe.steps:
+                self.writer.stop(f"{self.job.generator} stops after step {done}, as asked")
                 self.accelerator.wait_for_everyone()
                 return False
         return True
@@ -300,67 +251,70 @@ class _Training:
         batch = next(batches).to(self.device)
         return batch.channels_last() if self.job.train.channels_last else batch
 
-    def _step(self, phase: Phase, step: int, batch: Batch) -> dict[str, Tensor]:
+    def _step(self, phase: Phase, step: int, batch: Batch) -> Terms:
         try:
-            return self.step(phase, step, batch)
+            return self.step(step, batch)
         except TrainingError as error:
             raise TrainingError(f"{self.job.generator}, step {step + 1} of phase {phase.name}: {error}") from error
 
     def _save(self, done: int) -> None:
-        """Commit the state after `done` steps, in the background."""
-        self.events.flush()
         progress = {"step": self.step.state, "segments": self.segments}
-        self.writer.write(take_snapshot(done, self._saved_networks, self.recipe.optimizers, progress))
+        self.writer.save_checkpoint(done, self._saved_networks, self.recipe.optimizers, progress)
 
-    def _log(self, phase: Phase, step: int, terms: Mapping[str, Tensor], clock: _Clock) -> None:
+    def _log(self, phase: Phase, done: int, terms: Terms, clock: _Clock) -> None:
         """Log every term's mean over the ranks as `<phase>/<term>`."""
-        if self.rank == 0:
-            self.events.not_repeatable(self.not_repeatable)
+        self.writer.log_not_repeatable(self.not_repeatable)
         if not terms:  # no update was due
             return
         means = self.accelerator.reduce(torch.stack(tuple(terms.values())).float(), "mean").tolist()
-        if self.rank == 0:
-            values = {f"{phase.name}/{name}": value for name, value in zip(terms, means, strict=True)}
-            self.events.log(step, values, **clock.read(step))
+        losses = {f"{phase.name}/{name}": mean for name, mean in zip(terms, means, strict=True)}
+        self.writer.log(done, losses, clock.read(done))
 
-    def _save_samples(self, phase: Phase, step: int, batch: Batch) -> None:
-        """Save what the generator makes of a few of this step's samples: input, output in place, truth."""
-        if self.rank:
-            return
-        few = Batch(image=batch.image[:8], mask=batch.mask[:8], edge=None if batch.edge is None else batch.edge[:8])
-        filled = inpaint(self.recipe, few)["output"]
-        grid = torch.cat(
-            [few.image * (1 - few.mask), composite(filled, few.image, few.mask), few.image], dim=2
-        )  # (N, 3, 3H, W): one column per sample
-        self.events.image(step, torch.cat(tuple(grid), dim=2))
-        phase.set_modes(self.bare)
+    def _draw_samples(self, phase: Phase, batch: Batch) -> Tensor:
+        """Inpaint a few samples of a batch.
+
+        Returns a picture (3, 3H, N*W) in [-1, 1], a column per sample: masked image, composite, image.
+        """
+        edge = None if batch.edge is None else batch.edge[:_NUM_PICTURES]
+        few = Batch(image=batch.image[:_NUM_PICTURES], mask=batch.mask[:_NUM_PICTURES], edge=edge)
+        output = inpaint(self.recipe, few)["output"]
+        rows = [few.image * (1 - few.mask), composite(output, few.image, few.mask), few.image]
+        phase.set_modes(self.recipe.networks)  # `inpaint` has put them into eval mode
+        return torch.cat(tuple(torch.cat(rows, dim=2)), dim=2)  # (N, 3, 3H, W), then side by side
 
 
-def _is_of_a_collective(error: RuntimeError) -> bool:
-    """Whether the exchange with other processes failed, rather than the work of this one."""
+def _is_of_collective(error: RuntimeError) -> bool:
+    """Return whether an exchange with other processes failed, rather than the work of this one."""
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
 
 
 class _Clock:
-    """Speed since the last reading: images per second and the share of time spent waiting for data."""
+    """Measure images per second, and the share of time spent waiting for data, between two readings."""
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self.start, self.waited, self.step = time.monotonic(), 0.0, None
+        self._start = time.monotonic()
+        self._waited = 0.0
+        self._step: int | None = None
 
     @contextlib.contextmanager
-    def waiting(self):
+    def waiting(self) -> Iterator[None]:
+        """Count the time until the context ends as waiting for data."""
         before = time.monotonic()
         yield
-        self.waited += time.monotonic() - before
+        self._waited += time.monotonic() - before
 
     def read(self, step: int) -> dict[str, float]:
-        """Figures since the last reading, whose step is `step - n`; starts anew."""
+        """Return the figures since the last reading, and begin the next. step: steps done so far.
+
+        The first reading has no images_per_second: its first step also allocates and tunes.
+        """
         now = time.monotonic()
-        seconds = max(now - self.start, 1e-9)
-        steps = step - self.step if self.step is not None else 0
-        figures = {"data_wait_share": self.waited / seconds}
-        if steps:
-            figures["images_per_second"] = steps * self.batch_size / seconds
-        self.start, self.waited, self.step = now, 0.0, step
+        seconds = max(now - self._start, 1e-9)
+        figures = {"data_wait_share": self._waited / seconds}
+        if self._step is not None and step > self._step:
+            figures["images_per_second"] = (step - self._step) * self.batch_size / seconds
+        self._start = now
+        self._waited = 0.0
+        self._step = step
         return figures

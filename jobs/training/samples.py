@@ -19,37 +19,41 @@ from files.errors import UserError
 from files.objects import StoreConfig, StoreError
 from files.pictures import decode_image, decode_map
 from files.seeds import derive_seed
-from jobs.training.byte_batches import ByteBatch, Handed, Sample, byte_block, collate
+from jobs.training.byte_batches import ByteBatch, Sample, collate
 from jobs.training.settings import SampleConfig
-from jobs.training.shared_memory import Slots, slots_for, worker_slots
+from jobs.training.shared_memory import SlotLoader, allocate_bytes
 from masks.masks import open_masks
 
 log = logging.getLogger(__name__)
 
 
 class TrainingSamples(Dataset):
-    """The training stream by position: record, crop, augmentation and mask are functions of (seed, epoch, key) alone.
+    """Return the sample at any position of the training stream.
 
-    folders: column name -> folder of its shards; "image" and whatever the recipe needs. store: where shards lie that
-    do not lie in those folders.
-    Raises ManifestError or ShardError when a folder is incomplete or columns do not belong together; StoreError when
-    the store's cache cannot hold the shards that are read at once; MaskFilesError when the masks are files and not as
-    declared.
+    The record is a function of (seed, position); crop, augmentation and mask are functions of (seed, epoch, key).
+
+    folders: column name -> folder of its manifest and shards, "image" and the recipe's columns.
+    config: crop, order, augmentation and masks.
+    seed: of the training.
+    store: where shards are that are not in the folders.
+
+    Raises ManifestError or ShardError if a folder is incomplete or columns do not match; StoreError if the store's
+    cache cannot hold the shards that are read at once; MaskFilesError if mask files differ from their declaration.
     """
 
     def __init__(
         self, folders: Mapping[str, Path], config: SampleConfig, seed: int, store: StoreConfig | None = None
     ) -> None:
-        at_once = 2 * config.plan.window_shards  # a batch may lie in two windows
+        num_open = 2 * config.plan.window_shards  # a batch may span two windows
         self.columns = {
-            name: Column(Path(folder), store=store, keep_shards=at_once) for name, folder in folders.items()
+            name: Column(Path(folder), store=store, keep_shards=num_open) for name, folder in folders.items()
         }
         self.images = self.columns["image"]
         for column in self.columns.values():
             if column is not self.images:
                 check_alignment(self.images, column)
         if store and store.url:
-            _check_cache(self.columns, store, at_once)
+            _check_cache(self.columns, store, num_open)
         self.config = config
         self.seed = seed
         self.plan = Plan(tuple(self.images.shard_sizes), seed, config.plan)
@@ -58,43 +62,31 @@ class TrainingSamples(Dataset):
         self._augment = Augment(config.augment, semantics.manifest.parameters["mirrored"] if semantics else ())
 
     def __getitem__(self, position: int) -> Sample:
-        return self._sample(position, *self._decoded(position))
+        return self._make_sample(position, *self._decode_record(position))
 
     def __getitems__(self, positions: Sequence[int]) -> ByteBatch:
-        """The batch of several positions, as `collate` makes it of them one by one."""
-        cropped = self.config.crop is not None
-        images, records = (None, map(self._decoded, positions)) if cropped else self.decoded(positions)
-        return collate([self._sample(p, *record) for p, record in zip(positions, records, strict=True)], images)
+        """Return the batch of several positions: `collate` of their samples."""
+        if self.config.crop is None:
+            images, records = self.decode(positions)
+        else:
+            images, records = None, map(self._decode_record, positions)
+        samples = [self._make_sample(p, *record) for p, record in zip(positions, records, strict=True)]
+        return collate(samples, images)
 
-    def decoded(self, positions: Sequence[int]) -> tuple[Tensor, list[tuple[str, dict[str, np.ndarray]]]]:
-        """Key and stored arrays of some positions: "image" uint8 (H, W, 3), every other column uint8 (H, W).
+    def decode(self, positions: Sequence[int]) -> tuple[Tensor, list[tuple[str, dict[str, np.ndarray]]]]:
+        """Read and decode the records at N positions.
 
-        And the tensor, uint8 (N, H, W, 3), in which the images lie, each at its place, that have the size of the first;
-        so decoded, a batch need not be copied together.
+        Returns a tensor uint8 (N, H, W, 3) of the first image's size, and per position the key and the stored arrays:
+        "image" uint8 (H, W, 3), every other column uint8 (H, W). An image of the first one's size is a view of its own
+        row of the tensor, so that `collate` need not copy it.
         """
-        first = self._decoded(positions[0])
-        images = byte_block(len(positions), first[1]["image"].shape)
-        places = images.numpy()
-        places[0] = first[1]["image"]
-        first[1]["image"] = places[0]
-        return images, [first, *(self._decoded(p, out) for p, out in zip(positions[1:], places[1:], strict=True))]
-
-    def _sample(self, position: int, key: str, arrays: dict[str, np.ndarray]) -> Sample:
-        epoch, _ = self.plan.locate(position)
-        arrays = self._cropped(key, arrays, derive_seed(self.seed, "crop", epoch, key))
-        arrays = self._augment(derive_seed(self.seed, "augment", epoch, key), arrays)
-        image = arrays.pop("image")
-        mask = self._masks.draw(*image.shape[:2], derive_seed(self.seed, "mask", epoch, key))
-        draws = derive_seed(self.seed, "draws", epoch, key) >> 1  # a tensor's int64 has a sign
-        return Sample(key=key, image=image, mask=mask, maps=arrays, seed=draws)
-
-    def _decoded(self, position: int, out: np.ndarray | None = None) -> tuple[str, dict[str, np.ndarray]]:
-        _, record = self.plan.locate(position)
-        arrays = {
-            name: decode_image(column.read(record), out) if column is self.images else decode_map(column.read(record))
-            for name, column in self.columns.items()
-        }
-        return self.images.key(record), arrays
+        key, arrays = self._decode_record(positions[0])
+        images = allocate_bytes(len(positions), arrays["image"].shape)
+        rows = images.numpy()
+        rows[0] = arrays["image"]
+        records = [(key, {**arrays, "image": rows[0]})]
+        records += [self._decode_record(p, row) for p, row in zip(positions[1:], rows[1:], strict=True)]
+        return images, records
 
     def loader(
         self,
@@ -107,12 +99,17 @@ class TrainingSamples(Dataset):
         prefetch_batches: int = 2,
         pin_memory: bool = False,
     ) -> DataLoader:
-        """This rank's batches, as bytes, for a range of global steps, in order; the number of loader workers changes
-        nothing. prefetch_batches: how many batches each of them is ahead."""
-        return _Loader(
-            _Lending(self),
+        """Return a loader of one rank's batches, as `ByteBatch`, in the order of the steps.
+
+        steps: range of global steps.
+        batch_size: global batch, over all ranks.
+        num_workers: loader workers; 0 reads in this process. The batches do not depend on it.
+        prefetch_batches: how many batches each loader worker reads ahead.
+        pin_memory: whether batches arrive in page-locked memory.
+        """
+        return SlotLoader(
+            self,
             batch_sampler=_Steps(steps, batch_size, rank, world_size, self),
-            collate_fn=_hand_over,
             num_workers=num_workers,
             prefetch_factor=prefetch_batches if num_workers else None,
             pin_memory=pin_memory,
@@ -124,7 +121,10 @@ class TrainingSamples(Dataset):
         return any(column.is_remote for column in self.columns.values())
 
     def prefetch(self, epoch: int, window: int) -> None:
-        """Bring the shards of a window and of the next one into the cache; a failure is left to whoever reads them."""
+        """Bring the shards of a window and of the next one into the cache.
+
+        A failure is logged only: reading the shard will try again and raise.
+        """
         for ahead in (0, 1):
             for shard in self.plan.shards(epoch, window + ahead):
                 for column in self.columns.values():
@@ -133,7 +133,25 @@ class TrainingSamples(Dataset):
                     except StoreError as error:
                         log.warning("%s; it is tried again when it is read", error)
 
-    def _cropped(self, key: str, arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    def _decode_record(self, position: int, out: np.ndarray | None = None) -> tuple[str, dict[str, np.ndarray]]:
+        """Return key and stored arrays of one record. out: where to decode an image that has its shape."""
+        _, record = self.plan.locate(position)
+        arrays = {
+            name: decode_image(column.read(record), out) if column is self.images else decode_map(column.read(record))
+            for name, column in self.columns.items()
+        }
+        return self.images.key(record), arrays
+
+    def _make_sample(self, position: int, key: str, arrays: dict[str, np.ndarray]) -> Sample:
+        epoch, _ = self.plan.locate(position)
+        arrays = self._crop(key, arrays, derive_seed(self.seed, "crop", epoch, key))
+        arrays = self._augment(derive_seed(self.seed, "augment", epoch, key), arrays)
+        image = arrays.pop("image")
+        mask = self._masks.draw(*image.shape[:2], derive_seed(self.seed, "mask", epoch, key))
+        seed = derive_seed(self.seed, "draws", epoch, key) >> 1  # a tensor's int64 has a sign
+        return Sample(key=key, image=image, mask=mask, maps=arrays, seed=seed)
+
+    def _crop(self, key: str, arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
         height, width = arrays["image"].shape[:2]
         for name, array in arrays.items():
             if array.shape[:2] != (height, width):
@@ -147,47 +165,22 @@ class TrainingSamples(Dataset):
         return {name: array[top : top + size, left : left + size] for name, array in arrays.items()}
 
 
-def _check_cache(columns: Mapping[str, Column], store: StoreConfig, at_once: int) -> None:
+def _check_cache(columns: Mapping[str, Column], store: StoreConfig, num_open: int) -> None:
     largest = (sorted((shard.bytes for shard in column.manifest.shards), reverse=True) for column in columns.values())
-    needed = sum(sum(sizes[:at_once]) for sizes in largest)
+    needed = sum(sum(sizes[:num_open]) for sizes in largest)
     if needed > store.cache_bytes:
         raise StoreError(
-            f"store.cache_bytes is {store.cache_bytes}, but {at_once} shards of {', '.join(columns)}, which are read "
+            f"store.cache_bytes is {store.cache_bytes}, but {num_open} shards of {', '.join(columns)}, which are read "
             f"at once, may take {needed} bytes; raise it or lower train.samples.plan.window_shards"
         )
 
 
-class _Lending(Dataset):
-    """Samples in batches, in the slots of the workers that read them."""
-
-    def __init__(self, samples: TrainingSamples) -> None:
-        self.samples = samples
-        self.slots: Slots | None = None
-
-    def __getitems__(self, positions: Sequence[int]) -> ByteBatch:
-        return self.samples.__getitems__(positions)
-
-
-class _Loader(DataLoader):
-    """A loader of which every set of workers has slots of its own, as long as it lives."""
-
-    def __iter__(self) -> Iterator[ByteBatch]:
-        slots = self.dataset.slots = slots_for(self.num_workers)
-        batches = super().__iter__()
-        batches.slots = slots
-        return batches
-
-
-def _hand_over(batch: ByteBatch) -> ByteBatch | Handed:
-    """The collate function of a data set that gives whole batches; picklable."""
-    slots = worker_slots()
-    return Handed(batch, slots) if slots else batch
-
-
 @dataclass(frozen=True)
 class _Steps:
-    """The batch sampler of a DataLoader: the positions of each step; the shards of the next window are fetched while
-    this one is read."""
+    """Yield the positions that one rank reads at each step.
+
+    When the stream enters another window of remote shards, a thread fetches its shards and those of the next one.
+    """
 
     steps: range
     batch_size: int
@@ -196,15 +189,15 @@ class _Steps:
     samples: TrainingSamples
 
     def __iter__(self) -> Iterator[Sequence[int]]:
-        seen, fetching = None, None
+        fetched, thread = None, None
         for step in self.steps:
-            ours = positions(step, self.batch_size, rank=self.rank, world_size=self.world_size)
-            epoch, window = self.samples.plan.window(ours[-1])
-            if self.samples.is_remote and seen != (epoch, window) and not (fetching and fetching.is_alive()):
-                seen = (epoch, window)
-                fetching = threading.Thread(target=self.samples.prefetch, args=seen, daemon=True)
-                fetching.start()
-            yield ours
+            step_positions = positions(step, self.batch_size, rank=self.rank, world_size=self.world_size)
+            window = self.samples.plan.window(step_positions[-1])
+            if self.samples.is_remote and fetched != window and not (thread and thread.is_alive()):
+                fetched = window
+                thread = threading.Thread(target=self.samples.prefetch, args=window, daemon=True)
+                thread.start()
+            yield step_positions
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -1,4 +1,4 @@
-"""How every generator is trained, beside what its paper says. Imports nothing heavy."""
+"""Configuration of training that is common to all generators. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from masks.config import MaskConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """What one training sample is made of, beside its record.
+    """How a training sample is made from its record.
 
-    crop: side of a square cut at random, in pixels, the same from image and maps; None = as stored.
+    crop: side of a random square, in pixels, cut at the same place from image and maps; None = no crop.
+    plan: order of the records.
+    augment: random changes of image and maps.
+    masks: holes.
     """
 
     crop: int | None = None
@@ -29,22 +32,27 @@ class SampleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How every generator is trained, on the common track.
+    """How every generator is trained on the common track.
 
-    precision: "no" is float32; "bf16" and "fp16" autocast, but for what a network keeps in float32 itself.
-    deterministic: choose operations that repeat to the bit, and report those that cannot on the device at hand.
-    accumulate: how many parts each process computes its share of a batch in, one after another, to save memory. The
-        batch stays the batch, and a loss that is a mean over samples the same. But statistics of a batch (batch norm)
-        are then those of a part, and so is a loss that is a quotient of sums; spectral norms iterate once a part; and
-        what an update takes from the phase's forward is computed again, with the weights that it then finds.
-    ema_decay: decay of an exponential moving average of every network but discriminators, such as 0.999; the average
-        is what is saved, evaluated and registered. None = the weights themselves.
-    clip_norm: largest norm of the gradients of one update, over all its networks. None = as they are.
-    max_skipped: stop when so many updates in a row were not applied because a loss or gradient was not finite.
+    samples: how training samples are made.
+    precision: "no" is float32; "bf16" and "fp16" autocast, except where a network keeps float32 itself.
+    deterministic: whether to choose operations that repeat to the bit, and report those that cannot on the device.
+    accumulate: number of micro-batches in which each process computes its share of a batch, one after another, to save
+        memory. The gradient of a loss that is a mean over samples does not change. These do change:
+        - batch norm and losses that are quotients of sums use one micro-batch instead of the batch;
+        - spectral norms iterate once per micro-batch;
+        - the phase's forward pass is computed for every update, with the weights that the updates before it have left.
+    ema_decay: decay of an exponential moving average of every network but discriminators, such as 0.999. The average
+        is saved, evaluated and registered. None = the weights themselves.
+    clip_norm: largest norm of the gradients of one update, over all its networks. None = no limit.
+    max_skipped: training ends once this many updates in a row were not applied, because a loss or gradient was not
+        finite.
     compile: `torch.compile` for every network but discriminators.
-    channels_last: keep images and weights with channels innermost, which tensor cores prefer.
-    checkpoint_steps, log_steps, sample_steps: how often, in global steps.
-    edges: the column that a recipe with edges reads them from, one of those that params.yaml lists under `edges`.
+    channels_last: whether images and weights have channels innermost in memory, which tensor cores prefer.
+    checkpoint_steps: global steps from one checkpoint to the next.
+    log_steps: global steps from one logged event to the next.
+    sample_steps: global steps from one sample picture to the next.
+    edges: column that a recipe with edges reads them from, one of those that params.yaml lists under `edges`.
     """
 
     samples: SampleConfig = field(default_factory=SampleConfig)

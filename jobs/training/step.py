@@ -1,14 +1,14 @@
-"""One training step: the phase's forward, its updates, and the guard that applies an update everywhere or nowhere."""
+"""One training step: the phase's forward pass, its updates, and the guard that skips an update that is not finite."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -23,14 +23,16 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainingError(UserError):
-    """Training cannot go on, and would fail again; the message says at which step, why, and what to do."""
+    """Training cannot continue, and would fail again. The message says at which step, why, and what to do."""
 
 
 class TrainingStep:
-    """Computes the updates of a recipe's steps on one device, for this process's share of the global batch.
+    """Compute the steps of a recipe on one device, for this process's share of the global batch.
 
-    recipe: its networks lie on `device`. config: precision, accumulation, clipping and average, see `TrainConfig`.
-    What it keeps from step to step is in `state` and `averages`, beside the recipe's networks and optimizers.
+    recipe: its networks are on the device.
+    config: precision, accumulation, clipping and average.
+
+    Between steps it keeps `state` and `averages`, beside the recipe's networks and optimizers.
     """
 
     def __init__(self, recipe: Recipe, config: TrainConfig, device: torch.device) -> None:
@@ -38,103 +40,108 @@ class TrainingStep:
         self.config = config
         self.device = device
         self.skipped = 0
-        """Updates that were not applied, in a row."""
-        self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-        self.averages: dict[str, AveragedModel] = {}
+        """Number of updates in a row that were not applied."""
+        self.averages = _make_averages(recipe.networks, config.ema_decay)
         """Network name -> its exponential moving average; discriminators have none."""
-        if config.ema_decay is not None:
-            average = get_ema_multi_avg_fn(config.ema_decay)
-            self.averages = {
-                name: AveragedModel(network, multi_avg_fn=average)
-                for name, network in recipe.networks.items()
-                if not name.endswith("_d")
-            }
+        self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self._phase: _PhaseInTraining | None = None
         if config.compile:
-            for name, network in recipe.networks.items():
-                if not name.endswith("_d"):  # a gradient penalty differentiates twice, which compiled code cannot
-                    network.compile()
-        self._wrapped: Networks = {}
+            for name in _generator_names(recipe.networks):
+                recipe.networks[name].compile()
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside tensors, as plain data."""
+        """State that a checkpoint keeps beside tensors, as JSON."""
         return {"skipped": self.skipped, "loss_scale": self._scaler.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state`."""
+        """Restore a `state`."""
         self.skipped = state["skipped"]
         if state["loss_scale"]:
             self._scaler.load_state_dict(state["loss_scale"])
 
     @property
     def trained_networks(self) -> dict[str, nn.Module]:
-        """The networks as they are used after training: averages where there are any."""
+        """Networks as they are used after training: the average where there is one."""
         return {
             name: self.averages[name].module if name in self.averages else network
             for name, network in self.recipe.networks.items()
         }
 
     def start(self, phase: Phase, wrapped: Networks | None = None) -> None:
-        """Prepare for the steps of a phase. wrapped: the distributed wrappers of the networks that it trains."""
-        phase.require_grad(self.recipe.networks, phase.trained)
-        phase.set_modes(self.recipe.networks)
-        self._wrapped = {**self.recipe.networks, **(wrapped or {})}
-        # What a forward pass changes beside the gradients: running statistics, power iterations.
-        self._buffers = [
-            b for name in (*phase.trained, *phase.train_mode) for b in self.recipe.networks[name].buffers()
-        ]
-        self._kept = [buffer.clone() for buffer in self._buffers]
+        """Prepare for the steps of a phase.
 
-    def __call__(self, phase: Phase, step: int, batch: Batch) -> Terms:
-        """Do the updates of a step, counted from the start of the phase; returns their terms, detached, by name.
-
-        An update whose loss or gradients are not finite on any process is applied on none; then the step ends, and the
-        buffers are what they were before it. Earlier updates of the same step stand.
-        Raises TrainingError when that happens `max_skipped` times in a row.
+        wrapped: distributed wrappers of the networks that the phase trains, by name; None in a single process.
         """
-        if self._buffers:
-            torch._foreach_copy_(self._kept, self._buffers)
-        parts = batch.parts(self.config.accumulate)
-        updates = phase.due(step)
-        shared = self._shared_outputs(phase, updates, batch) if len(parts) == 1 else None
-        logged: Terms = {}
+        self._phase = _PhaseInTraining(phase, self.recipe.networks, wrapped or {})
+
+    def __call__(self, step: int, batch: Batch) -> Terms:
+        """Do the updates of one step of the phase that was started.
+
+        step: counted from the start of the phase, the first being 0.
+        batch: this process's share.
+
+        Returns the terms of the updates, detached, by name. If the loss or a gradient of an update is not finite on any
+        process, the update is applied on none, the step ends, and the buffers are restored to those before the step.
+        Earlier updates of the step are kept.
+        Raises TrainingError when that has happened `max_skipped` times in a row.
+        """
+        current = self._phase
+        current.copy_buffers()
+        micro_batches = batch.parts(self.config.accumulate)
+        updates = current.phase.due(step)
+        # With one micro-batch its forward pass is shared by all updates; otherwise each update computes its own.
+        outputs = self._forward(current, updates, batch) if len(micro_batches) == 1 else None
+        terms: Terms = {}
         for update in updates:
-            terms = self._gradients(phase, update, parts, shared)
-            logged.update(terms)
+            update_terms = self._compute_gradients(current, update, micro_batches, outputs)
+            terms.update(update_terms)
             if not self._apply(update):
-                self._skip(update, terms)
-                return logged
+                current.restore_buffers()
+                self._count_skipped(update, update_terms)
+                return terms
         self.skipped = 0
-        return logged
+        return terms
 
-    def _shared_outputs(self, phase: Phase, updates: tuple[Update, ...], batch: Batch) -> Outputs:
-        phase.require_grad(self.recipe.networks, {name for update in updates for name in update.networks})
+    def _forward(self, current: _PhaseInTraining, updates: tuple[Update, ...], batch: Batch) -> Outputs:
+        current.require_grad(name for update in updates for name in update.networks)
         with self._autocast():
-            return phase.forward(self._wrapped, batch)
+            return current.phase.forward(current.wrapped, batch)
 
-    def _gradients(self, phase: Phase, update: Update, parts: list[Batch], shared: Outputs | None) -> Terms:
-        """Leave the gradients of an update's loss, averaged over the parts of the batch; returns the terms' means."""
-        networks = self.recipe.networks
-        phase.require_grad(networks, update.networks)
-        # What this update does not train is called without its distributed wrapper, which would wait for gradients.
-        seen = {name: self._wrapped[name] if name in update.networks else networks[name] for name in networks}
-        sums: Terms = {}
-        for index, part in enumerate(parts):
-            with self._exchange(update, wanted=index == len(parts) - 1):
+    def _compute_gradients(
+        self, current: _PhaseInTraining, update: Update, micro_batches: list[Batch], outputs: Outputs | None
+    ) -> Terms:
+        """Leave the gradients of an update's loss, averaged over the micro-batches.
+
+        outputs: of the shared forward pass; None computes one for each micro-batch.
+
+        Returns the mean of each term.
+        """
+        current.require_grad(update.networks)
+        networks = current.networks_of(update)
+        means: Terms = {}
+        for index, micro_batch in enumerate(micro_batches):
+            is_last = index == len(micro_batches) - 1
+            with contextlib.nullcontext() if is_last else current.no_exchange(update):
                 with self._autocast():
-                    outputs = phase.forward(seen, part) if shared is None else shared
-                    terms = update.terms(seen, part, outputs)
-                loss = torch.stack(tuple(terms.values())).sum()
-                # A loss that is not finite spoils this process's gradients, and by their average everybody's: so all
-                # processes find out together, without a message of their own.
-                finite = torch.where(loss.detach().isfinite(), 1.0, float("nan")).to(loss.dtype)
-                loss.backward(self._scaler.scale(finite / len(parts)))
+                    own = current.phase.forward(networks, micro_batch) if outputs is None else outputs
+                    terms = update.terms(networks, micro_batch, own)
+                self._backward(torch.stack(tuple(terms.values())).sum(), len(micro_batches))
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0) + value.detach() / len(parts)
-        return sums
+                means[name] = means.get(name, 0) + value.detach() / len(micro_batches)
+        return means
+
+    def _backward(self, loss: Tensor, num_micro_batches: int) -> None:
+        """Add the gradients of a loss. All of them are NaN if it is not finite.
+
+        By the average over processes they become NaN everywhere, so that all processes skip the update without another
+        message.
+        """
+        factor = torch.where(loss.detach().isfinite(), 1.0, float("nan")).to(loss.dtype)
+        loss.backward(self._scaler.scale(factor / num_micro_batches))
 
     def _apply(self, update: Update) -> bool:
-        """Step the optimizers of an update, unless a gradient is not finite; returns whether it did."""
+        """Step the optimizers of an update, unless a gradient is not finite. Returns whether it did."""
         optimizers = [self.recipe.optimizers[name] for name in update.networks]
         for optimizer in optimizers:
             self._scaler.unscale_(optimizer)
@@ -155,13 +162,13 @@ class TrainingStep:
                     self.averages[name].update_parameters(self.recipe.networks[name])
         return is_finite
 
-    def _skip(self, update: Update, terms: Terms) -> None:
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._kept)
+    def _count_skipped(self, update: Update, terms: Terms) -> None:
+        """Log an update that was not applied. Raises TrainingError if there were too many in a row."""
         self.skipped += 1
-        wrong = [f"{name} is {value.item()}" for name, value in terms.items() if not value.isfinite()]
-        cause = wrong[0] if wrong else f"a gradient of {', '.join(update.networks)}, here or elsewhere, is not finite"
-        log.warning("an update of %s was not applied: %s", ", ".join(update.networks), cause)
+        names = ", ".join(update.networks)
+        causes = [f"{name} is {value.item()}" for name, value in terms.items() if not value.isfinite()]
+        cause = causes[0] if causes else f"a gradient of {names}, here or elsewhere, is not finite"
+        log.warning("an update of %s was not applied: %s", names, cause)
         if self.skipped >= self.config.max_skipped:
             raise TrainingError(
                 f"{cause}; {self.skipped} updates in a row were not applied. The weights are finite and the last "
@@ -172,11 +179,65 @@ class TrainingStep:
         dtype = _DTYPES.get(self.config.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
+
+class _PhaseInTraining:
+    """A phase with its networks in the right modes, their distributed wrappers, and a copy of their buffers.
+
+    networks: all networks of the recipe, not wrapped.
+    wrappers: distributed wrappers of the networks that the phase trains.
+    """
+
+    def __init__(self, phase: Phase, networks: Networks, wrappers: Networks) -> None:
+        phase.require_grad(networks, phase.trained)
+        phase.set_modes(networks)
+        self.phase = phase
+        self.networks = networks
+        self.wrapped = {**networks, **wrappers}
+        # A forward pass changes them beside the gradients: running statistics, power iterations.
+        self._buffers = [b for name in (*phase.trained, *phase.train_mode) for b in networks[name].buffers()]
+        self._copies = [buffer.clone() for buffer in self._buffers]
+
+    def copy_buffers(self) -> None:
+        """Keep the present buffers for `restore_buffers`."""
+        if self._buffers:
+            torch._foreach_copy_(self._copies, self._buffers)
+
+    def restore_buffers(self) -> None:
+        """Set the buffers to those of the last `copy_buffers`."""
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._copies)
+
+    def require_grad(self, names: Iterable[str]) -> None:
+        """Let gradients flow to the parameters of the named networks alone."""
+        self.phase.require_grad(self.networks, set(names))
+
+    def networks_of(self, update: Update) -> Networks:
+        """Return all networks, those that the update trains in their wrappers.
+
+        The others are called without: a wrapper whose network gets no gradients would wait for them.
+        """
+        return {**self.networks, **{name: self.wrapped[name] for name in update.networks}}
+
     @contextlib.contextmanager
-    def _exchange(self, update: Update, *, wanted: bool) -> Iterator[None]:
-        """Exchange gradients with the other processes only where wanted: with the last part of a batch."""
+    def no_exchange(self, update: Update) -> Iterator[None]:
+        """Do not average the update's gradients over processes. The last micro-batch's pass averages their sum."""
         with contextlib.ExitStack() as stack:
             for name in update.networks:
-                if not wanted and isinstance(self._wrapped[name], nn.parallel.DistributedDataParallel):
-                    stack.enter_context(self._wrapped[name].no_sync())
+                if isinstance(self.wrapped[name], nn.parallel.DistributedDataParallel):
+                    stack.enter_context(self.wrapped[name].no_sync())
             yield
+
+
+def _make_averages(networks: Networks, decay: float | None) -> dict[str, AveragedModel]:
+    if decay is None:
+        return {}
+    average = get_ema_multi_avg_fn(decay)
+    return {name: AveragedModel(networks[name], multi_avg_fn=average) for name in _generator_names(networks)}
+
+
+def _generator_names(networks: Networks) -> list[str]:
+    """Return the names of the networks that are averaged and compiled: all but discriminators.
+
+    A gradient penalty differentiates a discriminator twice, which compiled code cannot.
+    """
+    return [name for name in networks if not name.endswith("_d")]

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
-import importlib.metadata
 import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from datasets.shards.column import Column
 from datasets.stream.plan import sharing_problem
-from files.checkout import FOLDERS, ROOT
 from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
 from jobs.checks.footprint import Footprint, footprint
 from jobs.cluster.launch import train_workers
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
-from jobs.runs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
-from jobs.runs.events import Event, losses_by_step, not_repeatable, read_events
-from jobs.runs.experiment import Experiment, StoppedError, claimed, discard, stoppable
-from jobs.runs.receipt import WEIGHTS_NAME, Receipt, read_receipt, write_receipt
-from jobs.runs.stopping import stop_mark
-from jobs.tracking.delivery import TrackingSync, describe_run, park, stage_model
+from jobs.runs.checkpoints import WEIGHTS_NAME, CheckpointError, newest_whole_checkpoint, read_progress
+from jobs.runs.claim import claim_folder
+from jobs.runs.curves import write_curves
+from jobs.runs.events import Event, read_events, read_not_repeatable
+from jobs.runs.experiment import Experiment, discard
+from jobs.runs.folder import RunFolder
+from jobs.runs.receipt import Receipt, read_receipt, write_receipt
+from jobs.runs.stopping import StoppedError, request_stop_on_signals
+from jobs.tracking.delivery import TrackingSync, park
 from jobs.tracking.mlflow_runs import TrackedDataset
+from jobs.tracking.training_run import describe_training, stage_trained_model
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
 from pipeline.code import stage_code
@@ -43,175 +42,103 @@ from pipeline.progress import Bar, printable
 
 log = logging.getLogger(__name__)
 
-_SHIPPED = tuple(folder for folder in FOLDERS if folder != "pipeline")  # with a registered model
-_REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pillow", "pyarrow", "safetensors", "scikit-image",
-                 "torch", "torchvision", "webdataset")  # fmt: skip
+
+@dataclass(frozen=True, kw_only=True)
+class _Training:
+    """A training that has passed all checks.
+
+    footprint: steps, batch and columns of its recipe.
+    columns: verified columns that it reads, by name.
+    checkpoints: where its checkpoints are copied to; None copies nothing.
+    """
+
+    params: Params
+    footprint: Footprint
+    columns: dict[str, Column]
+    experiment: Experiment
+    checkpoints: StoreConfig | None
+
+    @property
+    def generator(self) -> str:
+        return self.experiment.generator
+
+    @property
+    def folder(self) -> RunFolder:
+        return self.experiment.folder
 
 
 def run(params: Params, generator: str) -> None:
-    """Write models/<generator> and curves/<generator>; take up an interrupted training of the same experiment.
+    """Write models/<generator> and curves/<generator>, and track the training.
 
-    While another process is training this very experiment, its progress is shown, and its result is taken.
-    Raises ParamsError for a generator that params.yaml does not list, or that has fewer classes than the labels, for
-    images of unequal sizes, and for a batch that the processes cannot share; ExperimentError when another experiment
-    waits unfinished; StoppedError when the training was asked to stop.
+    An interrupted training of the same experiment is continued. While another process trains it, this one shows its
+    progress and then takes its result.
+    Raises ParamsError for a generator that params.yaml does not list or that has fewer classes than the labels, for
+    images of unequal sizes, and for a batch that the processes cannot share; ExperimentError if another experiment is
+    unfinished; StoppedError if the training was asked to stop.
     """
+    parent = os.getppid()
+    training = _check(params, generator)
+    folder = training.folder
+    with (
+        claim_folder(folder, lambda holder: _watch(training, holder)) as has_waited,
+        request_stop_on_signals(folder.stop_request),
+    ):
+        if has_waited and _has_outputs(training):
+            _remove_copies(training)
+            discard(folder)
+            return
+        _prepare(training)
+        with (
+            Bar(f"train {generator}", training.footprint.steps, "steps") as bar,
+            _sync_tracking(training, bar) as tracking,
+        ):
+            _train(training)
+            _check_finished(training, parent)
+            _write_outputs(training)
+        _remove_copies(training)
+        _clean_up(training, tracking)
+
+
+def _check(params: Params, generator: str) -> _Training:
+    """Check parameters and data, and that no other experiment is left unfinished."""
     if generator not in params.generators:
         raise ParamsError(f"params.yaml: generators has no {generator}; it lists {', '.join(params.generators)}")
-    parent = os.getppid()
-    shape = footprint(generator, params.generators[generator])  # its weights are made where it is trained
+    counts = footprint(generator, params.generators[generator])
+    _check_batch(params, generator, counts.batch_size)
+    columns = _verify_columns(params, generator, ("image", *counts.columns))
+    experiment = Experiment(generator, _experiment_inputs(params, generator, columns), params.cluster.storage_folder)
+    experiment.check(start_anew=params.cluster.start_anew)
+    copies = None
+    if params.cluster.checkpoints is not None:
+        url = f"{params.cluster.checkpoints.rstrip('/')}/{generator}/{experiment.name}"
+        copies = dataclasses.replace(params.store, url=url)
+    return _Training(params=params, footprint=counts, columns=columns, experiment=experiment, checkpoints=copies)
+
+
+def _check_batch(params: Params, generator: str, batch_size: int) -> None:
     fewest, most = params.cluster.worker_range
-    world_size = max(most, 1) if fewest == most else 1  # of a range, a size that can share the batch is taken later
-    if problem := sharing_problem(shape.batch_size, world_size, params.train.accumulate):
+    # Within a range, the number is chosen at the start of the workers, among those that can share the batch.
+    world_size = params.cluster.max_processes if fewest == most else 1
+    if problem := sharing_problem(batch_size, world_size, params.train.accumulate):
         raise ParamsError(
             f"{problem}; change generators.{generator}.batch_size, train.accumulate or cluster.train_workers"
         )
-    sources = {"edge": params.train.edges}  # several columns of edges may lie side by side
-    columns = {
-        name: Column(column_folder(sources.get(name, name), "train"), store=params.store)
-        for name in ("image", *shape.columns)
-    }
+
+
+def _verify_columns(params: Params, generator: str, names: tuple[str, ...]) -> dict[str, Column]:
+    """Open the training split of some columns, and check every byte and that the generator can be trained with them."""
+    sources = {"edge": params.train.edges}  # there may be several columns of edges
+    columns = {name: Column(column_folder(sources.get(name, name), "train"), store=params.store) for name in names}
     for column in columns.values():
         column.verify()
     for name, column in columns.items():
         if problem := unfit(params, generator, name, column):
             raise ParamsError(problem)
-    experiment = Experiment(generator, _parts(params, generator, columns), params.cluster.storage_folder)
-    experiment.check(start_anew=params.cluster.start_anew)
-    storage, copies = experiment.storage, _copies(params, experiment)
-    with (
-        claimed(storage, lambda holder: _watching(storage, holder, generator, shape.steps)) as waited,
-        stoppable(storage),
-    ):
-        if waited and _is_done(generator, experiment):
-            _remove_copies(copies)
-            discard(storage)
-            return
-        if copies:
-            CheckpointStore(copies).check()
-            CheckpointStore(copies).fetch_records(storage)
-        experiment.describe()
-        job = TrainJob(
-            generator=generator,
-            config=params.generators[generator],
-            train=params.train,
-            seed=params.seed,
-            folders={name: str(column.folder.resolve()) for name, column in columns.items()},
-            storage=str(storage),
-            threads=params.cluster.threads,
-            loader_workers=params.cluster.loader_workers,
-            prefetch_batches=params.cluster.prefetch_batches,
-            collective_seconds=params.cluster.collective_seconds,
-            store=params.store,
-            checkpoints=copies,
-        )
-        undelivered = undelivered_folder(params.cluster.storage_folder)
-        _describe_run(params, columns, experiment)
-        with (
-            Bar(f"train {generator}", shape.steps, "steps") as bar,
-            TrackingSync(
-                storage,
-                undelivered,
-                on_event=lambda event: bar.at(event.step, _note(event)),
-                # Workers have no terminal; in this process they are heard already.
-                on_warning=lambda text: most and log.warning("train %s: %s", generator, printable(text)),
-                resumable=(StoppedError, KeyboardInterrupt, SystemExit),
-            ) as courier,
-        ):
-            train_workers(
-                train,
-                {"job": job},
-                params.cluster,
-                name=f"{generator}-{experiment.identity[:16]}",
-                shares=shape.batch_size // params.train.accumulate,
-                is_over=lambda: (storage / WEIGHTS_NAME).is_file() or stop_mark(storage).is_file(),
-                final=(TrainingError, WeightsError),
-                secondary=(PeerError,),
-            )
-            _check_finished(generator, storage, parent, copies)
-            receipt = _write_outputs(params, experiment, shape, columns)
-            _hand_in(receipt, columns, experiment)
-        _remove_copies(copies)
-        if courier.delivered:
-            discard(storage)  # a finished training leaves nothing to resume from
-        else:
-            log.warning(
-                "train %s: done, but the tracking server was not told all (%s); its run and model wait in %s; deliver "
-                "them with: python -m pipeline deliver",
-                generator,
-                courier.problem,
-                park(storage, undelivered),
-            )
+    return columns
 
 
-def _copies(params: Params, experiment: Experiment) -> StoreConfig | None:
-    """Where this training's checkpoints are copied to, if they are."""
-    if params.cluster.checkpoints is None:
-        return None
-    url = f"{params.cluster.checkpoints.rstrip('/')}/{experiment.generator}/{experiment.identity[:16]}"
-    return dataclasses.replace(params.store, url=url)
-
-
-def _newest_copy(copies: StoreConfig) -> str:
-    """How far the store is, for whoever goes on elsewhere."""
-    try:
-        (newest, *_) = CheckpointStore(copies).with_attempts(1).names() or ["no checkpoint"]
-    except StoreError as error:
-        return str(error)
-    return f"{copies.url} has {newest}"
-
-
-def _remove_copies(copies: StoreConfig | None) -> None:
-    """Leave nothing of a finished training in the store, as far as that answers."""
-    if copies:
-        try:
-            CheckpointStore(copies).clear()
-        except StoreError as error:
-            log.warning("%s; the training is done: remove what is left of %s by other means", error, copies.url)
-
-
-def _is_done(generator: str, experiment: Experiment) -> bool:
-    """Whether the process that was watched has left what this one would."""
-    with contextlib.suppress(CheckpointError):
-        receipt, weights = read_receipt(model_folder(generator)), model_folder(generator) / WEIGHTS_NAME
-        return receipt.experiment == experiment.identity and file_digest(weights) == receipt.weights_sha256
-    return False
-
-
-def _check_finished(generator: str, storage: Path, parent: int, copies: StoreConfig | None) -> None:
-    if not (storage / WEIGHTS_NAME).is_file():
-        copied = f"; {_newest_copy(copies)}" if copies else ""
-        raise StoppedError(
-            f"{generator} is stopped, with everything saved in {storage}{copied}; the same command goes on"
-        )
-    if os.getppid() != parent:  # whoever started this is gone, and would have no use for outputs
-        raise StoppedError(f"{generator} is trained, but nobody waits for it; the same command takes it from {storage}")
-
-
-@contextlib.contextmanager
-def _watching(storage: Path, holder: str, generator: str, steps: int) -> Iterator[Callable[[], None]]:
-    """Show the progress of a training that another process does."""
-    print(f"train {generator}: {holder} is training this; watching", file=sys.stderr, flush=True)
-    offset = 0
-    with Bar(f"train {generator}", steps, "steps") as bar:
-
-        def look() -> None:
-            nonlocal offset
-            for event, behind in read_events(storage / "events.jsonl", offset=offset):
-                offset = behind
-                bar.at(event.step, _note(event))
-
-        yield look
-
-
-def _note(event: Event) -> str:
-    speed = event.speed.get("images_per_second")
-    loss = "  ".join(f"{name} {value:.4g}" for name, value in list(event.losses.items())[:3])
-    return f"{loss}  {speed:.1f} images/s" if speed else loss
-
-
-def _parts(params: Params, generator: str, columns: dict[str, Column]) -> dict[str, Any]:
-    """What makes two trainings the same experiment: parameters, data, code and packages."""
+def _experiment_inputs(params: Params, generator: str, columns: dict[str, Column]) -> dict[str, Any]:
+    """Return everything that the weights depend on: parameters, data, code and packages."""
     return {
         "config": asdict(params.generators[generator]),
         "train": asdict(params.train),
@@ -221,106 +148,189 @@ def _parts(params: Params, generator: str, columns: dict[str, Column]) -> dict[s
     }
 
 
-def _describe_run(params: Params, columns: dict[str, Column], experiment: Experiment) -> None:
-    """One tracked run per training: it is described in the storage, so that a restart goes on with it."""
-    image = columns["image"]
-    generator = experiment.generator
-    describe_run(
-        experiment.storage,
-        generator,
+@contextlib.contextmanager
+def _watch(training: _Training, holder: str) -> Iterator[Callable[[], None]]:
+    """Show the progress of a training that another process runs. Yields a function that looks for new events."""
+    generator, offset = training.generator, 0
+    print(f"train {generator}: {holder} is training this; watching", file=sys.stderr, flush=True)
+    with Bar(f"train {generator}", training.footprint.steps, "steps") as bar:
+
+        def look() -> None:
+            nonlocal offset
+            for event, end in read_events(training.folder.events, offset=offset):
+                offset = end
+                bar.at(event.step, _render(event))
+
+        yield look
+
+
+def _has_outputs(training: _Training) -> bool:
+    """Return whether the outputs of this experiment are in place: the process that was watched has written them."""
+    folder = model_folder(training.generator)
+    with contextlib.suppress(CheckpointError):
+        receipt = read_receipt(folder)
+        is_same = receipt.experiment == training.experiment.identity
+        return is_same and file_digest(folder / WEIGHTS_NAME) == receipt.weights_sha256
+    return False
+
+
+def _prepare(training: _Training) -> None:
+    """Fill the run folder with what a training starts from, checkpoints excepted, and describe it."""
+    if training.checkpoints:
+        store = CheckpointStore(training.checkpoints)
+        store.check()
+        store.fetch_records(training.folder)
+    training.experiment.describe()
+    params, generator = training.params, training.generator
+    dataset = training.columns["image"].manifest.dataset
+    describe_training(
+        training.folder,
+        generator=generator,
+        identity=training.experiment.identity,
         parameters={"seed": params.seed, "train": asdict(params.train), **asdict(params.generators[generator])},
-        tags={"generator": generator, "identity": experiment.identity, **_code_version()},
         datasets=[
             TrackedDataset(
-                name=f"{image.manifest.dataset}-train-{name}",
+                name=f"{dataset}-train-{name}",
                 digest=column.manifest.digest,
                 source=str(column.folder),
                 records=column.manifest.records,
                 context="training",
             )
-            for name, column in columns.items()
+            for name, column in training.columns.items()
         ],
-        files={"params.json": json.dumps(params.to_dict(), indent=2, sort_keys=True)},
+        params_json=json.dumps(params.to_dict(), indent=2, sort_keys=True),
     )
 
 
-def _write_outputs(params: Params, experiment: Experiment, shape: Footprint, columns: dict[str, Column]) -> Receipt:
-    generator, storage = experiment.generator, experiment.storage
-    folder = model_folder(generator)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(storage / WEIGHTS_NAME, folder / WEIGHTS_NAME)
-    receipt = Receipt(
-        generator=generator,
-        config=asdict(params.generators[generator]),
+def _sync_tracking(training: _Training, bar: Bar) -> TrackingSync:
+    """Return the context in which the training is tracked, and its events and warnings are shown."""
+    is_here = training.params.cluster.worker_range[1] == 0
+
+    def show_warning(text: str) -> None:
+        if not is_here:  # workers have no terminal; in this process the warning has been shown already
+            log.warning("train %s: %s", training.generator, printable(text))
+
+    return TrackingSync(
+        training.folder.path,
+        undelivered_folder(training.params.cluster.storage_folder),
+        on_event=lambda event: bar.at(event.step, _render(event)),
+        on_warning=show_warning,
+        resumable=(StoppedError, KeyboardInterrupt, SystemExit),
+    )
+
+
+def _train(training: _Training) -> None:
+    """Train on the workers until the weights are complete or a stop is requested."""
+    params, folder = training.params, training.folder
+    job = TrainJob(
+        generator=training.generator,
+        config=params.generators[training.generator],
+        train=params.train,
+        seed=params.seed,
+        folders={name: str(column.folder.resolve()) for name, column in training.columns.items()},
+        storage=str(folder.path),
+        threads=params.cluster.threads,
+        loader_workers=params.cluster.loader_workers,
+        prefetch_batches=params.cluster.prefetch_batches,
+        collective_seconds=params.cluster.collective_seconds,
+        store=params.store,
+        checkpoints=training.checkpoints,
+    )
+    train_workers(
+        train,
+        {"job": job},
+        params.cluster,
+        name=f"{training.generator}-{training.experiment.name}",
+        shares=training.footprint.batch_size // params.train.accumulate,
+        is_over=lambda: folder.weights.is_file() or folder.stop_request.is_file(),
+        final=(TrainingError, WeightsError),
+        secondary=(PeerError,),
+    )
+
+
+def _check_finished(training: _Training, parent: int) -> None:
+    """Raise StoppedError unless the training is complete and the process that started this one still runs."""
+    generator, folder = training.generator, training.folder
+    if not folder.weights.is_file():
+        copied = f"; {_describe_newest_copy(training.checkpoints)}" if training.checkpoints else ""
+        raise StoppedError(
+            f"{generator} is stopped, with everything saved in {folder.path}{copied}; the same command goes on"
+        )
+    if os.getppid() != parent:  # DVC would not see the outputs, and would remove them at its next start
+        raise StoppedError(
+            f"{generator} is trained, but the process that asked for it has ended; the same command takes the result "
+            f"from {folder.path}"
+        )
+
+
+def _describe_newest_copy(checkpoints: StoreConfig) -> str:
+    """Return the name of the newest checkpoint in the store, as text, or the store's problem."""
+    try:
+        names = CheckpointStore(checkpoints).with_attempts(1).names()
+    except StoreError as error:
+        return str(error)
+    return f"{checkpoints.url} has {names[0] if names else 'no checkpoint'}"
+
+
+def _write_outputs(training: _Training) -> None:
+    """Write weights, receipt and curves, and stage the model to be registered."""
+    model = model_folder(training.generator)
+    model.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(training.folder.weights, model / WEIGHTS_NAME)
+    receipt = _make_receipt(training, file_digest(model / WEIGHTS_NAME))
+    write_receipt(model, receipt)
+    write_curves(curves_folder(training.generator), training.folder.events)
+    images = training.columns["image"].manifest
+    stage_trained_model(training.folder, model, receipt, dataset=images.dataset, licence=images.licence)
+
+
+def _make_receipt(training: _Training, weights_sha256: str) -> Receipt:
+    params, counts = training.params, training.footprint
+    digests = {name: column.manifest.digest for name, column in training.columns.items()}
+    segments = read_progress(newest_whole_checkpoint(training.folder.checkpoints))["segments"]
+    return Receipt(
+        generator=training.generator,
+        config=asdict(params.generators[training.generator]),
         edges=params.edges[params.train.edges],
         seed=params.seed,
-        steps=shape.steps,
-        samples_seen=shape.steps * shape.batch_size,
-        world_sizes=tuple(part["world_size"] for part in _segments(storage)),
-        not_repeatable=not_repeatable(storage / "events.jsonl"),
-        images=columns["image"].manifest.digest,
-        columns={name: column.manifest.digest for name, column in columns.items() if name != "image"},
+        steps=counts.steps,
+        samples_seen=counts.steps * counts.batch_size,
+        world_sizes=tuple(segment["world_size"] for segment in segments),
+        not_repeatable=read_not_repeatable(training.folder.events),
+        images=digests.pop("image"),
+        columns=digests,
         train=asdict(params.train),
-        weights_sha256=file_digest(folder / WEIGHTS_NAME),
-        experiment=experiment.identity,
-        parameters=shape.parameters,
-    )
-    write_receipt(folder, receipt)
-    _write_curves(curves_folder(generator), storage)
-    return receipt
-
-
-def _segments(storage: Path) -> list[dict[str, int]]:
-    """Since which step how many processes trained, from the last checkpoint."""
-    return read_progress(newest_whole_checkpoint(storage / "checkpoints"))["segments"]
-
-
-def _write_curves(folder: Path, storage: Path) -> None:
-    """A table per phase and term: the layout that `dvc plots` reads."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for step, losses in losses_by_step(storage / "events.jsonl").items():
-        for name, value in losses.items():
-            curves.setdefault(name, []).append((step, value))
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, points in curves.items():
-        path = folder / f"{name}.tsv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, delimiter="\t", lineterminator="\n").writerows([("step", "loss"), *points])
-
-
-def _hand_in(receipt: Receipt, columns: dict[str, Column], experiment: Experiment) -> None:
-    """What is to be registered, for the courier."""
-    generator = experiment.generator
-    image = columns["image"].manifest
-    stage_model(
-        experiment.storage,
-        f"inpaint-{generator}",
-        files={"model": model_folder(generator)},
-        tags={
-            "weights_sha256": receipt.weights_sha256,
-            "images_manifest": receipt.images,
-            **{f"{name}_manifest": digest for name, digest in receipt.columns.items()},
-            "identity": experiment.identity,
-            **_code_version(),
-            "packages_lock": file_digest(ROOT / "requirements.lock"),
-            "steps": str(receipt.steps),
-            "not_repeatable": ", ".join(receipt.not_repeatable) or "nothing",
-            "dataset": image.dataset,
-            "licence": image.licence,
-            "rebuild": f"git checkout {_git('rev-parse', 'HEAD')} && make setup && dvc repro train@{generator}",
-        },
-        code=_SHIPPED,
-        requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
+        weights_sha256=weights_sha256,
+        experiment=training.experiment.identity,
+        parameters=counts.parameters,
     )
 
 
-def _code_version() -> dict[str, str]:
-    dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
-    return {"git_commit": _git("rev-parse", "HEAD"), "git_dirty": str(dirty)}
+def _remove_copies(training: _Training) -> None:
+    """Remove the checkpoints of a finished training from the store. A store that does not answer is logged."""
+    if training.checkpoints:
+        try:
+            CheckpointStore(training.checkpoints).clear()
+        except StoreError as error:
+            log.warning("%s; the training is done: remove %s by other means", error, training.checkpoints.url)
 
 
-def _git(*words: str) -> str:
-    """What git says, or "unknown" outside a checkout."""
-    result = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    return result.stdout.strip() if result.returncode == 0 else "unknown"
+def _clean_up(training: _Training, tracking: TrackingSync) -> None:
+    """Remove the run folder, or keep what the tracking server has not received."""
+    if tracking.delivered:
+        discard(training.folder)
+        return
+    log.warning(
+        "train %s: done, but the tracking server was not told all (%s); its run and model wait in %s; deliver them "
+        "with: python -m pipeline deliver",
+        training.generator,
+        tracking.problem,
+        park(training.folder.path, undelivered_folder(training.params.cluster.storage_folder)),
+    )
+
+
+def _render(event: Event) -> str:
+    """Return an event's first losses and its speed, for a progress bar."""
+    speed = event.speed.get("images_per_second")
+    losses = "  ".join(f"{name} {value:.4g}" for name, value in list(event.losses.items())[:3])
+    return f"{losses}  {speed:.1f} images/s" if speed else losses

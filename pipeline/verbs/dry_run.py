@@ -56,7 +56,7 @@ def run(params: Params, workers: int | None = None) -> DryRun:
     Steps are taken as the first and the last worker take them, with the records that the plan gives these, or with
     made-up ones where shards are missing. Raises ParamsError for a number of workers below 1.
     """
-    workers = max(params.cluster.worker_range[1], 1) if workers is None else workers
+    workers = params.cluster.max_processes if workers is None else workers
     if workers < 1:
         raise ParamsError(f"--workers must be at least 1, got {workers}")
     taken = footprints(params)

@@ -77,7 +77,7 @@ def run(
     over all workers (default: one image per worker). workers: instead of cluster.train_workers.
     Raises ParamsError for numbers that make no plan, ManifestError without shards, PlanError if the proof fails.
     """
-    workers = max(params.cluster.worker_range[1], 1) if workers is None else workers
+    workers = params.cluster.max_processes if workers is None else workers
     for name, value in {"records": records, "shards": shards, "workers": workers, "batch": batch}.items():
         if value is not None and value < 1:
             raise ParamsError(f"--{name} must be at least 1, got {value}")

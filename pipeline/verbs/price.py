@@ -131,7 +131,7 @@ def run(
     lies in a store is not fetched for this.
     Raises ParamsError for numbers that make no sense.
     """
-    workers = max(params.cluster.worker_range[1], 1) if workers is None else workers
+    workers = params.cluster.max_processes if workers is None else workers
     given = {"seconds": seconds, "gigabits-per-second": gigabits_per_second, "price-per-hour": price_per_hour}
     for name, value in given.items():
         if value is not None and value <= 0:

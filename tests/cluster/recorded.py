@@ -52,6 +52,10 @@ def drive(folder: Path) -> None:
         seed=4,
         folders={column: str(folder / "shards" / column / "train") for column in ("image", "edge")},
         storage=str(folder / "storage"),
+        threads=1,
+        loader_workers=0,
+        prefetch_batches=2,
+        collective_seconds=600.0,
     )
     cluster = ClusterConfig(train_workers=(1, 2), storage=str(folder / "storage"))
     arguments = {"job": job, "record": str(folder / "consumed")}

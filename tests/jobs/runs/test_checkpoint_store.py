@@ -1,4 +1,4 @@
-"""Machines without a lasting disk: what a training leaves in a store, and what another machine goes on from."""
+"""Machines without a lasting disk: checkpoints in a store, from which another machine continues."""
 
 import contextlib
 import shutil
@@ -14,9 +14,11 @@ from torch import nn
 
 from benchmarks.photographs import write_split
 from files.objects import StoreConfig, StoreError
-from jobs.runs import checkpoint_store
-from jobs.runs.checkpoint_store import CheckpointCopier, CheckpointStore
+from jobs.runs import checkpoint_copier
+from jobs.runs.checkpoint_copier import CheckpointCopier
+from jobs.runs.checkpoint_store import CheckpointStore
 from jobs.runs.checkpoints import NETWORKS, STATE, take_snapshot, write_checkpoint
+from jobs.runs.folder import RunFolder
 from jobs.training import loop as training_loop
 from tests.faults import in_child
 from tests.jobs.training.toy import build_toy
@@ -36,7 +38,7 @@ QUICK = StoreConfig(url=f"s3://{PLACE}", attempts=2, wait_seconds=0.01)
 
 
 class Cable:
-    """Between a client and the store: it can be cut, and it can be stopped up."""
+    """A proxy between client and store that can be cut and blocked."""
 
     def __init__(self, server: str) -> None:
         self._server = server.removeprefix("http://").split(":")
@@ -55,10 +57,10 @@ class Cable:
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
-        for each in (self._listener, *self._sockets):
+        for connection in (self._listener, *self._sockets):
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
         self._sockets.clear()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -84,7 +86,7 @@ class Cable:
 def cable(s3, s3_server, monkeypatch):
     cable = Cable(s3_server)
     monkeypatch.setenv("AWS_ENDPOINT_URL", cable.url)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore's own tries, beside those of s3fs
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore's own attempts, beside those of s3fs
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     yield cable
     cable.open.set()
@@ -98,29 +100,29 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(folders, tmp_path_factory):
-    """Number of processes -> digest of the weights of a training that nothing happens to."""
-    found = {}
+    """Number of processes -> digest of the weights of an undisturbed training."""
+    digests = {}
     for size in (1, 2):
         job = make_job(folders, tmp_path_factory.mktemp(f"quiet-{size}"))
         assert run_group(job, size).codes == [0] * size
-        found[size] = weights_digest(job)
-    return found
+        digests[size] = weights_digest(job)
+    return digests
 
 
 def copied(s3):
-    """Steps of the checkpoints in the store that look whole, in order."""
+    """Return the steps of the complete checkpoints in the store, sorted."""
     return sorted(int(name.split("/")[-2][5:]) for name in s3.find(PLACE) if name.endswith(STATE))
 
 
 def lose(job):
-    """The machine goes with its disk; on the next one the stage makes the storage."""
+    """Remove the run folder, as if the disk were lost, and create it again, as the stage does on the next machine."""
     assert checkpointed(job)
     shutil.rmtree(job.storage)
     Path(job.storage).mkdir()
 
 
 def train_here(job, monkeypatch, before=None):
-    """Train in this process. before: step -> what happens just before it."""
+    """Train in this process. before: step -> function called just before it."""
     monkeypatch.setattr(training_loop, "build_recipe", build_toy)
     do_step = training_loop._Training._step
 
@@ -133,7 +135,7 @@ def train_here(job, monkeypatch, before=None):
 
 
 def write(storage, step, **how):
-    """A checkpoint of a network that knows its step, and the records up to there."""
+    """Write a checkpoint whose weights are its step, and the files about the whole training."""
     network = nn.Linear(4, 4)
     nn.init.constant_(network.weight, step)
     storage.mkdir(exist_ok=True)
@@ -156,7 +158,7 @@ def test_a_machine_without_the_storage_goes_on_from_the_store(
 ):
     job = make_job(folders, tmp_path / "job", checkpoints=QUICK)
     assert run_group(job, 1, [Fault(23, copied=20), Fault(38, copied=35, signal=KILL)]).codes == [-KILL]
-    *_, before, newest = copied(s3)  # a third may be about to go
+    *_, before, newest = copied(s3)  # an older one may not be removed yet
     assert 20 <= before < newest == 35
     lose(job)
     if is_damaged:
@@ -172,11 +174,11 @@ def test_a_machine_without_the_storage_goes_on_from_the_store(
     assert batches_seen(seen)[0][0] == (before if is_damaged else newest) + 1
     assert (f"{QUICK.url}/step-{newest:08d} is damaged" in caplog.text) == is_damaged
     assert weights_digest(job) == undisturbed[1]
-    assert copied(s3)[-1] == 40  # the one that was damaged has been written anew, or gone
+    assert copied(s3)[-1] == 40  # the damaged one has been written again or removed
 
 
 def test_a_kill_at_every_change_of_the_store_leaves_a_whole_checkpoint_there(s3, tmp_path):
-    """Of the third copy and all that follow, which take the oldest away; what a kill has left, the next one finds."""
+    """The third copy, which also removes the oldest checkpoint, is killed at each request, and then completed."""
     store, storage = CheckpointStore(QUICK), tmp_path / "storage"
     for step in (1, 2):
         store.put(write(storage, step))
@@ -184,8 +186,8 @@ def test_a_kill_at_every_change_of_the_store_leaves_a_whole_checkpoint_there(s3,
         checkpoint = write(storage, number + 2)
         code, said = in_child(lambda checkpoint=checkpoint, number=number: copy_until(number, store, checkpoint))
         place = tmp_path / f"fetched-{number}"
-        for name in store.names():  # each that has its state has all
-            store.fetch(name, tmp_path / "each")
+        for name in store.names():  # each that has a state.json can be fetched
+            store.fetch(name, tmp_path / "complete")
         assert store.newest(place).name in (f"step-{number + 1:08d}", checkpoint.name)
         if code == 0:
             break
@@ -195,18 +197,18 @@ def test_a_kill_at_every_change_of_the_store_leaves_a_whole_checkpoint_there(s3,
     assert 10 < number < 49
     assert copied(s3) == [number + 1, number + 2]
     assert len(s3.find(PLACE)) == 2 * 5  # nothing else is left
-    store.fetch_records(place / "..")
+    store.fetch_records(RunFolder(tmp_path))
     assert [(tmp_path / name).read_text() for name in ("events.jsonl", "run.json")] == [
         (storage / name).read_text() for name in ("events.jsonl", "run.json")
     ]
     before, newest = sorted(name for name in s3.find(PLACE) if "/events-" in name)
     s3.pipe_file(newest, b"1\n")
-    store.fetch_records(tmp_path / "again")
+    store.fetch_records(RunFolder(tmp_path / "again"))
     assert (tmp_path / "again" / "events.jsonl").read_bytes() == s3.cat_file(before)
 
 
 def copy_until(number, store, checkpoint):
-    """Copy, with a kill just before the n-th request that writes or removes an object."""
+    """Copy a checkpoint; kill this process just before the n-th request that writes or removes an object."""
     call, calls = s3fs.S3FileSystem._call_s3, 0
 
     async def counting(self, method, *arguments, **options):
@@ -225,7 +227,7 @@ def test_a_store_that_dies_amid_a_training_costs_a_warning_and_catches_up(
     cable, s3, folders, undisturbed, tmp_path, monkeypatch, caplog
 ):
     job = make_job(folders, tmp_path / "job", checkpoints=QUICK)
-    monkeypatch.setattr(checkpoint_store, "_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(checkpoint_copier, "_RETRY_SECONDS", 0.2)
 
     def die():
         until(lambda: 10 in copied(s3))
@@ -233,7 +235,7 @@ def test_a_store_that_dies_amid_a_training_costs_a_warning_and_catches_up(
 
     def said():
         until(lambda: "training goes on" in caplog.text)
-        time.sleep(1)  # it is tried again meanwhile
+        time.sleep(1)  # meanwhile it is tried again
 
     train_here(job, monkeypatch, {13: die, 28: said, 37: cable.mend})
     assert weights_digest(job) == undisturbed[1]
@@ -244,7 +246,7 @@ def test_a_store_that_dies_amid_a_training_costs_a_warning_and_catches_up(
 
 def test_a_store_that_stays_dead_is_named_at_the_end(cable, s3, folders, undisturbed, tmp_path, monkeypatch, caplog):
     job = make_job(folders, tmp_path / "job", checkpoints=QUICK)
-    monkeypatch.setattr(checkpoint_store, "END_SECONDS", 0.5)
+    monkeypatch.setattr(checkpoint_copier, "END_SECONDS", 0.5)
     train_here(job, monkeypatch, {13: cable.cut})
     assert weights_digest(job) == undisturbed[1]
     assert f"{QUICK.url} was not brought up to checkpoint {job.storage}/checkpoints/step-00000040" in caplog.text
@@ -253,7 +255,7 @@ def test_a_store_that_stays_dead_is_named_at_the_end(cable, s3, folders, undistu
     caplog.clear()
     assert CheckpointStore(QUICK).newest(Path(job.storage, "checkpoints")).name == "step-00000040"
     assert f"looking in {job.storage}/checkpoints alone" in caplog.text
-    with pytest.raises(StoreError, match="cannot list"):  # whether it has any, nobody knows
+    with pytest.raises(StoreError, match="cannot list"):  # it may have some
         CheckpointStore(QUICK).newest(tmp_path / "empty")
 
 
@@ -274,7 +276,7 @@ def test_a_checkpoint_that_is_overtaken_is_not_copied_and_one_under_way_is_kept(
 
 
 def test_a_rank_that_does_not_see_the_storage_fetches_what_rank_0_has_chosen(s3, folders, undisturbed, tmp_path):
-    """The second time the store has lost it, and rank 0 puts it there first."""
+    """The second time the store has lost the checkpoint, and rank 0 copies it there first."""
     job = make_job(folders, tmp_path / "job", checkpoints=QUICK)
     for step in (13, 33):
         ended = run_group(job, 2, [Fault(step, copied=step - 3, signal=KILL)], apart=True)
@@ -283,4 +285,4 @@ def test_a_rank_that_does_not_see_the_storage_fetches_what_rank_0_has_chosen(s3,
     ended = run_group(job, 2, apart=True)
     assert ended.codes == [0, 0], ended.said
     assert weights_digest(job) == undisturbed[2]
-    assert [path.name for path in tmp_path.iterdir()] == ["job"]  # what was fetched is gone
+    assert [path.name for path in tmp_path.iterdir()] == ["job"]  # fetched checkpoints are removed

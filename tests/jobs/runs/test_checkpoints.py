@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from jobs.runs.checkpoint_writer import CheckpointWriter
 from jobs.runs.checkpoints import (
     CheckpointError,
-    CheckpointWriter,
     load_checkpoint,
     load_weights,
     newest_whole_checkpoint,
@@ -44,12 +44,12 @@ def save(folder, number, networks, optimizers, keep=2):
 
 
 def load_newest(folder, networks, optimizers, progress=None):
-    """The step, and 0 if there is no whole checkpoint."""
+    """Load the newest undamaged checkpoint and return its step; 0 if there is none."""
     newest = newest_whole_checkpoint(folder)
     if newest is None:
         return 0
-    number, found = load_checkpoint(newest, networks, optimizers)
-    assert found == ({"count": number} if progress is None else progress)
+    number, saved_progress = load_checkpoint(newest, networks, optimizers)
+    assert saved_progress == ({"count": number} if progress is None else progress)
     return number
 
 
@@ -67,10 +67,10 @@ def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path)
         step(networks, optimizers, number)
         if number == 4:
             save(tmp_path, 5, networks, optimizers)
-    again, their_optimizers = networks_and_optimizers(seed=99)
-    assert load_newest(tmp_path, again, their_optimizers) == 5
+    again, new_optimizers = networks_and_optimizers(seed=99)
+    assert load_newest(tmp_path, again, new_optimizers) == 5
     for number in range(5, 10):
-        step(again, their_optimizers, number)
+        step(again, new_optimizers, number)
     assert equal(state(networks), state(again))
 
 
@@ -88,7 +88,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
         path, content = newest / name, contents[name]
         if fault == "missing":
             path.unlink()
-        elif fault == "flipped" and name == "state.json":  # a flip in free text may be harmless; in a digest it is not
+        elif fault == "flipped" and name == "state.json":  # only in a digest does every flip matter
             place = content.index(b"digests") + int(rng.integers(20, 60))
             path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         elif fault == "flipped":
@@ -99,13 +99,13 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
         else:
             path.write_bytes(content[: len(content) // 2 if fault == "cut" else 0])
         caplog.clear()
-        again, theirs = networks_and_optimizers(seed=7)
-        assert load_newest(tmp_path, again, theirs) == 5, (fault, name)
+        again, new_optimizers = networks_and_optimizers(seed=7)
+        assert load_newest(tmp_path, again, new_optimizers) == 5, (fault, name)
         assert "step-00000010 is damaged" in caplog.text
         assert equal(state(again), good)
         path.write_bytes(content)
-    again, theirs = networks_and_optimizers(seed=7)
-    assert load_newest(tmp_path, again, theirs) == 10
+    again, new_optimizers = networks_and_optimizers(seed=7)
+    assert load_newest(tmp_path, again, new_optimizers) == 10
 
 
 def test_only_the_newest_are_kept_by_step_whatever_the_clock_says(tmp_path):
@@ -177,10 +177,10 @@ def test_what_fails_in_the_background_is_raised_and_the_next_snapshot_is_written
         writer.wait()
     (tmp_path / "checkpoints").unlink()
     snapshot, before = take_snapshot(10, networks, optimizers), copy.deepcopy(state(networks))
-    step(networks, optimizers, 10)  # goes on meanwhile, and is no part of the snapshot
+    step(networks, optimizers, 10)  # this step is not in the snapshot
     writer.write(snapshot)
     writer.close()
-    again, theirs = networks_and_optimizers(seed=7)
-    assert load_newest(tmp_path / "checkpoints", again, theirs, progress={}) == 10
+    again, new_optimizers = networks_and_optimizers(seed=7)
+    assert load_newest(tmp_path / "checkpoints", again, new_optimizers, progress={}) == 10
     assert equal(before, state(again))
     assert not equal(state(networks), state(again))

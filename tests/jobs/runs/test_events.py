@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from jobs.runs.events import (
     EventLog,
@@ -14,7 +13,7 @@ from jobs.runs.events import (
     losses_by_step,
     read_events,
     read_log,
-    segments,
+    read_segments,
     useful_step_ratio,
 )
 
@@ -23,10 +22,10 @@ def test_events_are_read_back_in_order_and_from_any_offset(tmp_path):
     log = EventLog(tmp_path / "events.jsonl")
     for step in (10, 20, 30):
         log.log(step, {"a/l1": step / 7}, images_per_second=5.0)
-    found = list(read_events(tmp_path / "events.jsonl"))
-    assert [event.step for event, _ in found] == [10, 20, 30]
-    assert found[0][0].losses == {"a/l1": 10 / 7}
-    assert [event.step for event, _ in read_events(tmp_path / "events.jsonl", offset=found[0][1])] == [20, 30]
+    events = list(read_events(tmp_path / "events.jsonl"))
+    assert [event.step for event, _ in events] == [10, 20, 30]
+    assert events[0][0].losses == {"a/l1": 10 / 7}
+    assert [event.step for event, _ in read_events(tmp_path / "events.jsonl", offset=events[0][1])] == [20, 30]
 
 
 def test_half_a_line_of_a_killed_writer_is_dropped(tmp_path):
@@ -39,7 +38,7 @@ def test_half_a_line_of_a_killed_writer_is_dropped(tmp_path):
     assert [event.step for event, _ in read_events(path)] == [10]
     log = EventLog(path)
     log.log(20, {"a/l1": 2.0})
-    log.log(10, {"a/l1": 3.0})  # run again after a restart
+    log.log(10, {"a/l1": 3.0})  # repeated after a restart
     assert losses_by_step(path) == {10: {"a/l1": 3.0}, 20: {"a/l1": 2.0}}
 
 
@@ -74,16 +73,16 @@ def write_segment(path, from_step, steps, **about):
 
 def test_segments_say_what_ran_where_and_what_was_run_twice(tmp_path):
     path = tmp_path / "events.jsonl"
-    assert segments(path) == []
+    assert read_segments(path) == []
     assert useful_step_ratio([]) == 1.0
     write_segment(path, 0, (2, 4, 6))
     write_segment(path, 3, (), world_size=2, nodes=["one", "two"], devices=["NVIDIA H100", "NVIDIA H100"])
     write_segment(path, 3, (4, 6, 8))
-    write_segment(path, 9, (10,))  # a signal made a checkpoint after step 9, which was not logged
-    found = segments(path)
-    assert [(each.from_step, each.to_step) for each in found] == [(0, 6), (3, 3), (3, 9), (9, 10)]
-    assert (found[1].world_size, found[1].nodes, found[1].devices) == (2, ("one", "two"), ("NVIDIA H100",) * 2)
-    assert useful_step_ratio(found) == 10 / (6 + 0 + 6 + 1)
+    write_segment(path, 9, (10,))  # a signal caused a checkpoint after step 9, which was not logged
+    ran = read_segments(path)
+    assert [(segment.from_step, segment.to_step) for segment in ran] == [(0, 6), (3, 3), (3, 9), (9, 10)]
+    assert (ran[1].world_size, ran[1].nodes, ran[1].devices) == (2, ("one", "two"), ("NVIDIA H100",) * 2)
+    assert useful_step_ratio(ran) == 10 / (6 + 0 + 6 + 1)
     assert [event.step for event, _ in read_events(path)] == [2, 4, 6, 4, 6, 8, 10]
     assert list(losses_by_step(path)) == [2, 4, 6, 8, 10]
 
@@ -95,7 +94,7 @@ def test_seconds_and_hours_are_those_that_passed_whatever_the_clock_says(tmp_pat
     time.sleep(0.05)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     log.log(1, {})
-    (segment,) = segments(path)
+    (segment,) = read_segments(path)
     assert 0.05 <= segment.seconds < 5
     assert segment.started > 1e9
     assert device_hours([segment]) == {"gpu_hours": 2 * segment.seconds / 3600, "cpu_hours": segment.seconds / 3600}
@@ -122,10 +121,3 @@ def test_events_hold_the_peak_of_the_gpus_memory(tmp_path):
     ((event, _),) = read_events(tmp_path / "events.jsonl")
     assert event.system["gpu_peak_bytes"] >= 2**26
     assert 0 <= event.system.get("gpu_utilization_percent", 0) <= 100
-
-
-def test_pictures_lie_beside_the_log(tmp_path):
-    EventLog(tmp_path / "events.jsonl").image(5, torch.ones(3, 4, 6))
-    with Image.open(tmp_path / "samples" / "step-00000005.png") as picture:
-        assert picture.size == (6, 4)
-        assert picture.getpixel((0, 0)) == (255, 255, 255)

@@ -1,4 +1,4 @@
-"""The training stage as a process that is killed, stopped, watched, orphaned, and asked for another experiment."""
+"""The training stage in a process that is killed, stopped, watched or orphaned, and with another experiment."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 from benchmarks.photographs import write_split
 from files.durable import file_digest
 from jobs.generators import card
-from jobs.runs.experiment import discard, unfinished
+from jobs.runs.experiment import discard, find_unfinished
+from jobs.runs.folder import RunFolder
 from jobs.runs.stopping import RESUMABLE
 from pipeline.__main__ import main
 from tests.jobs.training.trainings import FORKS, Fault, watch_steps
@@ -39,7 +40,7 @@ def checkout(shards, tmp_path):
 
 
 def make_checkout(shards, folder):
-    """A folder in which `python -m pipeline train context_encoder` does 40 steps in this process."""
+    """Make a folder in which `python -m pipeline train context_encoder` takes 40 steps without Ray."""
     (folder / "shards").symlink_to(shards)
     tiny = dataclasses.asdict(card("context_encoder").Config.tiny())
     write_params(
@@ -67,8 +68,8 @@ def start(checkout, *faults):
 
 
 def _stage(checkout, faults, environment):
-    os.environ |= environment  # the server of forks has that of its own start
-    os.setsid()  # a group of its own, as a shell gives to a command
+    os.environ |= environment  # the fork server has the environment of its own start
+    os.setsid()  # a process group of its own, as a shell gives to a command
     _stage_here(checkout, faults)
 
 
@@ -81,7 +82,7 @@ def _stage_here(checkout, faults):
 
 
 def run(checkout, *faults):
-    """Exit code and what it said."""
+    """Run the stage and return its exit code and its standard error."""
     (checkout / "said").unlink(missing_ok=True)
     process = start(checkout, *faults)
     process.join(180)
@@ -109,7 +110,7 @@ def is_free(lock):
 
 @pytest.fixture(scope="module")
 def quiet(shards, tmp_path_factory):
-    """The weights of a training that nothing happens to."""
+    """Digest of the weights of an undisturbed training."""
     folder = make_checkout(shards, tmp_path_factory.mktemp("quiet"))
     code, said = run(folder)
     assert code == 0, said
@@ -125,12 +126,12 @@ def test_the_stage_killed_with_its_whole_group_five_times_changes_nothing(checko
     assert run(checkout)[0] == 0
     assert weights(checkout) == quiet
     runs = mlflow.MlflowClient(f"sqlite:///{checkout / 'mlflow.db'}").search_runs(["1"])
-    assert [each.info.status for each in runs] == ["FINISHED"]
+    assert [tracked.info.status for tracked in runs] == ["FINISHED"]
 
 
 @pytest.mark.slow
 def test_through_ray_the_stage_killed_with_its_group_changes_nothing(shards, tmp_path):
-    """Ray's own processes are of another group: the worker that lost its driver must not write beside the next one."""
+    """Ray's processes are in another group: a worker that lost its driver must not write beside the next one."""
     tiny = dataclasses.asdict(card("context_encoder").Config.tiny())
     for name, workers in {"quiet": 0, "killed": 1}.items():
         (tmp_path / name).mkdir()
@@ -144,7 +145,7 @@ def test_through_ray_the_stage_killed_with_its_group_changes_nothing(shards, tmp
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     (lock,) = checkout.glob("runs/*/*/writer.lock")
-    wait_for(lambda: is_free(lock), seconds=60)  # Ray takes the worker after its driver
+    wait_for(lambda: is_free(lock), seconds=60)  # Ray ends the worker after its driver
     assert newest(checkout) < 400
     damaged = sorted(checkout.glob("runs/*/*/checkpoints/step-*"))[-1]
     (damaged / "networks.safetensors").write_bytes(b"")
@@ -157,7 +158,7 @@ def test_through_ray_the_stage_killed_with_its_group_changes_nothing(shards, tmp
 
 @pytest.mark.slow
 def test_through_ray_sigterm_saves_and_stops_however_long_that_takes(checkout):
-    """Of the system's handlers Ray replaces this one, by one that aborts the process after three seconds."""
+    """Ray replaces the handler of SIGTERM by one that aborts the process after three seconds."""
     write_params(checkout, cluster={"train_workers": 1}, train={"checkpoint_steps": 1})
     tiny = dataclasses.asdict(card("context_encoder").Config.tiny())
     write_params(checkout, generators={"context_encoder": {**tiny, "steps": 4000}})
@@ -194,7 +195,7 @@ def test_a_signal_saves_and_stops_without_losing_a_step(shards, tmp_path, number
 
 
 def test_machines_without_a_lasting_disk_end_with_the_same_weights_curves_and_run(s3, checkout, quiet):
-    """The first is stopped, the second killed; all that is left of either is in the store."""
+    """The first machine is stopped, the second killed. Only the store has their checkpoints."""
     write_params(checkout, cluster={"checkpoints": "s3://bucket/live"})
     code, said = run(checkout, Fault(12, signal=signal.SIGTERM))
     assert code == RESUMABLE, said
@@ -257,12 +258,12 @@ def test_a_watched_process_that_dies_is_followed_by_the_watcher(checkout, quiet)
 
 
 def test_a_lost_terminal_ends_nothing_and_the_next_start_takes_the_result(checkout, quiet):
-    """The shell, or DVC, dies with its terminal; what it started goes on, and leaves its result in the storage."""
+    """The shell, or DVC, dies with its terminal. Its stage continues, and leaves the result in the storage."""
     shell = FORKS.Process(target=_shell, args=(checkout,))
     shell.start()
     shell.join(60)
     assert shell.exitcode == -signal.SIGHUP
-    wait_for(lambda: "nobody waits for it" in (checkout / "said").read_text())
+    wait_for(lambda: "the process that asked for it has ended" in (checkout / "said").read_text())
     assert not (checkout / "models").exists()
     assert run(checkout)[0] == 0
     assert weights(checkout) == quiet
@@ -270,7 +271,7 @@ def test_a_lost_terminal_ends_nothing_and_the_next_start_takes_the_result(checko
 
 def _shell(checkout):
     os.setsid()
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the process that runs the tests may ignore it
     stage = os.fork()
     if stage == 0:
         _stage_here(checkout, [Fault(9, signal=signal.SIGHUP, whole_group=True)])
@@ -310,17 +311,17 @@ def is_stopped(process):
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
-def test_what_is_discarded_is_no_training_from_then_on(tmp_path, monkeypatch):
-    """A kill amid the removal leaves nothing that looks like one, and the next removal takes it along."""
-    trainings = [tmp_path / "toy" / name for name in ("0123", "4567")]
-    for storage in trainings:
-        (storage / "checkpoints" / "step-00000010").mkdir(parents=True)
-        (storage / "experiment.json").write_text("{}")
-    assert unfinished(tmp_path, "toy") == trainings
+def test_a_discarded_folder_is_no_training_any_more(tmp_path, monkeypatch):
+    """A kill during the removal leaves nothing that looks like a training; the next removal removes the rest."""
+    trainings = [RunFolder(tmp_path / "toy" / name) for name in ("0123", "4567")]
+    for folder in trainings:
+        (folder.checkpoints / "step-00000010").mkdir(parents=True)
+        folder.experiment.write_text("{}")
+    assert find_unfinished(tmp_path, "toy") == trainings
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda path, **options: None)  # killed before anything is gone
         discard(trainings[0])
-    assert unfinished(tmp_path, "toy") == trainings[1:]
+    assert find_unfinished(tmp_path, "toy") == trainings[1:]
     assert len(list((tmp_path / "toy").iterdir())) == 2
     discard(trainings[1])
     assert not list((tmp_path / "toy").iterdir())

@@ -22,7 +22,7 @@ from files.durable import file_digest
 from jobs.runs.events import EventLog, losses_by_step
 from jobs.tracking.delivery import TrackingSync, deliver_waiting, park
 from jobs.tracking.mlflow_runs import tracking_uri
-from jobs.training import loop as training_loop
+from jobs.training import run_writer
 from jobs.training.loop import train
 from tests.jobs.tracking.test_delivery import describe, runs, steps, storage, until
 from tests.jobs.training.test_loop import job
@@ -119,7 +119,7 @@ def test_a_server_that_comes_and_goes_changes_nothing_in_a_training(server, fold
     def sent():
         return [step for run in runs(client()) for step in steps(client(), run, "joint/reconstruction")]
 
-    monkeypatch.setattr(training_loop, "EventLog", Disturbed)
+    monkeypatch.setattr(run_writer, "EventLog", Disturbed)
     describe(Path(noisy.storage), "toy")
     with TrackingSync(Path(noisy.storage), tmp_path / "runs" / "undelivered") as courier:
         train({"job": noisy})
@@ -137,18 +137,19 @@ import os, pickle, signal, sys, time
 from pathlib import Path
 import mlflow
 import jobs.training.loop as loop
+import jobs.training.run_writer as run_writer
 from jobs.tracking.delivery import TrackingSync
 from jobs.tracking.mlflow_runs import tracking_uri
 from tests.jobs.tracking.test_delivery import runs, steps, until
 job = pickle.loads(sys.stdin.buffer.read())
-class Dying(loop.EventLog):
+class Dying(run_writer.EventLog):
     def log(self, step, losses, **speed):
         super().log(step, losses, **speed)
         if step == int(sys.argv[1]):
             client = mlflow.MlflowClient(tracking_uri())
             until(lambda: [s for run in runs(client) for s in steps(client, run, sys.argv[2])][-1:] == [step], 120)
             os.kill(os.getpid(), signal.SIGKILL)
-loop.EventLog = Dying
+run_writer.EventLog = Dying
 with TrackingSync(Path(job.storage), Path(job.storage).parent.parent / "undelivered"):
     loop.train({"job": job})
 """

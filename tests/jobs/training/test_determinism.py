@@ -1,4 +1,4 @@
-"""Operations without a form that repeats to the bit: PyTorch has one on the CPU, too, which stands for all of a GPU."""
+"""Operations that do not repeat to the bit. PyTorch has one on the CPU, which is tested in place of those of a GPU."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.photographs import write_split
-from jobs.runs.events import EventLog, losses_by_step, not_repeatable, segments
+from jobs.runs.events import EventLog, losses_by_step, read_not_repeatable, read_segments
 from jobs.training import loop as training_loop
 from jobs.training.determinism import deterministic
 from jobs.training.loop import train
@@ -17,38 +17,38 @@ from tests.jobs.training.trainings import make_job
 
 
 def put():
-    """Of two values for one place, whichever comes last."""
+    """Put two values at one index; the last one to arrive remains."""
     torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
 
 
 def test_operations_that_cannot_repeat_are_done_and_named():
     before = torch.are_deterministic_algorithms_enabled()
-    for _ in range(2):  # also a second training of one process hears of them
-        with deterministic(True) as found:
+    for _ in range(2):  # a second training of the same process, too
+        with deterministic(True) as reported:
             assert torch.are_deterministic_algorithms_enabled()
             torch.ones(3).sum()
-            assert found == set()
+            assert reported == set()
             put()
-        assert found == {"put_"}
+        assert reported == {"put_"}
     assert torch.are_deterministic_algorithms_enabled() == before
-    with deterministic(False) as found:
+    with deterministic(False) as reported:
         put()
-    assert found == set()
+    assert reported == set()
 
 
 def test_names_of_several_words_are_whole():
-    """As PyTorch says it of operations that only a GPU has."""
-    with deterministic(True) as found:
+    """PyTorch's text for operations that only a GPU has."""
+    with deterministic(True) as reported:
         warnings.warn(
             "median CUDA with indices output does not have a deterministic implementation, but you set", stacklevel=1
         )
-    assert found == {"median CUDA with indices output"}
+    assert reported == {"median CUDA with indices output"}
 
 
 def test_other_warnings_are_shown_as_ever():
-    with pytest.warns(UserWarning, match="something else"), deterministic(True) as found:
+    with pytest.warns(UserWarning, match="something else"), deterministic(True) as reported:
         warnings.warn("something else", stacklevel=1)
-    assert found == set()
+    assert reported == set()
 
 
 def test_they_are_noted_once_among_the_events(tmp_path):
@@ -61,9 +61,9 @@ def test_they_are_noted_once_among_the_events(tmp_path):
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [line["not_repeatable"] for line in lines if "not_repeatable" in line] == [["a", "b"], ["c"]]
-    assert not_repeatable(tmp_path / "events.jsonl") == ("a", "b", "c")
+    assert read_not_repeatable(tmp_path / "events.jsonl") == ("a", "b", "c")
     assert list(losses_by_step(tmp_path / "events.jsonl")) == [1, 2]
-    assert [segment.to_step for segment in segments(tmp_path / "events.jsonl")] == [2]
+    assert [segment.to_step for segment in read_segments(tmp_path / "events.jsonl")] == [2]
 
 
 def test_a_training_notes_them(tmp_path, monkeypatch):
@@ -76,4 +76,4 @@ def test_a_training_notes_them(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training_loop, "build_recipe", build)
     train({"job": make_job(write_split(tmp_path / "shards", 8, size=32), tmp_path / "run", steps=2)})
-    assert not_repeatable(tmp_path / "run" / "events.jsonl") == ("put_",)
+    assert read_not_repeatable(tmp_path / "run" / "events.jsonl") == ("put_",)

@@ -12,6 +12,7 @@ from jobs.generators.build import build_recipe
 from jobs.runs.events import losses_by_step
 from jobs.training.loop import TrainingError, TrainJob, train
 from jobs.training.settings import TrainConfig
+from tests.jobs.training.trainings import PLAIN_WORKER
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def job(folders, storage, generator="context_encoder", **changes):
         seed=4,
         folders=folders,
         storage=str(storage),
+        **PLAIN_WORKER,
     )
 
 
@@ -61,7 +63,7 @@ def test_initial_weights_depend_on_the_seed_alone():
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     torch.manual_seed(5)
-    assert torch.equal(after, torch.rand(1))  # the global generator was left alone
+    assert torch.equal(after, torch.rand(1))  # torch's global generator is unchanged
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_name(folders, tmp_path):
@@ -70,7 +72,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_name(folders, tmp_path):
 
 
 def moved(job):
-    """Names of the parameters and buffers that a training changes."""
+    """Return the names of the parameters and buffers that a training changes."""
     before = {f"{n}/{k}": v.clone() for n, net in build_recipe(job.generator, job.config, job.seed).networks.items()
               for k, v in net.state_dict().items()}  # fmt: skip
     train({"job": job})

@@ -1,4 +1,4 @@
-"""Every generator at its paper's scale takes real steps through the loop, with its checkpoints and sample pictures."""
+"""Real steps of every generator at its paper's scale, with checkpoints and sample pictures."""
 
 import dataclasses
 from pathlib import Path
@@ -9,19 +9,19 @@ from benchmarks.photographs import write_split
 from files.durable import file_digest
 from jobs.generators import card, names
 from jobs.generators.build import build_recipe
+from jobs.runs.checkpoints import WEIGHTS_NAME
 from jobs.runs.events import losses_by_step
-from jobs.runs.receipt import WEIGHTS_NAME
 from jobs.training import loop as training_loop
 from jobs.training.loop import TrainJob, train
 from jobs.training.settings import TrainConfig
-from tests.jobs.training.trainings import FORKS
+from tests.jobs.training.trainings import FORKS, PLAIN_WORKER
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Column -> folder, by the side of the images."""
+    """Side of the images, in pixels -> column -> folder."""
     return {
         side: {name: str(path) for name, path in write_split(tmp_path_factory.mktemp(str(side)), 4, size=side).items()}
         for side in (128, 256)
@@ -29,9 +29,12 @@ def folders(tmp_path_factory):
 
 
 def paper_config(name):
-    """The paper's, with the smallest batch, and random numbers in place of feature networks that would be fetched."""
+    """Return the paper's config with the smallest batch, and random feature networks, which need no download."""
     config = card(name).Config()
-    has_one_value = name in ("neural_patch_synthesis", "partial_conv")  # per channel and image, under batch norm
+    has_one_value = name in (
+        "neural_patch_synthesis",
+        "partial_conv",
+    )  # per channel and image, of which batch norm needs two
     own = {"batch_size": 2 if has_one_value else 1, "features": "random", "teacher": "random", "texture_iterations": 1}
     return dataclasses.replace(config, **{key: value for key, value in own.items() if hasattr(config, key)})
 
@@ -56,9 +59,9 @@ def test_two_steps_of_every_phase_at_the_papers_scale(folders, tmp_path, name):
         seed=1,
         folders=folders[getattr(config, "image_size", 256)],
         storage=str(tmp_path),
-        threads=2,
+        **PLAIN_WORKER | {"threads": 2},
     )
-    process = FORKS.Process(target=two_steps, args=(job,))  # its memory goes with it
+    process = FORKS.Process(target=two_steps, args=(job,))  # a process of its own, which frees all memory at its end
     process.start()
     process.join(600)
     assert process.exitcode == 0

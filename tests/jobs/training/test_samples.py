@@ -33,7 +33,7 @@ def test_batches_follow_the_conventions(folders):
     for batch in batches(folders):
         assert batch.image.shape == (4, 3, 32, 32)
         assert batch.image.dtype == torch.float32
-        assert batch.image.is_contiguous()  # in channels-last order convolutions round otherwise
+        assert batch.image.is_contiguous()  # in channels-last order, convolutions round differently
         assert -1 <= batch.image.min() < batch.image.max() <= 1
         for tensor in (batch.mask, batch.edge):
             assert tensor.shape == (4, 1, 32, 32)
@@ -69,9 +69,9 @@ def test_a_batch_is_what_its_samples_are_one_by_one(folders, crop):
             for name, array in sample.maps.items():
                 assert (batch.maps[name][place].numpy() == array).all()
         if crop is None:
-            stored = [arrays["image"] for _, arrays in samples.decoded(positions)[1]]
+            stored = [arrays["image"] for _, arrays in samples.decode(positions)[1]]
             flipped = sum((one.image != image).any() for one, image in zip(single, stored, strict=True))
-            assert 0 < flipped < 8  # those that were are copied, the others lie where they were decoded
+            assert 0 < flipped < 8  # flipped images are copied, the others stay where they were decoded
 
 
 def test_two_ranks_read_what_one_reads(folders):
@@ -119,7 +119,7 @@ def test_unequal_shards_feed_two_ranks_of_two_workers_equally(tmp_path):
 
 
 def lacking_one(folders, tmp_path, change):
-    """The same images beside edges that `change` was applied to."""
+    """Return the folders of the same images and of edges whose records `change` has replaced."""
     images, edges = Column(folders["image"]), Column(folders["edge"])
     members = [NewRecord(key=edges.key(n), members={"png": edges.read(n)}, about={}) for n in range(20)]
     write_column(tmp_path, "edge", change(members), per_shard=4, made_from=images.manifest.digest)
@@ -166,9 +166,9 @@ def test_a_random_crop_is_the_same_from_image_and_maps(tmp_path):
         for key, image in zip(batch.key, bytes_of, strict=True):
             windows = np.lib.stride_tricks.sliding_window_view(pictures[key], (32, 32), axis=(0, 1))
             windows = windows.transpose(0, 1, 3, 4, 2)
-            found = [np.argwhere((windows == side).all((2, 3, 4))) for side in (image, image[:, ::-1])]
-            assert sum(map(len, found)) == 1  # cut out of its own picture, perhaps mirrored
-            places.add((key, *np.concatenate(found)[0]))
+            matches = [np.argwhere((windows == side).all((2, 3, 4))) for side in (image, image[:, ::-1])]
+            assert sum(map(len, matches)) == 1  # it is a window of its own picture, or of its mirror image
+            places.add((key, *np.concatenate(matches)[0]))
     assert len(places) > 60  # of 80
     for one, other in zip(batches(folders, config=config), batches(folders, config=config, num_workers=2), strict=True):
         assert torch.equal(one.image, other.image)

@@ -1,4 +1,4 @@
-"""Batches lie in memory that is used again, and nobody who holds one sees it change."""
+"""Slots of shared memory are used again, and a batch that is still held never changes."""
 
 import os
 
@@ -49,13 +49,16 @@ def test_memory_is_used_again_when_a_batch_is_gone(samples, expected):
         assert in_slots(batches, batch.image)
         assert in_slots(batches, batch.mask)
         places.add(batch.image.data_ptr())
-    assert len(places) <= 5  # two ahead, one being made, the one before and this one
+    assert len(places) <= 5  # two read ahead, one in the making, the last one and this one
 
 
 def test_what_is_held_of_a_batch_does_not_change(samples, expected):
     batches = iter(loader(samples, 1))
     held = [(batch.image[1:2], batch.mask.numpy(), batch.maps["edge"][0]) for batch in batches]
-    assert {in_slots(batches, image) for image, _, _ in held} == {True, False}  # with none left, torch's own way
+    assert {in_slots(batches, image) for image, _, _ in held} == {
+        True,
+        False,
+    }  # once all slots are used, torch's own way
     for (image, mask, edge), other in zip(held, expected, strict=True):
         assert torch.equal(image, other.image[1:2])
         assert (mask == other.mask.numpy()).all()

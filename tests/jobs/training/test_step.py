@@ -1,4 +1,4 @@
-"""One training step: precision, parts of a batch, clipping, averages; each beside what plain PyTorch computes."""
+"""One training step: precision, micro-batches, clipping and averages, compared with plain PyTorch."""
 
 import dataclasses
 
@@ -47,26 +47,26 @@ def test_a_step_is_what_plain_pytorch_does_to_the_bit(name):
     for number in range(2):
         batch = batch_for(recipe, name, seed=number)
         torch.manual_seed(7)
-        terms = step(recipe.phases[0], number, batch)
+        terms = step(number, batch)
         torch.manual_seed(7)
         expected = run_step(plain, plain.phases[0], batch, step=number)
         assert {key: float(value) for key, value in terms.items()} == {k: float(v) for k, v in expected.items()}
     assert not differences(tensors(recipe.networks), tensors(plain.networks))
 
 
-def test_a_batch_in_parts_gives_the_terms_and_weights_of_the_whole():
-    found = []
+def test_micro_batches_give_the_terms_and_weights_of_the_whole():
+    results = []
     for count in (1, 2, 4):
         recipe = build_toy("toy", Toy(norm=False), 1)
-        for name, network in recipe.networks.items():  # plain steps, which show the scale of a gradient
+        for name, network in recipe.networks.items():  # SGD, whose steps show the scale of a gradient
             recipe.optimizers[name] = torch.optim.SGD(network.parameters(), lr=0.1)
         step = TrainingStep(recipe, TrainConfig(accumulate=count), CPU)
         step.start(recipe.phases[0])
-        terms = step(recipe.phases[0], 0, make_batch((33, 40), num_samples=4))
-        found.append((terms, tensors(recipe.networks)))
-    for terms, weights in found[1:]:
-        torch.testing.assert_close(terms, found[0][0], rtol=1e-5, atol=1e-7)
-        torch.testing.assert_close(weights, found[0][1], rtol=1e-4, atol=1e-5)
+        terms = step(0, make_batch((33, 40), num_samples=4))
+        results.append((terms, tensors(recipe.networks)))
+    for terms, weights in results[1:]:
+        torch.testing.assert_close(terms, results[0][0], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(weights, results[0][1], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="4 samples cannot be taken in 3 equal parts"):
         make_batch((33, 40), num_samples=4).parts(3)
 
@@ -76,7 +76,7 @@ def test_gradients_are_clipped_over_all_networks_of_an_update():
     rate = 0.5
     recipe.optimizers["generator"] = torch.optim.SGD(recipe.networks["generator"].parameters(), lr=rate)
     before = tensors({"generator": recipe.networks["generator"]})
-    step(recipe.phases[0], 0, batch_for(recipe, "deepfill_v2"))
+    step(0, batch_for(recipe, "deepfill_v2"))
     after = tensors({"generator": recipe.networks["generator"]})
     moved = torch.cat([(after[key] - before[key]).flatten() for key in before])
     assert moved.norm() == pytest.approx(rate * 1e-3, rel=1e-3)
@@ -87,7 +87,7 @@ def test_the_average_is_that_of_the_weights_after_each_step():
     assert set(step.averages) == {"generator"}
     seen = []
     for number in range(3):
-        step(recipe.phases[0], number, batch_for(recipe, "deepfill_v2", seed=number))
+        step(number, batch_for(recipe, "deepfill_v2", seed=number))
         seen.append(tensors({"generator": recipe.networks["generator"]}))
     averaged = tensors({"generator": step.trained_networks["generator"]})
     for key, tensor in averaged.items():
@@ -99,13 +99,13 @@ def test_the_average_is_that_of_the_weights_after_each_step():
 def test_buffers_are_those_before_a_step_that_was_not_finite():
     recipe, step = prepared("context_encoder")
     batch = batch_for(recipe, "context_encoder")
-    step(recipe.phases[0], 0, batch)
+    step(0, batch)
     before = tensors(recipe.networks)
     spoiled = dataclasses.replace(batch, image=batch.image * float("nan"))
-    step(recipe.phases[0], 1, spoiled)
+    step(1, spoiled)
     assert step.skipped == 1
     assert not differences(before, tensors(recipe.networks))
-    step(recipe.phases[0], 2, batch)
+    step(2, batch)
     assert step.skipped == 0
     assert differences(before, tensors(recipe.networks))
 
@@ -114,9 +114,9 @@ def test_too_many_steps_that_are_not_finite_end_the_training_with_the_term():
     recipe, step = prepared("context_encoder", max_skipped=2)
     batch = batch_for(recipe, "context_encoder")
     spoiled = dataclasses.replace(batch, image=batch.image * float("nan"))
-    step(recipe.phases[0], 0, spoiled)
+    step(0, spoiled)
     with pytest.raises(TrainingError, match=r"is nan; 2 updates in a row were not applied"):
-        step(recipe.phases[0], 1, spoiled)
+        step(1, spoiled)
 
 
 def test_half_precision_halves_its_scale_when_gradients_overflow_and_goes_on():
@@ -125,12 +125,12 @@ def test_half_precision_halves_its_scale_when_gradients_overflow_and_goes_on():
     scale = step.state["loss_scale"]["scale"]
     before = tensors(recipe.networks)
     step.load_state({"skipped": 0, "loss_scale": {**step.state["loss_scale"], "scale": 2.0**60}})
-    step(recipe.phases[0], 0, batch)
+    step(0, batch)
     assert step.skipped == 1
     assert not differences(before, tensors(recipe.networks))
     assert step.state["loss_scale"]["scale"] == 2.0**59
     step.load_state({"skipped": 0, "loss_scale": {**step.state["loss_scale"], "scale": scale}})
-    step(recipe.phases[0], 1, batch)
+    step(1, batch)
     assert step.skipped == 0
     assert differences(before, tensors(recipe.networks))
 
@@ -140,30 +140,30 @@ def test_lower_precision_computes_nearly_the_same(precision):
     terms = []
     for chosen in ("no", precision):
         recipe, step = prepared(precision=chosen)
-        terms.append(step(recipe.phases[0], 0, batch_for(recipe, "deepfill_v2")))
+        terms.append(step(0, batch_for(recipe, "deepfill_v2")))
     for key, value in terms[0].items():
         assert terms[1][key] == pytest.approx(float(value), rel=0.05), key
 
 
 def test_channels_innermost_compute_the_same():
-    found = []
+    results = []
     for innermost in (False, True):
         recipe, step = prepared()
         batch = batch_for(recipe, "deepfill_v2")
         if innermost:
             recipe.networks["generator"].to(memory_format=torch.channels_last)
             batch = batch.channels_last()
-        found.append(step(recipe.phases[0], 0, batch))
-    for key, value in found[0].items():
-        torch.testing.assert_close(found[1][key], value, rtol=1e-4, atol=1e-6)
+        results.append(step(0, batch))
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_compiled_networks_compute_the_same():
-    found = []
+    results = []
     for compiled in (False, True):
         recipe, step = prepared(compile=compiled)
-        found.append(step(recipe.phases[0], 0, batch_for(recipe, "deepfill_v2")))
+        results.append(step(0, batch_for(recipe, "deepfill_v2")))
         assert (recipe.networks["generator"]._compiled_call_impl is not None) == compiled
-    for key, value in found[0].items():
-        torch.testing.assert_close(found[1][key], value, rtol=1e-3, atol=1e-5)
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, rtol=1e-3, atol=1e-5)

@@ -1,4 +1,4 @@
-"""What happens to real clusters happens here: trainings are killed, frozen, cut in two and fed nonsense."""
+"""Faults of real clusters: trainings are killed and frozen, change their size, and get losses that are not finite."""
 
 import random
 import re
@@ -30,7 +30,7 @@ def finish(job, world_size=1, **how):
 
 @pytest.fixture(scope="module")
 def undisturbed(folders, tmp_path_factory):
-    """Number of processes -> the job of a training that nothing happens to."""
+    """Number of processes -> the job of an undisturbed training."""
     jobs = {size: make_job(folders, tmp_path_factory.mktemp(f"quiet-{size}")) for size in (1, 2)}
     for size, job in jobs.items():
         finish(job, size)
@@ -38,7 +38,7 @@ def undisturbed(folders, tmp_path_factory):
 
 
 def test_workers_killed_anywhere_lose_an_interval_at_most_and_change_nothing(folders, undisturbed, tmp_path):
-    """20 kills at random (rank, step) of a group of two, in four trainings."""
+    """A group of two is killed 20 times at random (rank, step), in four trainings."""
     rng, kills = random.Random(1), 0
     for number in range(4):
         job = make_job(folders, tmp_path / str(number))
@@ -49,7 +49,7 @@ def test_workers_killed_anywhere_lose_an_interval_at_most_and_change_nothing(fol
             assert -KILL in ended.codes
             kills += 1
             newest = checkpointed(job)[-1] if checkpointed(job) else 0
-            # A checkpoint is written while the next steps run: of these, some may pass before it is committed.
+            # The next steps run while a checkpoint is written; a few may pass before it is committed.
             assert step - 1 - newest <= 5 + 4
         assert finish(job, 2, seen=seen) == weights_digest(undisturbed[2])
     assert kills == 20
@@ -68,21 +68,21 @@ def test_the_number_of_processes_changes_neither_the_order_nor_the_losses(folder
     segments = read_progress(newest_whole_checkpoint(Path(job.storage, "checkpoints")))["segments"]
     assert [segment["world_size"] for segment in segments] == [1, 2, 1]
     assert 0 < segments[1]["from_step"] <= 12 < segments[2]["from_step"] <= 26
-    ours, theirs = (losses_by_step(Path(each.storage, "events.jsonl")) for each in (job, alone))
+    losses, expected = (losses_by_step(Path(one.storage, "events.jsonl")) for one in (job, alone))
     for step in range(segments[1]["from_step"] + 1, segments[1]["from_step"] + 11):
-        assert ours[step] == pytest.approx(theirs[step], rel=1e-4, abs=1e-4), step
+        assert losses[step] == pytest.approx(expected[step], rel=1e-4, abs=1e-4), step
 
 
 def keys_by_step(folder):
-    """Step -> the keys of its global batch of four, in order; a step that was done twice had the same each time."""
-    parts = {}
+    """Return step -> keys of its global batch of four, in order. A repeated step must have the same batch."""
+    shares = {}
     for step, rank, keys, digest in batches_seen(folder):
         place = step, 4 // len(keys), rank
-        assert parts.setdefault(place, (keys, digest)) == (keys, digest)
+        assert shares.setdefault(place, (keys, digest)) == (keys, digest)
     whole = {}
-    for step, size, _ in parts:
-        ranks = [parts[step, size, rank][0] for rank in range(size) if (step, size, rank) in parts]
-        if len(ranks) == size:  # a killed group may leave a step half done
+    for step, size, _ in shares:
+        ranks = [shares[step, size, rank][0] for rank in range(size) if (step, size, rank) in shares]
+        if len(ranks) == size:  # a killed group may leave a step to some of its ranks
             batch = [key for keys in zip(*ranks, strict=True) for key in keys]
             assert whole.setdefault(step, batch) == batch
     return whole
@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_is_applied_on_none(folders, tmp_p
         load_file(Path(job.storage, "checkpoints", f"step-{step:08d}", NETWORKS)) for step in checkpointed(job)
     )
     moved = {name.split("/")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
-    # The discriminator comes first: without it the generator's update is not tried; with it, it stands.
+    # The discriminator is updated first: if that is skipped, the generator's update is not tried; if not, it is kept.
     assert moved == ({"generator_d"} if network == "generator" else set())
     assert all(tensor.isfinite().all() for tensor in after.values())
 
@@ -137,12 +137,12 @@ def test_losses_that_stay_not_finite_end_the_training_with_its_weights_kept(fold
 
 
 def test_updates_that_were_not_applied_in_a_row_count_across_a_kill(folders, tmp_path):
-    """Of those of steps 20 to 29, five in a row are not to be borne; a process is killed between them."""
+    """The updates of steps 20 to 29 are not finite, five in a row are too many, and a kill comes between them."""
     job = make_job(folders, tmp_path, checkpoint_steps=1, max_skipped=5)
     faults = [Fault(20, nan="generator", steps=10), Fault(23, signal=KILL)]
     assert run_group(job, 1, faults).codes == [-KILL]
     newest = checkpointed(job)[-1]
-    assert newest in (21, 22)  # one may still have been on its way to the disk
+    assert newest in (21, 22)  # the last one may not have been committed before the kill
     ended = run_group(job, 1, [Fault(1, nan="generator", steps=10)])
     assert ended.codes == [1]
     assert "step 24 of phase joint" in ended.said[0]
@@ -160,7 +160,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_by_all(folders, tmp_
 def test_a_rank_that_stands_still_is_named_by_the_other(folders, tmp_path, rank):
     job = make_job(folders, tmp_path, collective_seconds=4)
     ended = run_group(job, 2, [Fault(9, rank, signal=signal.SIGSTOP)])
-    assert ended.codes[rank] == -KILL  # it did stand still, until the harness ended it
+    assert ended.codes[rank] == -KILL  # it stood still until `run_group` killed it
     assert ended.codes[1 - rank] == 1
     assert ended.seconds < 4 + 10
     assert f"PeerError: rank {1 - rank} lost another process" in ended.said[1 - rank]

@@ -1,4 +1,4 @@
-"""The smallest generator that has all that a training must carry on: two networks that alternate, and statistics."""
+"""The smallest generator with all kinds of state: two networks that alternate, and running statistics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 @dataclass(frozen=True, kw_only=True)
 class Toy:
-    """norm: whether the generator has running statistics, over the global batch."""
+    """norm: whether the generator has batch norm over the global batch."""
 
     steps: int = 40
     batch_size: int = 4
@@ -24,10 +24,10 @@ class Toy:
 
 
 def build_toy(generator: str, config: Toy, seed: int) -> Recipe:
-    """Takes the place of `jobs.recipe.build_recipe` for the generator "toy"."""
+    """Build the toy in place of `jobs.generators.build.build_recipe`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights", generator))
-        # No bias before the hinge: its gradient would be exactly 0 at first, of which Adam would magnify the rounding.
+        # No bias before the hinge: its first gradient is 0 up to rounding, which Adam would magnify.
         norm = BatchNorm2d(8) if config.norm else nn.Identity()
         networks = {
             "generator": nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), norm, nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1)),
@@ -44,7 +44,7 @@ def build_toy(generator: str, config: Toy, seed: int) -> Recipe:
         return {"d_real": hinge_real(real), "d_fake": hinge_fake(fake)}
 
     def g_terms(networks, batch, outputs):
-        noise = 0.1 * batch.uniform(0)[:, None, None, None]  # a number of each sample's own
+        noise = 0.1 * batch.uniform(0)[:, None, None, None]  # one number per sample
         fake = composite(outputs["output"], batch.image, batch.mask)
         return {
             "l1": (outputs["output"] - batch.image - noise).abs().mean(),

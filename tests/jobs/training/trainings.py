@@ -1,6 +1,6 @@
-"""Trainings of the toy generator in processes of their own, one or a group, with a fault at a chosen step.
+"""Trainings of the toy generator in one process or a group, with faults at chosen steps.
 
-The processes are forked from one that has everything imported; each is what a worker of a cluster is.
+The processes are forked from one that has imported everything. Each is the equivalent of a cluster's worker.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import albumentations  # noqa: F401  # what a training imports late, here once for all processes
+import albumentations  # noqa: F401  # imported late by a training; here once for all processes
 import torch
 import torch._inductor
 from torch import distributed
 
 from files.durable import file_digest
 from jobs.recipe.contract import Recipe
-from jobs.runs.receipt import WEIGHTS_NAME
+from jobs.runs.checkpoints import WEIGHTS_NAME
 from jobs.training import loop as training_loop
 from jobs.training.loop import TrainJob, train
 from jobs.training.settings import TrainConfig
@@ -36,16 +36,22 @@ from tests.jobs.training.toy import Toy, build_toy
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.jobs.training.trainings", "pipeline.stages.train"])
+PLAIN_WORKER = {"threads": 1, "loader_workers": 0, "prefetch_batches": 2, "collective_seconds": 600.0}
+"""Fields of a TrainJob: one thread, without loader workers."""
 _GRACE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens in one rank just before a step, counted over the training from 1.
+    """A fault of one rank just before a step.
 
-    copied: it waits until the store has the checkpoint of this step, or a newer one; then
-    signal: sent to itself, or to its process group. raises: an exception. nan: the network whose loss is spoiled in
-    this step and `steps - 1` more.
+    step: counted over the training, from 1.
+    copied: first wait until the store has the checkpoint of this step, or a newer one; 0 does not wait.
+    signal: signal that the rank sends to itself.
+    raises: exception to raise.
+    whole_group: send the signal to the whole process group.
+    nan: network whose loss becomes NaN.
+    steps: for how many steps it is NaN.
     """
 
     step: int
@@ -59,7 +65,10 @@ class Fault:
 
 
 def make_job(folders: dict[str, Path], storage: Path, **changes: Any) -> TrainJob:
-    """40 steps of the toy on one thread, a checkpoint every 5. changes: to the job, its `train` or its `config`."""
+    """Return a job of 40 steps of the toy, with a checkpoint every 5.
+
+    changes: fields of the job, its `train` or its `config`.
+    """
     parts = {
         kind: {f.name: changes[f.name] for f in dataclasses.fields(kind) if f.name in changes}
         for kind in (TrainJob, TrainConfig, Toy)
@@ -72,13 +81,17 @@ def make_job(folders: dict[str, Path], storage: Path, **changes: Any) -> TrainJo
         train=TrainConfig(**settings | parts[TrainConfig]),
         folders={name: str(path) for name, path in folders.items()},
         storage=str(storage),
-        **{"seed": 4} | parts[TrainJob],
+        **PLAIN_WORKER | {"seed": 4} | parts[TrainJob],
     )
 
 
 @dataclass(frozen=True)
 class Ended:
-    """Exit codes, negative for signals, and the last line that each rank said."""
+    """How a group ended.
+
+    codes: exit code of each rank, negative for signals.
+    said: text of each rank's error, "" if it had none.
+    """
 
     codes: list[int]
     said: list[str]
@@ -93,17 +106,20 @@ def run_group(
     patience: float = 120,
     apart: bool = False,
 ) -> Ended:
-    """Train in so many processes; when one has failed the others are soon killed, as Ray does it.
+    """Train in a group of processes. Once one has failed, the others are soon killed, as Ray does.
 
-    seen: a folder to which each rank appends the keys and the digest of every batch that it trains on.
+    seen: folder to which each rank appends the keys and the digest of every batch that it trains on.
+    patience: longest time, in seconds.
     apart: each rank but the first has a storage of its own, as on a machine that does not see rank 0's.
     """
     began = time.monotonic()
     jobs = [dataclasses.replace(job, storage=f"{job.storage}-{n}") if apart and n else job for n in range(world_size)]
     with tempfile.TemporaryDirectory() as meeting:
         ranks = [
-            FORKS.Process(target=_rank, args=(each, rank, world_size, Path(meeting), faults, seen, dict(os.environ)))
-            for rank, each in enumerate(jobs)
+            FORKS.Process(
+                target=_rank, args=(rank_job, rank, world_size, Path(meeting), faults, seen, dict(os.environ))
+            )
+            for rank, rank_job in enumerate(jobs)
         ]
         for process in ranks:
             process.start()
@@ -126,12 +142,12 @@ def weights_digest(job: TrainJob) -> str:
 
 
 def checkpointed(job: TrainJob) -> list[int]:
-    """Steps of the committed checkpoints, in order."""
+    """Return the steps of the committed checkpoints, sorted."""
     return sorted(int(path.name.removeprefix("step-")) for path in Path(job.storage, "checkpoints").glob("step-*"))
 
 
 def batches_seen(folder: Path) -> list[tuple[int, int, list[str], str]]:
-    """(step, rank, keys, digest of the tensors) as they were trained on, over all processes, in order of time."""
+    """Return (step, rank, keys, digest of the tensors) of every batch trained on by any process, by time."""
     rows = [json.loads(line) for path in folder.glob("rank-*") for line in path.read_text().splitlines()]
     return [tuple(row[1:]) for row in sorted(rows)]
 
@@ -145,18 +161,18 @@ def _rank(
     seen: Path | None,
     environment: dict[str, str],
 ) -> None:
-    os.environ |= environment  # the server of forks has that of its own start
+    os.environ |= environment  # the fork server has the environment of its own start
     torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as on any Linux
+    multiprocessing.set_start_method("fork", force=True)  # for loader workers, the default on Linux
     if world_size > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
         os.environ |= {"LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400"}
         wait = timedelta(seconds=job.collective_seconds)
         meet = f"file://{meeting}/meet"
         distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=world_size, timeout=wait)
-    ours = [fault for fault in faults if fault.rank == rank]
-    watch_steps(ours, seen)
-    training_loop.build_recipe = _spoiling([fault for fault in ours if fault.nan])
+    own_faults = [fault for fault in faults if fault.rank == rank]
+    watch_steps(own_faults, seen)
+    training_loop.build_recipe = _spoiling([fault for fault in own_faults if fault.nan])
     code = 0
     try:
         train({"job": job})
@@ -165,14 +181,17 @@ def _rank(
         (meeting / f"said-{rank}").write_text(f"{type(error).__name__}: {error}")
         code = 1
     sys.stderr.flush()
-    os._exit(code)  # a process group that lost a member cannot be taken down in order
+    os._exit(code)  # a process group that lost a member cannot be destroyed
 
 
 def watch_steps(faults: Sequence[Fault], seen: Path | None = None) -> None:
-    """Let faults happen in the trainings of this process, and note what they train on."""
+    """Make the trainings of this process have faults, and note their batches in a folder.
+
+    Only for generators with one phase, so that a step's number in the phase is its number in the training.
+    """
     do_step = training_loop._Training._step
 
-    def step(self, phase, number, batch):  # of a generator with one phase, so that `number` counts the whole training
+    def step(self, phase, number, batch):
         for fault in faults:
             if fault.step == number + 1:
                 while fault.copied and max(self.store.names(), default="") < f"step-{fault.copied:08d}":
@@ -209,7 +228,7 @@ def _spoiled(update, faults):
         nonlocal calls
         calls += 1
         spoiled = any(f.nan in update.networks and f.step <= calls < f.step + f.steps for f in faults)
-        # Added, so that the gradients of the loss stay finite.
+        # Added, not multiplied, so that the gradients of the loss stay finite.
         return {name: value + float("nan") if spoiled else value for name, value in update.terms(*arguments).items()}
 
     return dataclasses.replace(update, terms=terms)
