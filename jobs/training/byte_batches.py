@@ -52,18 +52,7 @@ class ByteBatch:
     def to(self, device: torch.device | str) -> Batch:
         """The batch that generators take, made on the device: [0, 255] to [-1, 1], channels first."""
         there = self._each(lambda tensor: tensor.to(device, non_blocking=True))
-        maps = dict(there.maps)
-        if "edge" in maps:
-            maps["edge"] = maps["edge"][:, None].float() / 255
-        if "semantics" in maps:
-            maps["semantics"] = maps["semantics"].long()
-        return Batch(
-            image=there.image.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1,
-            mask=there.mask[:, None].float(),
-            seed=there.seed,
-            key=self.key,
-            **maps,
-        )
+        return Batch.from_bytes(there.image, there.mask, there.maps, seed=there.seed, key=self.key)
 
     def _each(self, function: Callable[[Any], Any]) -> ByteBatch:
         return replace(
