@@ -19,7 +19,7 @@ from datasets.shards.column import Column
 from files.durable import file_digest
 from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.inference import inpaint_images, load_trained
-from jobs.evaluation.metrics import composite_uint8
+from jobs.evaluation.metrics.pixels import composite_uint8
 from jobs.evaluation.settings import EvaluateConfig
 from jobs.generators import card, names
 from jobs.tracking import mlflow_runs as tracking
