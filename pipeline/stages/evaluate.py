@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
 from jobs.evaluation.suite import suite_id, untrained_row
 from jobs.evaluation.summary import summarise
+from jobs.runs.receipt import read_receipt
+from jobs.tracking import mlflow_runs as tracking
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
@@ -30,9 +33,13 @@ from pipeline.layout import (
 from pipeline.params import Params, ParamsError
 from pipeline.progress import track
 
+log = logging.getLogger(__name__)
+
 
 def run(params: Params, row: str) -> None:
     """Write results/<row> (scores of every pair, summary, gallery) and metrics/<row>.json.
+
+    Also logs a generator's metrics to the tracked run of its training, if the server answers.
 
     row: a generator, or "baselines".
     Raises ParamsError for a row that is neither "baselines" nor a generator that params.yaml lists.
@@ -54,6 +61,8 @@ def run(params: Params, row: str) -> None:
     names = {row: "trained", untrained_row(row): "untrained"}
     means = {names.get(name, name): _means(groups[OVERALL]) for name, groups in summary.rows.items()}
     write_json(metrics_file(row), means)
+    if row != BASELINES_ROW:
+        _track(row, summary)
 
 
 def _evaluate(params: Params, row: str, images: Column, masks: Column) -> list[ShardResult]:
@@ -95,3 +104,36 @@ def _write_gallery(folder: Path, images: Column, results: Sequence[ShardResult])
 def _means(group: Group) -> dict[str, float]:
     """Return the means of the metrics that have a value."""
     return {name: metric.mean for name, metric in group.metrics.items() if isinstance(metric, Value)}
+
+
+def _track(generator: str, summary: Summary) -> None:
+    """Log the metrics of the trained generator to the run of its training.
+
+    The run is the one that the registered version with these weights came from. A warning tells if there is no such
+    version, or if the server does not answer.
+    """
+    receipt = read_receipt(model_folder(generator))
+    version = {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}
+    try:
+        run_id = tracking.run_of_version(f"inpaint-{generator}", version)
+        if run_id is None:
+            problem = "no registered version has its weights; run: python -m pipeline deliver"
+        else:
+            tracking.log_metrics(run_id, _metric_points(summary.rows[generator]), step=receipt.steps)
+            tracking.set_tags(run_id, {"suite": summary.suite})
+            return
+    except Exception as error:  # every client and store raises its own kinds
+        problem = tracking.reason(error)
+    log.warning(
+        "%s is evaluated, but its run is not updated (%s); later: python -m pipeline evaluate %s",
+        generator, problem, generator,
+    )  # fmt: skip
+
+
+def _metric_points(groups: Mapping[str, Group]) -> dict[str, float]:
+    """Name the means as the run has them: evaluation/<metric>, and evaluation/<bin>/<metric> of each bin."""
+    return {
+        f"evaluation/{metric}" if name == OVERALL else f"evaluation/{name}/{metric}": mean
+        for name, group in groups.items()
+        for metric, mean in _means(group).items()
+    }
