@@ -123,6 +123,13 @@ def test_a_training_is_the_same_experiment_while_the_code_that_its_stage_declare
     assert closure({ROOT / "jobs/training/loop.py"}) <= code
 
 
+@pytest.mark.parametrize("stage", ["baselines", "evaluate", "report"])
+def test_the_code_of_training_cannot_make_an_evaluation_stale(stage):
+    """An edit in the loader's shared memory, for one, changes no metric."""
+    generators = names() if "foreach" in STAGES[stage] else [""]
+    assert not [name for key in generators for name in stage_code(stage, key) if name.startswith("jobs/training/")]
+
+
 def test_inert_code_exists():
     assert all((ROOT / path).is_file() for path in INERT)
 

@@ -29,8 +29,7 @@ ROOMS = {
         "jobs/recipe", "jobs/layers", "jobs/generators", "jobs/runs",
     ),
     "jobs/evaluation": (
-        "files", "masks", "datasets/maps", "datasets/shards", "datasets/writing",
-        "jobs/recipe", "jobs/generators", "jobs/runs", "jobs/training",
+        "files", "masks", "datasets/maps", "datasets/shards", "jobs/recipe", "jobs/generators", "jobs/runs",
     ),
     "jobs/report": ("jobs/evaluation", "files"),
     "jobs/checks": (

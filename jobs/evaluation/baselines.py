@@ -1,4 +1,4 @@
-"""Ways to fill a hole without a network, the rows that every trained generator has to beat."""
+"""Classical methods that fill a hole without a network. Trained generators are compared with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from skimage.restoration import inpaint_biharmonic
 from files.errors import UserError
 
 MID_GREY = 128
-"""Fills an image of which nothing is visible."""
+"""Level of every filled pixel of an image without visible pixels."""
+
+FillOne = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""fill(image, mask): uint8 (H, W, 3) and (H, W), 1 = hole -> uint8 (H, W, 3)."""
+
+_SMALLEST_SIDE = 16
+"""Smaller images have no two windows of PatchMatch, hence no patch to copy."""
 
 
 class BaselineError(UserError):
@@ -21,20 +27,22 @@ class BaselineError(UserError):
 
 @dataclass(frozen=True)
 class Baseline:
-    """One classical row: fill(image, mask) keeps the valid pixels and never looks at the hidden ones.
+    """One classical method.
 
-    image: uint8 (H, W, 3), RGB; mask: uint8 (H, W), 1 = hole; returns uint8 (H, W, 3).
-    description: one line for a table; paper and year: where it was published, if it was.
+    fill(image, mask): fills the hole, keeps the valid pixels, and does not depend on the hidden ones.
+        image: uint8 (H, W, 3), RGB; mask: uint8 (H, W), 1 = hole; returns uint8 (H, W, 3).
+    description: one line for a table.
+    paper, year: where the method was published, if it was.
     """
 
-    fill: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    fill: FillOne
     description: str
     paper: str = ""
     year: int | None = None
 
 
 def mean_colour(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Fill the hole with the mean, rounded half up, of each channel over the visible pixels."""
+    """Fill the hole with each channel's mean over the visible pixels, rounded half up."""
     hole = _is_hole(image, mask)
     filled = image.copy()
     filled[hole] = MID_GREY if hole.all() else np.floor(image[~hole].mean(axis=0) + 0.5)
@@ -58,7 +66,7 @@ def navier_stokes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The smoothest surface through the visible pixels: the biharmonic equation solved in every hole.
+    """Continue the visible pixels as the smoothest surface: solve the biharmonic equation in every hole.
 
     Damelin and Hoang, "On Surface Completion and Image Inpainting by Biharmonic Functions", 2018; scikit-image's.
     """
@@ -70,18 +78,18 @@ def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def patch_match(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Copy 7x7 patches from what is visible, found by random search and propagation, from coarse to fine.
+    """Copy visible 7x7 patches, found by random search and propagation, from coarse to fine.
 
     Barnes et al., "PatchMatch: A Randomized Correspondence Algorithm for Structural Image Editing", 2009; PyPatchMatch,
-    radius 3, which is not the program behind any paper's row of that name. Raises BaselineError where the package is
-    not installed.
+    radius 3. Papers that print a row "PatchMatch" used other programs.
+    Raises BaselineError if the package is not installed.
     """
     try:
         import patchmatch  # an optional extra
     except ImportError as error:
         raise BaselineError(
-            "the baseline patch_match needs the package PyPatchMatch: install the extra `classical`, or take "
-            "patch_match out of evaluate.baselines"
+            "the baseline patch_match needs the package PyPatchMatch: install the extra `classical`, or remove "
+            "patch_match from evaluate.baselines"
         ) from error
     blank, hole = mean_colour(image, mask), mask == 1
     if hole.all() or not hole.any() or min(hole.shape) < _SMALLEST_SIDE:
@@ -91,22 +99,18 @@ def patch_match(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(hole[..., None], filled, image)
 
 
-_SMALLEST_SIDE = 16
-"""Below two windows of PatchMatch there is nothing to search."""
-
-
 def _inpaint(image: np.ndarray, mask: np.ndarray, method: int) -> np.ndarray:
-    # OpenCV fills each channel by itself, so RGB need not become BGR. Its Telea lets a little of what stands in the
-    # hole into the result: the mean colour stands there, so that neither a hidden pixel nor black bleeds in.
+    # OpenCV fills each channel separately, so RGB need not become BGR. Its Telea mixes a little of the hole's old
+    # content into the result. The hole is set to the mean colour first, so that no hidden pixel influences the result.
     blank, hole = mean_colour(image, mask), mask == 1
-    if hole.all():  # nothing to continue
+    if hole.all():
         return blank
     filled = cv2.inpaint(blank, hole.astype(np.uint8), inpaintRadius=3, flags=method)
     return np.where(hole[..., None], filled, image)
 
 
 def _is_hole(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The mask as bool, after a check of both shapes and types."""
+    """Return the mask as bool after checking shapes and types of image and mask."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
     if mask.shape != image.shape[:2] or not np.isin(mask, (0, 1)).all():

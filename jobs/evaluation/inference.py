@@ -1,4 +1,4 @@
-"""A trained generator, loaded from its weights and receipt, and the holes it fills."""
+"""Load a trained generator from its weights and receipt, and fill holes with it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from datasets.maps.edges import EdgeConfig, canny_edges
-from jobs.evaluation.metrics import composite_uint8, to_uint8
+from jobs.evaluation.metrics.pixels import composite_uint8, to_uint8
 from jobs.generators import card
 from jobs.generators.build import build_recipe, inpaint
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Recipe
 from jobs.runs.checkpoints import WEIGHTS_NAME, load_weights
 from jobs.runs.receipt import Receipt, read_receipt
-from jobs.training.byte_batches import Sample, collate
 
 
 def load_trained(folder: Path, *, trained: bool = True) -> tuple[Recipe, Receipt]:
-    """The recipe with its trained weights, or with `trained=False` as it was before the first step, and the receipt.
+    """Load the recipe and the receipt of a training.
 
+    folder: contains weights and receipt.
+    trained: False leaves the recipe's networks as they were before the first step.
     Raises CheckpointError when a file is missing, has another digest, or does not fit.
     """
     receipt = read_receipt(folder)
@@ -32,10 +34,14 @@ def load_trained(folder: Path, *, trained: bool = True) -> tuple[Recipe, Receipt
 
 
 def inpaint_images(recipe: Recipe, edges: EdgeConfig, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-    """Fill holes: images uint8 (N, H, W, 3), masks uint8 (N, H, W), 1 = hole.
+    """Fill the holes of images.
 
-    Returns "composite", uint8 (N, H, W, 3), equal to the images where the mask is 0; and "edge", uint8 (N, H, W), of
-    a recipe that completes edges. Raises ValueError for a size or mask the paper cannot take.
+    edges: how edges are derived, for a recipe that needs them.
+    images: uint8 (N, H, W, 3).
+    masks: uint8 (N, H, W), 1 = hole.
+    Returns "composite", uint8 (N, H, W, 3), equal to the images where the mask is 0, and "edge", uint8 (N, H, W) in
+    [0, 255], of a recipe that completes edges.
+    Raises ValueError for a size or mask that the paper cannot take.
     """
     batch = visible_batch(images, masks, [""] * len(images), columns=recipe.columns, edges=edges)
     outputs = inpaint(recipe, batch)
@@ -46,9 +52,10 @@ def inpaint_images(recipe: Recipe, edges: EdgeConfig, images: np.ndarray, masks:
 
 
 def load_registered(files: Mapping[str, Path]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """What a registered model does: (image uint8 (N, H, W, 3), mask uint8 (N, H, W, 1)) -> filled image.
+    """Load a registered model as a function of images and masks.
 
     files: "model" -> a folder with weights and receipt.
+    Returns (image uint8 (N, H, W, 3), mask uint8 (N, H, W, 1)) -> filled image uint8 (N, H, W, 3).
     """
     recipe, receipt = load_trained(files["model"])
     return lambda image, mask: inpaint_images(recipe, receipt.edges, image, mask[..., 0])["composite"]
@@ -57,20 +64,18 @@ def load_registered(files: Mapping[str, Path]) -> Callable[[np.ndarray, np.ndarr
 def visible_batch(
     images: np.ndarray, masks: np.ndarray, keys: Sequence[str], *, columns: Sequence[str], edges: EdgeConfig
 ) -> Batch:
-    """A batch to inpaint, made of what can be seen: hidden pixels are blanked before anything is derived from them.
+    """Build a batch to inpaint. Hidden pixels are set to 0 before anything is derived from them.
 
-    images: uint8 (N, H, W, 3); masks: uint8 (N, H, W), 1 = hole; columns: what the recipe needs.
-    Semantic labels are no input of any paper, only a target, and are left out.
+    images: uint8 (N, H, W, 3).
+    masks: uint8 (N, H, W), 1 = hole.
+    keys: the records' keys, N of them.
+    columns: what the recipe needs. Semantic labels are left out: they are a target of training, never an input.
+    edges: how edges are derived, if the recipe needs them.
     """
     visible = images * (1 - masks[..., None])
-    return collate(
-        [
-            Sample(
-                key=key,
-                image=image,
-                mask=mask,
-                maps={"edge": 255 * canny_edges(image, edges, valid=mask == 0)} if "edge" in columns else {},
-            )
-            for key, image, mask in zip(keys, visible, masks, strict=True)
-        ]
-    ).to("cpu")
+    maps = {}
+    if "edge" in columns:
+        edge_maps = [canny_edges(image, edges, valid=mask == 0) for image, mask in zip(visible, masks, strict=True)]
+        maps["edge"] = torch.from_numpy(255 * np.stack(edge_maps))
+    # The masks are copied: they may be read-only, which torch.from_numpy warns about.
+    return Batch.from_bytes(torch.from_numpy(visible), torch.tensor(masks), maps, key=tuple(keys))

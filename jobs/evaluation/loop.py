@@ -1,35 +1,41 @@
-"""Evaluate on the frozen suite: fill every hole of every image, score 8-bit composites, keep every pair's figures."""
+"""Evaluate on the frozen suite: fill every hole of every image and score the 8-bit composites."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from datasets.shards.column import Column, check_alignment
-from datasets.writing.tars import NewRecord
 from files.objects import StoreConfig
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
-from jobs.evaluation import metrics
-from jobs.evaluation.baselines import BASELINES
+from jobs.evaluation.baselines import BASELINES, FillOne
+from jobs.evaluation.evaluator import Evaluator
 from jobs.evaluation.inference import inpaint_images, load_trained
+from jobs.evaluation.metrics.fid import FidSums, add_sums
+from jobs.evaluation.metrics.value import Missing
+from jobs.evaluation.results import Score
 from jobs.evaluation.settings import EvaluateConfig
-from jobs.evaluation.suite import gallery_keys, untrained
+from jobs.evaluation.suite import gallery_keys, untrained_row
 from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 
 Fill = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""fill(images, masks): uint8 (N, H, W, 3) and (N, H, W), 1 = hole -> "composite" and other pictures, N each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationJob:
     """Rows to evaluate on the images and masks of the suite.
 
-    model: folder of a trained generator, which gives two rows, `<name>` and `<name>_untrained`; None gives a row per
-    baseline. store: where shards lie that are not in `images` and `masks`.
+    name: the generator, or "baselines".
+    images, masks: folders of the two columns.
+    model: folder of a trained generator, which gives the rows `<name>` and `<name>_untrained`; None gives one row per
+        baseline.
+    config: parameters of the evaluation.
+    store: object store with the shards that are not on this disk.
     """
 
     name: str
@@ -41,127 +47,88 @@ class EvaluationJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """One row on one pair of image and mask."""
-
-    row: str
-    key: str
-    bin: str
-    hole_ratio: float
-    values: dict[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """What one shard of the images yields: figures of every pair, the gallery's pictures, and sums for FID by row."""
+    """Results of one shard of images.
+
+    scores: one per row and pair.
+    gallery: key -> members, the pictures of each image that is in the gallery.
+    fid_sums: row -> sums for FID; empty where FID is missing.
+    missing: metric -> reason, of metrics that could not be computed.
+    """
 
     shard: int
-    scores: list[Score]
-    gallery: list[NewRecord]
-    fid_sums: dict[str, metrics.FidSums]
+    scores: list[Score] = field(default_factory=list)
+    gallery: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    fid_sums: dict[str, FidSums] = field(default_factory=dict)
+    missing: dict[str, Missing] = field(default_factory=dict)
 
 
 def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
     """Fill every hole of every image of one shard and score the composites.
 
     Raises ManifestError or ShardError when images and masks do not belong together, WeightsError for feature weights
-    that are not those that were named.
+    that are not the configured ones.
     """
     images, masks = (Column(Path(folder), store=job.store) for folder in (job.images, job.masks))
     check_alignment(images, masks)
-    inception = metrics.inception(job.config.inception)
-    lpips_network = metrics.lpips_network(job.config.alexnet)
-    shown = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)
-    result = ShardResult(shard=shard, scores=[], gallery=[], fid_sums={})
-    rows = _rows(job)
+    evaluator = Evaluator(job.config)
+    in_gallery = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)
+    result = ShardResult(shard=shard, missing=evaluator.missing)
+    fills = _fills(job)
     for record in images.records_of(shard):
         key = images.keys[record].as_py()
         image = decode_image(images.read(record))
         holes = np.stack([decode_map(masks.read(record, member_of_bin("mask", name))) // 255 for name, _, _ in BINS])
         truths = np.broadcast_to(image, (len(holes), *image.shape))
-        members: dict[str, bytes] = {}
-        for row, fill_holes in rows.items():
-            filled = fill_holes(truths, holes)
-            scores = _scores(row, key, truths, filled["composite"], holes)
-            if not isinstance(lpips_network, metrics.NotComputed):
-                for score, distance in zip(
-                    scores, metrics.lpips(truths, filled["composite"], lpips_network), strict=True
-                ):
-                    score.values["lpips_alex"] = float(distance)
-            if not isinstance(inception, metrics.NotComputed):
-                sums = metrics.fid_sums(truths, filled["composite"], inception)
-                before = result.fid_sums.get(row)
-                result.fid_sums[row] = {name: before[name] + sums[name] for name in sums} if before else sums
-            result.scores.extend(scores)
-            if key in shown:
-                members |= _pictures(row, filled)
-        if members:
-            result.gallery.append(NewRecord(key=key, members=members, about={}))
+        for row, fill in fills.items():
+            pictures = fill(truths, holes)
+            _score(result, evaluator, row, key, truths, pictures["composite"], holes)
+            if key in in_gallery:
+                result.gallery.setdefault(key, {}).update(_members(row, pictures))
     return result
 
 
-def summarise(results: Sequence[ShardResult], config: EvaluateConfig) -> dict[str, Any]:
-    """Means with 95 % intervals over images: row -> "overall" or bin -> metric -> mean, low, high.
-
-    A metric that could not be computed has its reason instead. FID is one figure for all pairs of a row.
-    """
-    scores = [score for result in results for score in result.scores]
-    summary: dict[str, Any] = {}
-    for row in dict.fromkeys(score.row for score in scores):
-        ours = sorted((score for score in scores if score.row == row), key=lambda score: (score.key, score.bin))
-        groups = {"overall": ours} | {name: [score for score in ours if score.bin == name] for name, _, _ in BINS}
-        summary[row] = {
-            group: {"pairs": len(members), **_means(members, config)} for group, members in groups.items() if members
-        }
-        overall = summary[row]["overall"]
-        overall.setdefault("lpips_alex", str(metrics.lpips_network(None)))
-        sums = [result.fid_sums.get(row) for result in results]
-        fid = metrics.fid_of_sums(sums) if all(sums) else metrics.inception(None)
-        overall["fid"] = asdict(metrics.Value(fid)) if isinstance(fid, float) else str(fid)
-    return summary
-
-
-def _means(scores: Sequence[Score], config: EvaluateConfig) -> dict[str, dict[str, float | None]]:
-    keys = [score.key for score in scores]
-    return {
-        metric: asdict(
-            metrics.bootstrap_interval(
-                [score.values[metric] for score in scores], keys, seed=0, samples=config.bootstrap_samples
-            )
-        )
-        for metric in scores[0].values
-    }
-
-
-def _rows(job: EvaluationJob) -> dict[str, Fill]:
+def _fills(job: EvaluationJob) -> dict[str, Fill]:
+    """Return how each row fills holes."""
     if job.model is None:
-        return {name: partial(_fill_each, BASELINES[name].fill) for name in job.config.baselines}
-    rows: dict[str, Fill] = {}
-    for row, trained in ((job.name, True), (untrained(job.name), False)):
+        return {name: partial(_fill_one_by_one, BASELINES[name].fill) for name in job.config.baselines}
+    fills: dict[str, Fill] = {}
+    for row, trained in ((job.name, True), (untrained_row(job.name), False)):
         recipe, receipt = load_trained(Path(job.model), trained=trained)
-        rows[row] = partial(inpaint_images, recipe, receipt.edges)
-    return rows
+        fills[row] = partial(inpaint_images, recipe, receipt.edges)
+    return fills
 
 
-def _fill_each(function: Callable, images: np.ndarray, holes: np.ndarray) -> dict[str, np.ndarray]:
-    return {"composite": np.stack([function(image, mask) for image, mask in zip(images, holes, strict=True)])}
+def _fill_one_by_one(fill: FillOne, images: np.ndarray, holes: np.ndarray) -> dict[str, np.ndarray]:
+    return {"composite": np.stack([fill(image, mask) for image, mask in zip(images, holes, strict=True)])}
 
 
-def _scores(row: str, key: str, truths: np.ndarray, composites: np.ndarray, holes: np.ndarray) -> list[Score]:
-    return [
-        Score(
-            row=row,
-            key=key,
-            bin=bin_name,
-            hole_ratio=hole_ratio(mask),
-            values=metrics.pairwise(truth, filled, mask),
-        )
-        for (bin_name, _, _), truth, filled, mask in zip(BINS, truths, composites, holes, strict=True)
-    ]
+def _score(
+    result: ShardResult,
+    evaluator: Evaluator,
+    row: str,
+    key: str,
+    truths: np.ndarray,
+    composites: np.ndarray,
+    holes: np.ndarray,
+) -> None:
+    """Add the scores of one image to the result; arrays have one entry per bin."""
+    values = dict(evaluator.score(truths, composites, holes))
+    for number, (bin_name, _, _) in enumerate(BINS):
+        of_pair = {name: numbers[number] for name, numbers in values.items()}
+        ratio = hole_ratio(holes[number])
+        result.scores.append(Score(row=row, key=key, bin=bin_name, hole_ratio=ratio, values=of_pair))
+    sums = evaluator.fid_sums(truths, composites)
+    if sums is not None:
+        before = result.fid_sums.get(row)
+        result.fid_sums[row] = sums if before is None else add_sums([before, sums])
 
 
-def _pictures(row: str, filled: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Members of a gallery record, `<row>-<what>-<bin>.png`: what is "composite", or "edge" where there are edges."""
+def _members(row: str, filled: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Encode one row's pictures of one image as members `<row>-<what>-<bin>.png` of a gallery record.
+
+    filled: what -> one picture per bin; what is "composite", or "edge" of a generator that completes edges.
+    """
     return {
         member_of_bin(f"{row}-{what}", bin_name): (encode_grey_png if what == "edge" else encode_png)(picture)
         for what, pictures in filled.items()

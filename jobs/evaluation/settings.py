@@ -1,23 +1,32 @@
-"""How generators are evaluated. Imports nothing heavy."""
+"""Parameters of an evaluation. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
-
-from jobs.evaluation.metrics import Weights
 
 BaselineName = Literal["mean_colour", "telea", "navier_stokes", "biharmonic", "patch_match"]
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A file of feature weights and the SHA-256 that it must have, in hex."""
+
+    path: str | Path
+    sha256: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """baselines: classical rows to compute, of mean_colour (always needed), telea, navier_stokes, biharmonic, and
-        patch_match, which needs the extra `classical`.
-    gallery_images: how many images' composites are kept to be looked at.
+    """Parameters of every evaluation.
 
-    bootstrap_samples: resamples behind each 95 % interval.
-    inception, alexnet: files of feature weights for FID and LPIPS, with their digests; None leaves those uncomputed.
+    baselines: classical rows to compute, of mean_colour (always needed), telea, navier_stokes, biharmonic, and
+        patch_match, which needs the extra `classical`.
+    gallery_images: number of images whose composites are kept for the gallery.
+    bootstrap_samples: number of resamples behind each 95 % interval.
+    inception: feature weights of FID; None leaves FID uncomputed.
+    alexnet: feature weights of LPIPS; None leaves LPIPS uncomputed.
     """
 
     baselines: tuple[BaselineName, ...] = ("mean_colour", "telea", "navier_stokes", "biharmonic")
@@ -28,4 +37,4 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         if "mean_colour" not in self.baselines:
-            raise ValueError("baselines must hold mean_colour, which every row is held against")
+            raise ValueError("baselines must include mean_colour: every row is compared with it")

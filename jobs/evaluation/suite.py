@@ -1,4 +1,4 @@
-"""The frozen suite: its identity, the names of its rows, the images to look at."""
+"""The frozen suite: its identity, the names of its rows, and the images of the gallery."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ from pathlib import Path
 from datasets.shards.column import Column
 from files.durable import file_digest
 from files.seeds import derive_seed
-from jobs.evaluation import metrics
+
+_METRICS = Path(__file__).parent / "metrics"
 
 
 def suite_id(images: Column, masks: Column) -> str:
-    """The suite's identity: digests of images and masks, and of the code that composites and scores."""
-    parts = {
+    """Compute the suite's identity: SHA-256 over the digests of images, masks and every file of metric code."""
+    digests = {
         "images": images.manifest.digest,
         "masks": masks.manifest.digest,
-        "metrics": file_digest(Path(metrics.__file__)),
+        "metrics": {path.name: file_digest(path) for path in _METRICS.glob("*.py")},
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def gallery_keys(keys: Sequence[str], count: int) -> frozenset[str]:
-    """The images to look at: a choice by hash, not by taste, that adding other images hardly changes."""
+    """Choose the images of the gallery by a hash of their keys, so that adding images hardly changes the choice.
+
+    keys: all keys of the suite.
+    count: how many to choose, at most.
+    """
     return frozenset(sorted(keys, key=lambda key: derive_seed("gallery", key))[:count])
 
 
-def untrained(generator: str) -> str:
-    """The row of a generator's weights before the first step."""
+def untrained_row(generator: str) -> str:
+    """Name the row of a generator's weights before the first step."""
     return f"{generator}_untrained"

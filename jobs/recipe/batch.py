@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -29,6 +29,36 @@ class Batch:
     semantics: Tensor | None = None
     seed: Tensor | None = None
     key: tuple[str, ...] = ()
+
+    @classmethod
+    def from_bytes(
+        cls,
+        image: Tensor,
+        mask: Tensor,
+        maps: Mapping[str, Tensor],
+        *,
+        seed: Tensor | None = None,
+        key: tuple[str, ...] = (),
+    ) -> Batch:
+        """Build a batch from bytes as they are stored, on the device of the bytes.
+
+        image: uint8 (N, H, W, 3), RGB; [0, 255] becomes [-1, 1], and channels come first.
+        mask: uint8 (N, H, W), 1 = hole.
+        maps: column -> uint8 (N, H, W); "edge" is 0 or 255, "semantics" holds labels.
+        seed, key: as in the batch.
+        """
+        converted = dict(maps)
+        if "edge" in maps:
+            converted["edge"] = maps["edge"][:, None].float() / 255
+        if "semantics" in maps:
+            converted["semantics"] = maps["semantics"].long()
+        return cls(
+            image=image.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1,
+            mask=mask[:, None].float(),
+            seed=seed,
+            key=key,
+            **converted,
+        )
 
     def uniform(self, purpose: int) -> Tensor:
         """A random number in [0, 1) per sample, float32 (N,): a function of the sample's seed and the purpose alone.

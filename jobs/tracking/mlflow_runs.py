@@ -32,7 +32,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 import mlflow
 import numpy as np
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.types import Schema, TensorSpec
@@ -127,6 +127,23 @@ def close_run(run_id: str, status: str = "FINISHED", *, ended: float | None = No
 def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
     """Log figures of a finished run, such as its evaluation."""
     log_points(run_id, [(key, value, step, time.time()) for key, value in metrics.items()])
+
+
+def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run, in place of those of the same names."""
+    _client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def run_of_version(name: str, tags: Mapping[str, str]) -> str | None:
+    """Find the run of the newest registered version that has the tags.
+
+    name: of the registered model.
+    Returns the run's id, or None without such a version.
+    """
+    conditions = [f"name = '{name}'", *(f"tags.{key} = '{value}'" for key, value in tags.items())]
+    versions = _client().search_model_versions(" and ".join(conditions))
+    newest = max(versions, key=lambda version: int(version.version), default=None)
+    return None if newest is None else newest.run_id
 
 
 def log_points(run_id: str, points: Sequence[tuple[str, float, int, float]]) -> None:

@@ -57,18 +57,7 @@ class ByteBatch:
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch that generators take, converted on the device from [0, 255] to [-1, 1], channels first."""
         moved = self.map_tensors(lambda tensor: tensor.to(device, non_blocking=True))
-        maps = dict(moved.maps)
-        if "edge" in maps:
-            maps["edge"] = maps["edge"][:, None].float() / 255
-        if "semantics" in maps:
-            maps["semantics"] = maps["semantics"].long()
-        return Batch(
-            image=moved.image.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1,
-            mask=moved.mask[:, None].float(),
-            seed=moved.seed,
-            key=self.key,
-            **maps,
-        )
+        return Batch.from_bytes(moved.image, moved.mask, moved.maps, seed=moved.seed, key=self.key)
 
     def map_tensors(self, function: Callable[[Any], Any]) -> ByteBatch:
         """Return a copy in which `function(tensor)` replaces every tensor."""

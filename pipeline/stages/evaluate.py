@@ -1,23 +1,25 @@
-"""Weights and mask shards -> figures per image and in all, for one generator or for the baselines."""
+"""Weights and mask shards -> metrics of every pair and in total, for one generator or for the baselines."""
 
 from __future__ import annotations
 
-import json
+import logging
 import shutil
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from datasets.shards.column import Column
 from datasets.shards.manifest import Manifest, write_manifest
 from datasets.shards.records import write_records
 from datasets.writing.tars import NewRecord, write_shard
-from files.durable import write_durably
 from jobs.cluster.launch import map_tasks
-from jobs.evaluation.loop import EvaluationJob, Score, evaluate_shard, summarise
-from jobs.evaluation.suite import suite_id, untrained
+from jobs.evaluation.loop import EvaluationJob, ShardResult, evaluate_shard
+from jobs.evaluation.metrics.value import Value
+from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
+from jobs.evaluation.suite import suite_id, untrained_row
+from jobs.evaluation.summary import summarise
+from jobs.runs.receipt import read_receipt
+from jobs.tracking import mlflow_runs as tracking
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
@@ -31,10 +33,15 @@ from pipeline.layout import (
 from pipeline.params import Params, ParamsError
 from pipeline.progress import track
 
+log = logging.getLogger(__name__)
+
 
 def run(params: Params, row: str) -> None:
-    """Write results/<row>: every pair's figures, their summary, a gallery; and metrics/<row>.json.
+    """Write results/<row> (scores of every pair, summary, gallery) and metrics/<row>.json.
 
+    Also logs a generator's metrics to the tracked run of its training, if the server answers.
+
+    row: a generator, or "baselines".
     Raises ParamsError for a row that is neither "baselines" nor a generator that params.yaml lists.
     """
     if row != BASELINES_ROW and row not in params.generators:
@@ -43,6 +50,23 @@ def run(params: Params, row: str) -> None:
     masks = Column(column_folder("mask", params.suite.split), store=params.store, remedy="dvc repro masks")
     images.verify()
     masks.verify()
+    results = _evaluate(params, row, images, masks)
+    summary = Summary(suite_id(images, masks), images.manifest.records, summarise(results, params.evaluate))
+    folder = results_folder(row)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])
+    _write_gallery(folder / GALLERY_NAME, images, results)
+    write_summary(folder / SUMMARY_NAME, summary)
+    # The same two names for every generator give one column per generator in `dvc metrics show`.
+    names = {row: "trained", untrained_row(row): "untrained"}
+    means = {names.get(name, name): _means(groups[OVERALL]) for name, groups in summary.rows.items()}
+    write_json(metrics_file(row), means)
+    if row != BASELINES_ROW:
+        _track(row, summary)
+
+
+def _evaluate(params: Params, row: str, images: Column, masks: Column) -> list[ShardResult]:
+    """Evaluate all shards on the cluster and return their results in order."""
     job = EvaluationJob(
         name=row,
         images=str(images.folder.resolve()),
@@ -52,40 +76,17 @@ def run(params: Params, row: str) -> None:
         store=params.store,
     )
     shards = range(len(images.manifest.shards))
-    work = map_tasks(partial(evaluate_shard, job), shards, num_workers=params.cluster.num_workers)
-    results = sorted(track(work, f"evaluate {row}", len(shards), "shards"), key=lambda result: result.shard)
-    folder = results_folder(row)
-    shutil.rmtree(folder, ignore_errors=True)
-    _write_scores(folder, [score for result in results for score in result.scores])
-    _write_gallery(folder / GALLERY_NAME, images, [sample for result in results for sample in result.gallery])
-    summary = {
-        "suite": suite_id(images, masks),
-        "images": images.manifest.records,
-        "rows": summarise(results, params.evaluate),
-    }
-    write_durably(folder / SUMMARY_NAME, _json(summary))
-    names = {row: "trained", untrained(row): "untrained"}  # one column for all generators in `dvc metrics show`
-    overall = {
-        names.get(name, name): {metric: v["mean"] for metric, v in groups["overall"].items() if isinstance(v, dict)}
-        for name, groups in summary["rows"].items()
-    }
-    write_durably(metrics_file(row), _json(overall))
+    tasks = map_tasks(partial(evaluate_shard, job), shards, num_workers=params.cluster.num_workers)
+    return sorted(track(tasks, f"evaluate {row}", len(shards), "shards"), key=lambda result: result.shard)
 
 
-def _write_scores(folder: Path, scores: list[Score]) -> None:
-    rows = [
-        {"row": s.row, "key": s.key, "bin": s.bin, "hole_ratio": s.hole_ratio, **s.values}
-        for s in sorted(scores, key=lambda s: (s.row, s.key, s.bin))
+def _write_gallery(folder: Path, images: Column, results: Sequence[ShardResult]) -> None:
+    """Write the pictures of the gallery as a column of one shard."""
+    records = [
+        NewRecord(key=key, members=members, about={}) for result in results for key, members in result.gallery.items()
     ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows), sink, compression="zstd")
-    write_durably(folder / SCORES_NAME, sink.getvalue().to_pybytes())
-
-
-def _write_gallery(folder: Path, images: Column, samples: list[NewRecord]) -> None:
-    """The composites that are kept, as a column like any other."""
     folder.mkdir(parents=True)
-    shard, fields = write_shard(folder, GALLERY_NAME, 0, samples)
+    shard, fields = write_shard(folder, GALLERY_NAME, 0, records)
     write_manifest(
         folder,
         Manifest(
@@ -100,5 +101,39 @@ def _write_gallery(folder: Path, images: Column, samples: list[NewRecord]) -> No
     )
 
 
-def _json(tree: object) -> bytes:
-    return (json.dumps(tree, indent=2, sort_keys=True) + "\n").encode()
+def _means(group: Group) -> dict[str, float]:
+    """Return the means of the metrics that have a value."""
+    return {name: metric.mean for name, metric in group.metrics.items() if isinstance(metric, Value)}
+
+
+def _track(generator: str, summary: Summary) -> None:
+    """Log the metrics of the trained generator to the run of its training.
+
+    The run is the one that the registered version with these weights came from. A warning tells if there is no such
+    version, or if the server does not answer.
+    """
+    receipt = read_receipt(model_folder(generator))
+    version = {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}
+    try:
+        run_id = tracking.run_of_version(f"inpaint-{generator}", version)
+        if run_id is None:
+            problem = "no registered version has its weights; run: python -m pipeline deliver"
+        else:
+            tracking.log_metrics(run_id, _metric_points(summary.rows[generator]), step=receipt.steps)
+            tracking.set_tags(run_id, {"suite": summary.suite})
+            return
+    except Exception as error:  # every client and store raises its own kinds
+        problem = tracking.reason(error)
+    log.warning(
+        "%s is evaluated, but its run is not updated (%s); later: python -m pipeline evaluate %s",
+        generator, problem, generator,
+    )  # fmt: skip
+
+
+def _metric_points(groups: Mapping[str, Group]) -> dict[str, float]:
+    """Name the means as the run has them: evaluation/<metric>, and evaluation/<bin>/<metric> of each bin."""
+    return {
+        f"evaluation/{metric}" if name == OVERALL else f"evaluation/{name}/{metric}": mean
+        for name, group in groups.items()
+        for metric, mean in _means(group).items()
+    }

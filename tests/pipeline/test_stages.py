@@ -19,7 +19,7 @@ from datasets.shards.column import Column
 from files.durable import file_digest
 from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.inference import inpaint_images, load_trained
-from jobs.evaluation.metrics import composite_uint8
+from jobs.evaluation.metrics.pixels import composite_uint8
 from jobs.evaluation.settings import EvaluateConfig
 from jobs.generators import card, names
 from jobs.tracking import mlflow_runs as tracking
@@ -101,6 +101,23 @@ def test_every_generator_leaves_weights_curves_figures_and_a_version(params, nam
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.parametrize("name", names())
+def test_the_run_of_a_training_has_its_evaluation(params, name):
+    run = _candidate_run(name)
+    groups = json.loads(Path(f"results/{name}/summary.json").read_text())["rows"][name]
+    figures = {key: value for key, value in run.data.metrics.items() if key.startswith("evaluation/")}
+    assert figures["evaluation/psnr"] == groups["overall"]["psnr"]["mean"]
+    assert figures["evaluation/0.1-0.2/ssim"] == groups["0.1-0.2"]["ssim"]["mean"]
+    assert "evaluation/fid" not in figures
+    assert run.data.tags["suite"] == json.loads(Path("results/baselines/summary.json").read_text())["suite"]
+    assert run.info.status == "FINISHED"
+
+
+def _candidate_run(name):
+    client = mlflow.MlflowClient(tracking.tracking_uri())
+    return client.get_run(client.get_model_version_by_alias(f"inpaint-{name}", "candidate").run_id)
+
+
 def test_a_registered_model_fills_as_the_trained_one_does(params, tmp_path):
     name = next(iter(params.generators))
     image, mask = photograph(77, 64), np.zeros((64, 64), np.uint8)
@@ -168,6 +185,22 @@ def test_a_tracking_server_that_is_gone_does_not_hold_up_the_report(params, monk
     assert "is written, but not tracked (http://127.0.0.1:9 does not answer)" in caplog.text
 
 
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_an_evaluation_that_cannot_be_tracked_is_written_with_a_warning(params, tmp_path, monkeypatch, caplog, is_gone):
+    """With a server that does not answer, and with one that knows no registered version."""
+    paths = [
+        Path(f"{folder}/context_encoder{rest}") for folder, rest in (("results", "/summary.json"), ("metrics", ".json"))
+    ]
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9" if is_gone else f"sqlite:///{tmp_path / 'other.db'}")
+    evaluate.run(params, "context_encoder")
+    assert [path.read_bytes() for path in paths] == before
+    reason = "http://127.0.0.1:9 does not answer" if is_gone else "no registered version has its weights"
+    assert f"context_encoder is evaluated, but its run is not updated ({reason}" in caplog.text
+
+
 def test_training_reads_the_column_of_edges_that_is_named(params, tmp_path, monkeypatch):
     shutil.copytree("shards", tmp_path / "shards")
     monkeypatch.chdir(tmp_path)
@@ -192,11 +225,14 @@ def test_stages_repeat_to_the_byte(params):
     name = "context_encoder"
     made = ("report/index.html", f"models/{name}/receipt.json", f"models/{name}/weights.safetensors",
             f"results/{name}/summary.json", f"results/{name}/per_image.parquet")  # fmt: skip
-    before = {path: file_digest(Path(path)) for path in made}
+    before, first_run = {path: file_digest(Path(path)) for path in made}, _candidate_run(name)
     train.run(params, name)
     evaluate.run(params, name)
     report.run(params)
     assert {path: file_digest(Path(path)) for path in made} == before
+    second_run = _candidate_run(name)  # equal weights of the same experiment: the newest version's run is meant
+    assert second_run.info.run_id != first_run.info.run_id
+    assert second_run.data.metrics["evaluation/psnr"] == first_run.data.metrics["evaluation/psnr"]
 
 
 def test_more_classes_than_a_generator_has_are_named_before_it_trains(params):

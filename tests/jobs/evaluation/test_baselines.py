@@ -104,7 +104,7 @@ def test_a_pattern_that_repeats_is_found_by_patch_match_alone():
 
 def test_a_missing_extra_is_named_and_the_others_still_work(monkeypatch, image, mask):
     monkeypatch.setitem(sys.modules, "patchmatch", None)  # what Python does for a package that is not there
-    with pytest.raises(BaselineError, match="extra `classical`, or take patch_match out of"):
+    with pytest.raises(BaselineError, match="extra `classical`, or remove patch_match from"):
         patch_match(image, mask)
     for name in set(BASELINES) - {"patch_match"}:
         BASELINES[name].fill(image, mask)

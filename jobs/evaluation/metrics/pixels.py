@@ -1,0 +1,159 @@
+"""8-bit composites and the metrics of one pair of pictures: L1, L2, PSNR, SSIM and TV.
+
+Pictures are uint8 RGB arrays, (H, W, 3) or (N, H, W, 3). Masks are (H, W) or (N, H, W), exactly 0 or 1, 1 = hole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import correlate1d
+
+from files.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PSNR_EXACT = 100.0
+"""PSNR in dB of two equal pictures, by definition: an infinite value could not be averaged."""
+
+
+def to_uint8(output: np.ndarray | Tensor) -> np.ndarray:
+    """Convert a network's output in [-1, 1] to 8 bits: floor(clip((y + 1) * 127.5, 0, 255) + 0.5), in float64.
+
+    output: a tensor, (N, 3, H, W) or (3, H, W), becomes (N, H, W, 3) or (H, W, 3); a float array keeps its shape.
+        Values outside the range are clipped.
+    Raises ValueError for NaN and for a tensor of another shape.
+    """
+    if not isinstance(output, np.ndarray):
+        if output.ndim not in (3, 4) or output.shape[-3] != 3:
+            raise ValueError(
+                f"output must be (N, 3, H, W) or (3, H, W), got {tuple(output.shape)}; pass the tensor unchanged"
+            )
+        output = np.moveaxis(output.detach().double().cpu().numpy(), -3, -1)
+    if np.isnan(output).any():
+        raise UserError("output contains NaN: the generator has diverged and cannot be scored")
+    # Rounded half up: numpy and torch round half to even, and truncation would lower the mean by half a grey level.
+    # The product is expanded because y + 1 would lose the last bits of y, and with them the ties.
+    level = np.clip(output.astype(np.float64) * 127.5 + 127.5, 0, 255)
+    return np.floor(level + 0.5).astype(np.uint8)
+
+
+def composite_uint8(output8: np.ndarray, image8: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Take the output in the hole and the image elsewhere, bit for bit.
+
+    output8, image8: uint8 (H, W, 3) or (N, H, W, 3).
+    mask: (H, W) or (N, H, W), 0 or 1; one mask (H, W) may serve all N pictures.
+    Returns uint8 in the shape of the pictures.
+    """
+    check_pictures(output8, image8)
+    return np.where(_is_hole(mask, image8.shape)[..., None], output8, image8)
+
+
+def check_pictures(*pictures: np.ndarray) -> None:
+    """Raise ValueError unless all are uint8 (H, W, 3) or (N, H, W, 3) and of one shape."""
+    for picture in pictures:
+        if picture.dtype != np.uint8 or picture.ndim not in (3, 4) or picture.shape[-1] != 3:
+            raise ValueError(
+                f"pictures must be uint8 (H, W, 3) or (N, H, W, 3), got {picture.dtype} {picture.shape}; use to_uint8"
+            )
+        if picture.shape != pictures[0].shape:
+            raise ValueError(f"pictures must have one shape, got {pictures[0].shape} and {picture.shape}")
+
+
+def _is_hole(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the mask as bool after checking it against the shape of its pictures."""
+    if mask.shape not in (shape[:-1], shape[-3:-1]):
+        raise ValueError(f"mask must be {shape[:-1]} for pictures {shape}, got {mask.shape}; 1 = hole")
+    hole = mask == 1
+    if np.count_nonzero(hole) != np.count_nonzero(mask):
+        raise ValueError(f"mask must be exactly 0 or 1 (1 = hole), got {mask.dtype} up to {mask.max()}")
+    return hole
+
+
+def score_pair(image8: np.ndarray, composite8: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Compute all metrics of one composite against the true image.
+
+    image8, composite8: uint8 (H, W, 3).
+    mask: (H, W), 1 = hole.
+    Returns name -> float64:
+    l1_percent, l2_percent: 100 * mean |x - y| / 255 and 100 * mean (x - y)^2 / 255^2 over all values of the picture.
+    l1_hole_percent, l2_hole_percent: the same over the values in the hole; 0 without a hole.
+    psnr, psnr_hole: 10 log10(255^2 / MSE) in dB; 100 for equal pictures and for a mask without a hole.
+    ssim: see `ssim`.
+    tv_percent, tv_true_percent: total variation of the composite and of the image. Closer is better, lower is not.
+    """
+    if image8.ndim != 3:
+        raise ValueError(f"score_pair takes one picture (H, W, 3), got {image8.shape}; call it once per image")
+    check_pictures(image8, composite8)
+    difference = image8.astype(np.float64) - composite8
+    in_hole = difference[_is_hole(mask, image8.shape)]
+    return {
+        "l1_percent": _l1_percent(difference),
+        "l1_hole_percent": _l1_percent(in_hole),
+        "l2_percent": _l2_percent(difference),
+        "l2_hole_percent": _l2_percent(in_hole),
+        "psnr": _psnr(difference),
+        "psnr_hole": _psnr(in_hole),
+        "ssim": ssim(image8, composite8),
+        "tv_percent": tv_percent(composite8),
+        "tv_true_percent": tv_percent(image8),
+    }
+
+
+def _l1_percent(difference: np.ndarray) -> float:
+    return 100 * float(np.abs(difference).mean()) / 255 if difference.size else 0.0
+
+
+def _l2_percent(difference: np.ndarray) -> float:
+    return 100 * _mse(difference) / 255**2
+
+
+def _psnr(difference: np.ndarray) -> float:
+    mse = _mse(difference)
+    return 10 * float(np.log10(255**2 / mse)) if mse else PSNR_EXACT
+
+
+def _mse(difference: np.ndarray) -> float:
+    return float(np.square(difference).mean()) if difference.size else 0.0
+
+
+def tv_percent(picture8: np.ndarray) -> float:
+    """Compute the total variation of a picture (H, W, 3).
+
+    Returns the mean absolute step to the right plus the mean absolute step down, in percent of 255.
+    """
+    x = picture8.astype(np.float64)
+    return sum(100 * float(np.abs(np.diff(x, axis=axis)).mean()) / 255 for axis in (0, 1) if x.shape[axis] > 1)
+
+
+_SSIM_RADIUS = 5
+_SSIM_WINDOW = np.exp(-0.5 * (np.arange(-_SSIM_RADIUS, _SSIM_RADIUS + 1) / 1.5) ** 2)
+_SSIM_WINDOW /= _SSIM_WINDOW.sum()
+
+
+def ssim(image8: np.ndarray, composite8: np.ndarray) -> float:
+    """Compute the structural similarity of two pictures (H, W, 3).
+
+    Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, Eq. 13, as MATLAB
+    computes it: Gaussian window 11 x 11, sigma 1.5, no padding, L = 255, K1 = 0.01, K2 = 0.03.
+    Returns the mean over the map and R, G, B, at most 1, in float64.
+    Raises ValueError for a picture smaller than the window.
+    """
+    if min(image8.shape[:2]) < len(_SSIM_WINDOW):
+        raise UserError(f"SSIM needs at least {len(_SSIM_WINDOW)} x {len(_SSIM_WINDOW)} pixels, got {image8.shape}")
+    x, y = image8.astype(np.float64), composite8.astype(np.float64)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mu_x, mu_y, x_x, y_y, x_y = (_window_mean(z) for z in (x, y, x * x, y * y, x * y))
+    variances = (x_x - mu_x**2) + (y_y - mu_y**2)
+    covariance = x_y - mu_x * mu_y
+    numerator = (2 * mu_x * mu_y + c1) * (2 * covariance + c2)
+    return float((numerator / ((mu_x**2 + mu_y**2 + c1) * (variances + c2))).mean())
+
+
+def _window_mean(x: np.ndarray) -> np.ndarray:
+    """Return the window's weighted mean wherever the window fits: (H, W, C) -> (H - 10, W - 10, C)."""
+    inner = slice(_SSIM_RADIUS, -_SSIM_RADIUS)
+    columns = correlate1d(x, _SSIM_WINDOW, axis=0)[inner]  # the window is separable, so two passes suffice
+    return correlate1d(columns, _SSIM_WINDOW, axis=1)[:, inner]

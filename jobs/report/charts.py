@@ -1,0 +1,194 @@
+"""The charts of the page as SVG elements in the page's own colours."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+from jobs.evaluation.metrics.value import Value
+from jobs.report.data import REFERENCE_METRIC, Curves, Row
+from jobs.report.text import encodable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SOFT, _RULE = "var(--soft)", "var(--rule)"
+_COLOURS = tuple(f"var(--line-{number})" for number in range(8))
+_DASHES = ("", "5 2", "1.5 2", "6 2 1.5 2")
+_MAX_POINTS = 200
+
+# Colours are CSS variables, which the page sets for light and dark, but matplotlib takes no CSS variable as a colour.
+# So each variable is drawn as a hex colour that no chart contains otherwise, and replaced in the finished SVG.
+_HEX = {**{colour: f"#0000c{number}" for number, colour in enumerate(_COLOURS)}, _SOFT: "#0000d1", _RULE: "#0000d2"}
+_VARIABLES = {colour: variable for variable, colour in _HEX.items()}
+
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a dollar in a name is a dollar
+    "font.size": 8,
+    "axes.edgecolor": _HEX[_RULE],
+    "axes.labelcolor": _HEX[_SOFT],
+    "xtick.color": _HEX[_RULE],
+    "ytick.color": _HEX[_RULE],
+    "xtick.labelcolor": _HEX[_SOFT],
+    "ytick.labelcolor": _HEX[_SOFT],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+}
+
+
+class Key(NamedTuple):
+    """One entry of a legend: the label of a line, its CSS colour and its SVG dashes."""
+
+    label: str
+    colour: str
+    dashes: str
+
+
+class BinChart(NamedTuple):
+    """Hole L1 over the bins, one line per row."""
+
+    svg: Markup
+    legend: list[Key]
+
+
+class LossChart(NamedTuple):
+    """The loss terms of one phase. svg: None if no finite loss was logged. scale: "log" or "linear"."""
+
+    generator: str
+    phase: str
+    svg: Markup | None
+    legend: list[Key]
+    scale: str
+
+
+class _Line(NamedTuple):
+    """One line of a chart: its legend entry and its points, x and y (n,)."""
+
+    key: Key
+    x: np.ndarray
+    y: np.ndarray
+
+
+def bin_chart(rows: Sequence[Row], names: Sequence[str]) -> BinChart:
+    """Draw hole L1 over the bins: generators in colours, baselines in grey and dashed.
+
+    rows: trained generators and baselines.
+    names: of the bins.
+    """
+    lines: list[_Line] = []
+    drawn = {"generator": 0, "baseline": 0}
+    for row in rows:
+        number = drawn[row.kind]
+        drawn[row.kind] += 1
+        key = _line_key(row.name, number) if row.kind == "generator" else _baseline_key(row.name, number)
+        metrics = (row.by_bin.get(name, {}).get(REFERENCE_METRIC) for name in names)
+        y = np.array([metric.mean if isinstance(metric, Value) else np.nan for metric in metrics])
+        lines.append(_Line(key, np.arange(len(names)), y))
+    svg = _draw(lines, salt="bins", size=(4.6, 2.8), ticks=names)
+    return BinChart(svg, [line.key for line in lines])
+
+
+def loss_chart(curves: Curves, number: int) -> LossChart:
+    """Draw the terms of one phase over its steps.
+
+    The scale is logarithmic if all losses are positive and the largest is more than 30 times the smallest.
+
+    number: of the chart on its page.
+    """
+    lines = []
+    for index, (term, series) in enumerate(curves.series.items()):
+        x, y = _thin_out(np.asarray(curves.steps, float), np.asarray(series, float))
+        if len(x):
+            lines.append(_Line(_line_key(term, index), x, y))
+    values = np.concatenate([line.y for line in lines]) if lines else np.zeros(0)
+    is_log = len(values) > 0 and values.min() > 0 and values.max() > 30 * values.min()
+    svg = _draw(lines, salt=f"loss {number}", size=(3.4, 2.1), is_log=is_log) if lines else None
+    legend = [line.key for line in lines]
+    return LossChart(curves.generator, curves.phase, svg, legend, "log" if is_log else "linear")
+
+
+def _line_key(label: str, number: int) -> Key:
+    """Return the style of the line with that number: eight colours, then the same colours with dashes."""
+    return Key(label, _COLOURS[number % len(_COLOURS)], _DASHES[number // len(_COLOURS) % len(_DASHES)])
+
+
+def _baseline_key(label: str, number: int) -> Key:
+    return Key(label, _SOFT, _DASHES[1 + number % (len(_DASHES) - 1)])
+
+
+def _thin_out(steps: np.ndarray, series: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the finite points, or the means of 200 runs of neighbours if there are more."""
+    finite = np.isfinite(series)
+    x, y = steps[finite], series[finite]
+    if len(x) <= _MAX_POINTS:
+        return x, y
+    return tuple(np.array([run.mean() for run in np.array_split(z, _MAX_POINTS)]) for z in (x, y))
+
+
+def _draw(
+    lines: Sequence[_Line],
+    *,
+    salt: str,
+    size: tuple[float, float],
+    ticks: Sequence[str] = (),
+    is_log: bool = False,
+) -> Markup:
+    """Draw lines as an SVG element.
+
+    salt: makes the ids of this chart differ from those of others on the page, and repeat.
+    size: width and height in inches.
+    ticks: names of x = 0, 1, ...; without them x is a number of steps.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # the user's matplotlibrc must not change the page
+        matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": salt})
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        axes.grid(axis="y", color=_HEX[_RULE], linewidth=0.5)
+        for line in lines:
+            dash = [float(length) for length in line.key.dashes.split()]
+            style = {"linestyle": (0, dash) if dash else "-", "marker": "o" if ticks else None, "markersize": 2.5}
+            axes.plot(line.x, line.y, color=_HEX[line.key.colour], linewidth=1.3, **style)
+        _set_ticks(axes, ticks, is_log)
+        buffer = io.StringIO()
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    return Markup(_to_element(buffer.getvalue()))
+
+
+def _set_ticks(axes: Axes, ticks: Sequence[str], is_log: bool) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    if is_log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda level, _: f"{level:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    if ticks:
+        axes.set_ylim(bottom=0)
+        axes.set_xticks(range(len(ticks)), [encodable(tick)[:16] for tick in ticks])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+
+
+def _to_element(svg: str) -> str:
+    """Turn an SVG file of matplotlib into an element of an HTML page.
+
+    Removes the prolog, the namespaces and the ids that nothing refers to, and puts the CSS variables in.
+    """
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
+    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)  # it would apply to the whole page
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace("xlink:href", "href")
+    return re.sub("|".join(_VARIABLES), lambda match: _VARIABLES[match[0]], svg)

@@ -1,0 +1,122 @@
+"""The data of the report's page. Everything on the page comes from here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jobs.evaluation.metrics.value import Metric, Value
+
+Kind = Literal["generator", "untrained", "baseline"]
+
+REFERENCE = "mean_colour"
+"""The baseline that the summary compares every other row with."""
+
+REFERENCE_METRIC = "l1_hole_percent"
+
+GROUPS: dict[Kind, str] = {
+    "generator": "Trained generators",
+    "untrained": "The same, untrained",
+    "baseline": "Baselines without a network",
+}
+"""The title of each kind of rows, in the order of the page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method: a trained generator, the same before its first step, or a classical baseline.
+
+    metrics: name -> value over all pairs of image and mask. Every metric that some row has becomes a column.
+    by_bin: bin -> metrics over the pairs of that bin. The page shows `l1_hole_percent` and `psnr` of trained generators
+        and baselines.
+    paper, year: the publication, or a description.
+    against_reference: paired difference of `l1_hole_percent`, this row minus `mean_colour`. Without its interval, or
+        without the difference, the summary compares the means.
+    """
+
+    name: str
+    kind: Kind
+    metrics: Mapping[str, Metric]
+    by_bin: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
+    paper: str = ""
+    year: int | None = None
+    against_reference: Value | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """Losses of one phase.
+
+    steps: (n,).
+    series: term -> n losses, NaN where nothing was logged.
+    """
+
+    generator: str
+    phase: str
+    steps: Sequence[float]
+    series: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryRow:
+    """One pair of image and mask, filled by every method.
+
+    cells: (label of the column, PNG file), in the order of the columns.
+    """
+
+    key: str
+    bin: str
+    caption: str
+    cells: Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """The content of the page.
+
+    height, width: of the evaluated images, in pixels.
+    num_masks: masks per image.
+    suite: id of the frozen evaluation suite.
+    budget: how long each generator was trained.
+    tv_truth: `tv_percent` of the true images.
+    fid_images: number of pictures that FID compares; shown in the title of its column.
+    bins: (name, number of pairs).
+    facts: (label, text) of digests, parameters and licences.
+    commands: shell lines that rebuild the page.
+    notes: what a reader must know to judge the numbers, such as deviations from the papers.
+    """
+
+    dataset: str
+    height: int
+    width: int
+    num_images: int
+    num_masks: int
+    suite: str
+    budget: str
+    rows: Sequence[Row]
+    tv_truth: float | None = None
+    fid_images: int | None = None
+    bins: Sequence[tuple[str, int]] = ()
+    curves: Sequence[Curves] = ()
+    gallery: Sequence[GalleryRow] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    commands: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+def sort_rows(rows: Sequence[Row]) -> list[Row]:
+    """Sort by kind, then by hole L1. Rows without a finite hole L1 come last, in their order."""
+
+    def order(row: Row) -> tuple[int, float]:
+        value = row.metrics.get(REFERENCE_METRIC)
+        mean = value.mean if isinstance(value, Value) else math.inf
+        return list(GROUPS).index(row.kind), mean if math.isfinite(mean) else math.inf
+
+    return sorted(rows, key=order)
+
+
+def rows_by_bin(page: Page) -> list[Row]:
+    """Return the rows that the page shows by bin, sorted; none for a page without bins."""
+    return [row for row in sort_rows(page.rows) if page.bins and row.by_bin and row.kind != "untrained"]

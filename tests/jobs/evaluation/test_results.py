@@ -1,0 +1,83 @@
+"""Summaries of shards, and the files that hold them."""
+
+import numpy as np
+import pytest
+
+from jobs.evaluation.loop import ShardResult
+from jobs.evaluation.metrics.fid import sum_features
+from jobs.evaluation.metrics.intervals import bootstrap_interval
+from jobs.evaluation.metrics.value import Missing, Value
+from jobs.evaluation.results import (
+    OVERALL,
+    Group,
+    Score,
+    Summary,
+    read_scores,
+    read_summary,
+    write_scores,
+    write_summary,
+)
+from jobs.evaluation.settings import EvaluateConfig
+from jobs.evaluation.summary import summarise
+from tests.jobs.evaluation.metrics.pictures import noise
+from tests.jobs.evaluation.metrics.weight_files import MeanColour
+
+CONFIG = EvaluateConfig(bootstrap_samples=100)
+LPIPS, FID = Missing("no AlexNet"), Missing("no Inception")
+
+
+def score(key, bin_name, row="telea", **values):
+    return Score(row=row, key=key, bin=bin_name, hole_ratio=0.15, values=values)
+
+
+def test_a_summary_has_all_pairs_and_every_bin_with_pairs():
+    scores = [score("b", "0.1-0.2", psnr=20.0), score("a", "0.2-0.3", psnr=30.0), score("a", "0.1-0.2", psnr=25.0)]
+    results = [
+        ShardResult(shard=0, scores=scores[:1], missing={"fid": FID}),
+        ShardResult(shard=1, scores=scores[1:], missing={"fid": FID}),
+    ]
+    groups = summarise(results, CONFIG)["telea"]
+    assert {name: group.pairs for name, group in groups.items()} == {OVERALL: 3, "0.1-0.2": 2, "0.2-0.3": 1}
+    expected = bootstrap_interval([25.0, 30.0, 20.0], ["a", "a", "b"], seed=0, samples=100)
+    assert groups[OVERALL].metrics == {"psnr": expected, "fid": FID}
+    assert groups["0.2-0.3"].metrics == {"psnr": Value(30.0, 30.0, 30.0)}
+
+
+def test_fid_is_that_of_the_sums_of_all_shards():
+    real, fake = noise(4, 8, 8, 3), noise(4, 8, 8, 3, seed=1)
+    results = [
+        ShardResult(
+            shard=number,
+            scores=[score(str(number), "0.1-0.2", psnr=20.0)],
+            fid_sums={"telea": sum_features(real[part], fake[part], MeanColour())},
+        )
+        for number, part in enumerate((slice(0, 1), slice(1, 4)))
+    ]
+    reason = "not computed: needs at least 2,048 images for FID, not 4"
+    assert summarise(results, CONFIG)["telea"][OVERALL].metrics["fid"] == Missing(reason)
+
+
+@pytest.mark.parametrize("first_lacks_it", [True, False])
+def test_a_metric_that_one_shard_lacks_is_missing_in_the_summary(first_lacks_it):
+    """Such as on a cluster where one node does not have the file of weights."""
+    sums = sum_features(noise(1, 8, 8, 3), noise(1, 8, 8, 3, seed=1), MeanColour())
+    whole = ShardResult(shard=0, scores=[score("a", "0.1-0.2", psnr=20.0, lpips_alex=0.5)], fid_sums={"telea": sums})
+    lacking = ShardResult(shard=1, scores=[score("b", "0.1-0.2", psnr=30.0)], missing={"fid": FID, "lpips_alex": LPIPS})
+    results = [lacking, whole] if first_lacks_it else [whole, lacking]
+    groups = summarise(results, CONFIG)["telea"]
+    assert groups[OVERALL].metrics["lpips_alex"] == LPIPS
+    assert groups[OVERALL].metrics["fid"] == FID
+    assert set(groups["0.1-0.2"].metrics) == {"psnr"}
+
+
+def test_scores_come_back_sorted(tmp_path):
+    scores = [score("b", "0.1-0.2", psnr=20.0), score("a", "0.2-0.3", psnr=30.0), score("a", "0.1-0.2", psnr=25.0)]
+    write_scores(tmp_path / "scores.parquet", scores)
+    assert read_scores(tmp_path / "scores.parquet") == sorted(scores, key=lambda each: (each.key, each.bin))
+
+
+def test_a_summary_comes_back(tmp_path):
+    metrics = {"psnr": Value(20.0, 19.0, 21.5), "fid": Value(float(np.float64(3.25))), "lpips_alex": LPIPS}
+    summary = Summary("3f9a", 2, {"telea": {OVERALL: Group(12, metrics), "0.1-0.2": Group(2, {})}})
+    write_summary(tmp_path / "summary.json", summary)
+    assert read_summary(tmp_path / "summary.json") == summary

@@ -1,0 +1,47 @@
+"""The summary tells which rows beat the mean colour."""
+
+from jobs.evaluation.metrics.value import Missing, Value
+from jobs.report.data import Row
+from jobs.report.page import render
+from tests.jobs.report.pages import Nodes, page, row
+
+
+def summary(*rows):
+    text = Nodes(render(page(rows=[row("mean_colour", 9.0, "baseline"), *rows]))).texts()
+    return text[text.index("Filling with") : text.index(" Comparison")]
+
+
+def test_summary_names_who_beats_the_mean_colour_and_who_does_not():
+    text = summary(
+        row("a", 12.0, against_reference=Value(3.0, 2.0, 4.0)),
+        row("b", 8.8, against_reference=Value(-0.2, -0.5, 0.1)),
+        row("c", 5.0, against_reference=Value(-4.0, -5.0, -3.0)),
+        row("a", 40.0, "untrained"),
+        row("telea", 6.0, "baseline"),
+    )
+    assert "an error of 9.00 % (L1 in the hole). 1 of 3 trained generators beats it: c." in text
+    assert "No clear difference: b. Not better: a." in text
+    assert "None of 1 untrained networks beats it." in text
+    assert "1 of 1 other baselines beats it: telea." in text
+
+
+def test_summary_sorts_by_error_and_without_intervals_the_means_decide():
+    assert "2 of 3 trained generators beat it: c, b. Not better: a." in summary(
+        row("a", 9.1), row("b", 8.9), row("c", 2.0)
+    )
+
+
+def test_equal_to_the_mean_colour_is_not_better():
+    assert "None of 1 trained generators beats it. No clear difference: a." in summary(row("a", 9.0))
+
+
+def test_rows_without_a_number_stay_out_of_the_summary():
+    missing = Row(
+        name="lost", kind="generator", metrics={"l1_hole_percent": Missing("not computed: needs a checkpoint")}
+    )
+    assert "1 of 1 trained generators beats it: a." in summary(row("a", 1.0), missing, row("diverged", float("nan")))
+
+
+def test_without_the_reference_the_summary_says_so():
+    text = Nodes(render(page(rows=[row("a", 1.0)]))).texts()
+    assert "Filling with the mean colour was not scored" in text
