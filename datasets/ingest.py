@@ -12,7 +12,7 @@ import numpy as np
 from datasets.shards.manifest import Rejected
 from datasets.sources import SourceImage
 from datasets.tombstones import StayOut
-from datasets.writing.parts import ShardContent
+from datasets.writing.shard_tasks import ShardContent
 from datasets.writing.tars import NewRecord, even_sizes
 from files.archives import MemberError, read_many
 from files.pictures import (
@@ -101,7 +101,7 @@ class IngestedShard(ShardContent):
         # How many images may be unusable, and how many there are elsewhere, changes nothing in this shard.
         return self.split, self.sources, replace(self.config, max_rejected=0.0, records_per_shard=1), self.stay_out
 
-    def samples(self, rejected: list[Rejected]) -> Iterator[NewRecord]:
+    def records(self, rejected: list[Rejected]) -> Iterator[NewRecord]:
         sources = []
         for source in self.sources:
             if status := self.stay_out.status(source.key):
