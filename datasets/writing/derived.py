@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from datasets.shards.column import Column, read_shard
+from datasets.shards.column import Column
 from datasets.shards.manifest import (
     MANIFEST_NAME,
     RECORDS_NAME,
@@ -23,6 +23,7 @@ from datasets.shards.manifest import (
 )
 from datasets.shards.records import shard_number
 from datasets.shards.store import put
+from datasets.shards.whole_shard import read_shard
 from datasets.writing.digests import digest_of
 from datasets.writing.runner import TaskRunner
 from datasets.writing.shard_tasks import ShardContent
