@@ -1,4 +1,4 @@
-"""Where the code is."""
+"""Paths of this checkout and its folders of code."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 FOLDERS = ("datasets", "files", "jobs", "masks", "pipeline")
-"""The folders of code."""
+"""Folders of code, relative to ROOT."""
 
 
 def permanent_checkout() -> Path:
-    """The checkout that stays: DVC runs queued experiments in copies of it, which it removes."""
+    """Return the user's checkout. DVC runs a queued experiment in a temporary copy, which it removes afterwards."""
     return Path(os.environ.get("DVC_ROOT") or ROOT)
