@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.ingest import IngestConfig, IngestFilling, plan_shards
+from datasets.ingest import IngestConfig, IngestedShard, plan_shards
 from datasets.sources import SourceConfig, open_source
 from datasets.tombstones import StayOut
 from files.archives import read
@@ -112,11 +112,11 @@ def _seconds(work: partial) -> float:
     return time.perf_counter() - start
 
 
-def _bare(fillings: Sequence[IngestFilling], pool: Pool | None) -> None:
+def _bare(fillings: Sequence[IngestedShard], pool: Pool | None) -> None:
     list(map(_bare_shard, fillings) if pool is None else pool.imap_unordered(_bare_shard, fillings))
 
 
-def _bare_shard(filling: IngestFilling) -> int:
+def _bare_shard(filling: IngestedShard) -> int:
     """The bytes are made and dropped; returns how many."""
     total = 0
     for source in filling.sources:

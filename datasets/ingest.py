@@ -1,4 +1,4 @@
-"""Source images to image shards: decode once, fit to size, encode, and say why what could not be used was rejected."""
+"""Source images to records: decode once, fit to size, encode, and list each unusable image with the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from datasets.shards.manifest import Rejected
 from datasets.sources import SourceImage
 from datasets.tombstones import StayOut
-from datasets.writing.parts import ShardContent
+from datasets.writing.shard_tasks import ShardContent
 from datasets.writing.tars import NewRecord, even_sizes
 from files.archives import MemberError, read_many
 from files.pictures import (
@@ -31,15 +31,18 @@ from files.seeds import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
-    """What stored images are.
+    """How images are stored.
 
-    size: side of the stored square, in pixels; the shorter side with the rule "shorter", the least side with "keep".
+    size: in pixels, the side of the stored square; with the rule "shorter" the shorter side, with "keep" the least
+        side that is accepted.
     rule: "crop" resizes the shorter side and crops the centre; "squash" ignores the aspect ratio; "cut" crops the
-    centre and resizes nothing; "shorter" resizes the shorter side; "keep" changes nothing. The last two leave images
-    of unequal sizes.
-    format: "png", or "jpeg" at `jpeg_quality`, 4:4:4; every split but train is PNG. keep_source: store the source's own
-    bytes where they have that format and nothing of the picture has to change.
-    max_rejected: share of unusable sources above which the stage stops.
+        centre without resizing; "shorter" resizes the shorter side; "keep" changes nothing. "shorter" and "keep" give
+        images of different sizes.
+    format: format of the split train: "png", or "jpeg" with 4:4:4 sampling. Every other split is PNG.
+    jpeg_quality: in 1..100.
+    keep_source: store the source's own bytes if they have that format and the picture needs no change.
+    records_per_shard: most records of a shard.
+    max_rejected: share of unusable sources, in [0, 1), above which the stage stops.
     """
 
     size: int = 256
@@ -64,28 +67,33 @@ class IngestConfig:
 def plan_shards(
     images: Sequence[SourceImage], split: str, config: IngestConfig, stay_out: StayOut
 ) -> list[IngestedShard]:
-    """Which images of one split go to which shard, in which order, before the first of them is read.
+    """Distribute the images of one split over shards, before any image is read.
 
-    Without regard to what stays out, so that a record that is taken down moves no other to another shard.
+    images: of all splits.
+    stay_out: records to leave out. They keep their place in the plan, so that taking down one record moves no other
+        record to another shard.
+    Returns the content of each shard, in order.
     """
-    ours = shuffled([image for image in images if image.split == split])
+    split_images = _shuffle([image for image in images if image.split == split])
     contents, start = [], 0
-    for size in even_sizes(len(ours), config.records_per_shard):
-        sources = tuple(ours[start : start + size])
+    for size in even_sizes(len(split_images), config.records_per_shard):
+        sources = tuple(split_images[start : start + size])
         contents.append(IngestedShard(split=split, sources=sources, config=config, stay_out=stay_out))
         start += size
     return contents
 
 
-def shuffled(images: Sequence[SourceImage]) -> list[SourceImage]:
-    """The order in which records stand in shards: by a hash of the key, so that shards mix classes and removing one
-    image moves no other past another."""
+def _shuffle(images: Sequence[SourceImage]) -> list[SourceImage]:
+    """Sort images by a hash of their key: shards mix classes, and removing one image keeps the order of the others."""
     return sorted(images, key=lambda image: (derive_seed("shard order", image.key), image.key))
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestedShard(ShardContent):
-    """The images of one shard, in order, and what of these stays out."""
+    """The records of one image shard.
+
+    sources: images in the order of the shard, those in `stay_out` included.
+    """
 
     split: str
     sources: tuple[SourceImage, ...]
@@ -98,10 +106,10 @@ class IngestedShard(ShardContent):
 
     @property
     def inputs(self) -> Any:
-        # How many images may be unusable, and how many there are elsewhere, changes nothing in this shard.
+        # The allowed share of unusable images and the size of other shards change nothing in this shard.
         return self.split, self.sources, replace(self.config, max_rejected=0.0, records_per_shard=1), self.stay_out
 
-    def samples(self, rejected: list[Rejected]) -> Iterator[NewRecord]:
+    def records(self, rejected: list[Rejected]) -> Iterator[NewRecord]:
         sources = []
         for source in self.sources:
             if status := self.stay_out.status(source.key):
@@ -111,32 +119,37 @@ class IngestedShard(ShardContent):
         contents = read_many(source.locator for source in sources)
         for source, content in zip(sources, contents, strict=True):
             try:
-                if isinstance(content, MemberError):
-                    raise content
-                digest = hashlib.sha256(content).digest()
-                if status := self.stay_out.status(source.key, digest):
-                    rejected.append(Rejected(name=source.name, reason=status))
-                    continue
-                image = fit(decode(content), self.config.size, self.config.rule, crop=source.crop)
+                record = self._record(source, content)
             except (MemberError, RejectedImageError) as error:
                 rejected.append(Rejected(name=source.name, reason=error.reason))
-                continue
-            yield NewRecord(
-                key=source.key,
-                members=self._encoded(content, image),
-                about={
-                    "source": source.name,
-                    "source_sha256": digest,
-                    "width": image.shape[1],
-                    "height": image.shape[0],
-                    "label": source.label,
-                    "group": source.group,
-                    "dhash": difference_hash(image),
-                },
-            )
+            else:
+                yield record
 
-    def _encoded(self, content: bytes, image: np.ndarray) -> dict[str, bytes]:
-        """The stored member; all of a split have one suffix, kept sources among them."""
+    def _record(self, source: SourceImage, content: bytes | MemberError) -> NewRecord:
+        """Make one record. Raises MemberError or RejectedImageError if the source is unusable or must stay out."""
+        if isinstance(content, MemberError):
+            raise content
+        digest = hashlib.sha256(content).digest()
+        if status := self.stay_out.status(source.key, digest):
+            raise RejectedImageError(status)
+        image = fit(decode(content), self.config.size, self.config.rule, crop=source.crop)
+        about = {
+            "source": source.name,
+            "source_sha256": digest,
+            "width": image.shape[1],
+            "height": image.shape[0],
+            "label": source.label,
+            "group": source.group,
+            "dhash": difference_hash(image),
+        }
+        return NewRecord(key=source.key, members=self._encode(content, image), about=about)
+
+    def _encode(self, content: bytes, image: np.ndarray) -> dict[str, bytes]:
+        """Return the stored member by its field name, which is the same for all records of a split.
+
+        content: bytes of the source.
+        image: the fitted picture, uint8 (H, W, 3).
+        """
         lossless = self.config.format == "png" or self.split != "train"
         if self.config.keep_source and fits_as_it_is(content, image, "PNG" if lossless else "JPEG"):
             encoded = content

@@ -1,11 +1,11 @@
-"""Records that stay out of the shards, whatever the sources hold: a line each, in a file that git keeps."""
+"""Tombstones: records that stay out of the shards although a source has them. One per line of a file in git."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
@@ -17,16 +17,19 @@ STATUSES = (TAKEN_DOWN, DAMAGED, DUPLICATE)
 
 
 class TombstoneError(UserError):
-    """A line of the file of tombstones that cannot be read; the message names it."""
+    """A line of the file of tombstones cannot be read; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tombstone:
     """One record that stays out, and why.
 
-    dataset, key: the record. source, source_sha256: the file it was made from, and the digest of that file's bytes in
-    hex. every_copy: whether whatever has these bytes stays out as well, under any key and in any data set. status: one
-    of `STATUSES`, which manifests list. reason: in the words of whoever decided. date: of that, YYYY-MM-DD.
+    dataset, key: the record.
+    source, source_sha256: name of its source, and the digest of the source's bytes in hex.
+    every_copy: whether every source with these bytes stays out too, under any key and in any data set.
+    status: one of `STATUSES`; manifests list it as the reason of rejection.
+    reason: the reason in a person's words.
+    date: day of the decision, YYYY-MM-DD.
     """
 
     dataset: str
@@ -39,10 +42,10 @@ class Tombstone:
     date: str
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            kind = bool if each.name == "every_copy" else str
-            if not isinstance(getattr(self, each.name), kind):
-                raise ValueError(f"{each.name} must be {kind.__name__}, got {getattr(self, each.name)!r}")
+        for name, value in asdict(self).items():
+            kind = bool if name == "every_copy" else str
+            if not isinstance(value, kind):
+                raise ValueError(f"{name} must be {kind.__name__}, got {value!r}")
         if not re.fullmatch(r"[0-9a-f]{64}", self.source_sha256):
             raise ValueError(f"source_sha256 must be 64 hexadecimal digits, got {self.source_sha256!r}")
         if self.status not in STATUSES:
@@ -52,49 +55,53 @@ class Tombstone:
 
 @dataclass(frozen=True)
 class StayOut:
-    """The statuses of one data set's keys and of source digests that stay out."""
+    """The tombstones that apply to one data set.
+
+    keys: key -> status.
+    digests: SHA-256 of a source, binary -> status; for every copy of these bytes.
+    """
 
     keys: Mapping[str, str]
     digests: Mapping[bytes, str]
 
     def status(self, key: str, source_sha256: bytes | None = None) -> str | None:
-        """Why a record stays out, by its key or the digest of its source; None if it may stay."""
+        """Return the status of a record that stays out, by its key or its source's digest; None if it may stay."""
         return self.keys.get(key) or self.digests.get(source_sha256)
 
 
 def read_tombstones(path: Path) -> tuple[Tombstone, ...]:
-    """All tombstones, in the order they were set; none if there is no such file. Lines that start with # are comments.
+    """Read all tombstones in the order of the file; a missing file has none. Lines that start with # are comments.
 
-    Raises TombstoneError.
+    Raises TombstoneError that names the first line which is not a tombstone.
     """
-    found = []
+    tombstones = []
     for number, line in enumerate(_content(path).splitlines(), start=1):
         if line.startswith(b"#"):
             continue
         try:
-            found.append(Tombstone(**json.loads(line)))
+            tombstones.append(Tombstone(**json.loads(line)))
         except (ValueError, TypeError) as error:
             raise TombstoneError(f"{path}, line {number} is not a tombstone ({error}); restore it from git") from error
-    return tuple(found)
+    return tuple(tombstones)
 
 
 def add_tombstones(path: Path, tombstones: Iterable[Tombstone]) -> None:
-    """Append those that the file lacks, durably: after a kill the file is the old one or the new one."""
-    there = read_tombstones(path)
-    new = [tombstone for tombstone in dict.fromkeys(tombstones) if tombstone not in there]
+    """Append the tombstones that the file lacks. After a kill the file is either the old one or the new one."""
+    present = read_tombstones(path)
+    new = [tombstone for tombstone in dict.fromkeys(tombstones) if tombstone not in present]
     if new:
         lines = "".join(json.dumps(asdict(tombstone), sort_keys=True) + "\n" for tombstone in new)
         write_durably(path, _content(path) + lines.encode())
 
 
 def _content(path: Path) -> bytes:
-    """The file, its last line ended."""
+    """Return the content of the file, with the end of the last line added if it is missing."""
     content = path.read_bytes() if path.is_file() else b""
     return content + b"\n" if content and not content.endswith(b"\n") else content
 
 
 def stay_out(tombstones: Iterable[Tombstone], dataset: str) -> StayOut:
-    """What must stay out of one data set. Where two tombstones meet, the first decides the status."""
+    """Select the tombstones that apply to one data set. Of two with the same key or digest, the first counts."""
     keys: dict[str, str] = {}
     digests: dict[bytes, str] = {}
     for tombstone in tombstones:

@@ -1,4 +1,4 @@
-"""The checkout that this code is in."""
+"""Paths of this checkout and its folders of code."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 FOLDERS = ("datasets", "files", "jobs", "masks", "pipeline")
-"""The folders of code."""
+"""Folders of code, relative to ROOT."""
 
 
 def permanent_checkout() -> Path:
-    """Return the checkout that lasts: DVC runs queued experiments in copies of it, which it removes."""
+    """Return the user's checkout. DVC runs a queued experiment in a temporary copy, which it removes afterwards."""
     return Path(os.environ.get("DVC_ROOT") or ROOT)
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole under their final name, and their digests."""
+"""Write files so that each is complete under its final name, even after a kill or a power cut; compute digests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def durable_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under `path` only once it is complete and on the disk.
+    """Open a file for writing that appears under `path` only when it is complete and on the disk.
 
-    Written beside its final place, flushed, renamed, and the folder flushed; after an error nothing is left.
+    The bytes go to a partial file in the same folder. At the end the file is flushed to disk and renamed, and the
+    folder is flushed. After an error the partial file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -31,20 +32,20 @@ def durable_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_durably(path: Path, content: bytes) -> str:
-    """Write a whole file durably and return the SHA-256 of its content, in hex."""
+    """Write a file as `durable_file` does, and return the SHA-256 of its content, in hex."""
     with durable_file(path) as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
 
 
 def sync_file(path: Path) -> None:
-    """Put the content of a file that another library has written on the disk."""
+    """Flush a file to disk, for a file that another library has written."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's entries, such as a rename, on the disk."""
+    """Flush a folder's entries to disk, after a rename for example."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -53,12 +54,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what killed writers left in a folder; only for a folder that nobody else is writing to."""
+    """Remove the partial files of killed writers. Call it only while no other process writes to the folder."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
+    """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Exclusive locks on files, between the processes of a machine and across a shared folder that supports them."""
+"""Exclusive locks on files, between processes of one machine, or of several where a shared folder supports locks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _POLL_SECONDS = 0.05
 
 
 def lock_file(file: IO | int, *, timeout_seconds: float | None = None) -> bool:
-    """Lock an open file, for as long as it stays open, against every other process that locks it.
+    """Lock an open file against every other process that locks it, until the file is closed.
 
     file: an open file or its descriptor.
     timeout_seconds: how long to wait for another process; None waits without limit, 0 tries once.

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,30 +21,32 @@ SCHEMES = ("s3", "gs", "http", "https")
 WRITABLE_SCHEMES = ("s3", "gs")
 
 _URL = re.compile(rf"({'|'.join(SCHEMES)})://([A-Za-z0-9][A-Za-z0-9_.-]*(:[0-9]+)?(/[A-Za-z0-9_.=+-]+)*)/?")
-_QUIET_SECONDS = 60.0  # without a byte, and for a request that moves none
-_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  # of the cache; waiting changes nothing
+_QUIET_SECONDS = 60.0  # longest time without a byte, and for a request without content
+_FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  # errors of this disk: waiting is useless
 
 log = logging.getLogger(__name__)
 
 
 class StoreError(UserError):
-    """A store does not give, or does not take, the bytes that are expected; names the object."""
+    """A store does not give or accept the expected bytes; the message names the object."""
 
 
 class MissingObjectError(StoreError):
-    """The store answers, and has no object of this name."""
+    """The store answers that it has no object of this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """Where shards lie when they do not lie beside their manifests.
+    """Where shards are stored, and how they are fetched.
 
-    url: s3://bucket/prefix, gs://bucket/prefix, or http(s)://host/prefix, which can only be read; None = beside the
-        manifests. Credentials and endpoints come from where the store's own tools look for them, never from here.
-    cache: folder of this machine that fetched shards are kept in; its processes share it.
-    cache_bytes: what the cache may hold; the shards unused for longest make room.
-    attempts, wait_seconds: how often a fetch is tried when the connection fails, and the first wait, which doubles.
-    timeout_seconds: how long one attempt may take, and how long to wait for another process's.
+    url: s3://bucket/prefix, gs://bucket/prefix, or http(s)://host/prefix, which can only be read; None keeps shards
+        beside their manifests. Credentials and endpoints come from the settings of the store's own tools, never from
+        here.
+    cache: folder for fetched shards, shared by the processes of this machine.
+    cache_bytes: limit of the cache; the longest unused shards are removed.
+    attempts: how often a request is tried if the connection fails.
+    wait_seconds: wait after the first failure; it doubles after each further one.
+    timeout_seconds: limit for one attempt, and for waiting for another process that fetches the same shard.
     """
 
     url: str | None = None
@@ -63,10 +65,11 @@ class StoreConfig:
 
 
 class ObjectStore:
-    """Files under one address, by name, whatever is in them. A name may have folders: "step-00000120/state.json".
+    """Objects of any content under one address. A name may have folders, such as "step-00000120/state.json".
 
-    What fails is tried again after a wait, as the configuration says; in the end it raises StoreError with the address.
-    Raises StoreError for a scheme that is not allowed. Picklable; connections are made where they are first used.
+    A request that fails is tried again after a wait, as the configuration says. After the last attempt every method
+    raises StoreError with the address.
+    Raises StoreError if the scheme of the address is not allowed. Picklable: each process connects at its first use.
     """
 
     def __init__(self, config: StoreConfig) -> None:
@@ -77,40 +80,41 @@ class ObjectStore:
         self._system: tuple[int, Any] | None = None
 
     def with_attempts(self, attempts: int) -> ObjectStore:
-        """The same over the same connection, with so many attempts at each request."""
+        """Return a copy that uses the same connection, with another number of attempts at each request."""
         other = copy.copy(self)
-        other.config, other._system = replace(self.config, attempts=attempts), self._system
+        other.config = replace(self.config, attempts=attempts)
+        other._system = self._system  # copy uses __getstate__, which drops the connection
         return other
 
     @property
     def is_http(self) -> bool:
-        """Whether the store can only be read, and lists nothing."""
+        """Whether the store can only be read, and has no list of objects."""
         return self._scheme not in WRITABLE_SCHEMES
 
     def url_of(self, name: str) -> str:
-        """The address of an object."""
+        """Return the address of an object."""
         return f"{self._scheme}://{self._root}/{name}"
 
     def check_writable(self) -> None:
-        """Raise StoreError for an address that can only be read."""
+        """Raise StoreError if the store can only be read."""
         if self.is_http:
             raise StoreError(f"{self.config.url} can only be read; write to s3:// or gs://, or leave store.url null")
 
     def put(self, path: Path, name: str) -> None:
-        """Write a file, over what is there, and compare the size of what arrived."""
+        """Copy a file to an object, replacing an object of this name, and compare their sizes."""
         self.check_writable()
         expected, timeout = path.stat().st_size, self.config.timeout_seconds
         try:
             self._attempt(
                 name, "write", lambda: self._filesystem.put_file(str(path), self._path(name), timeout=timeout)
             )
-        except MissingObjectError as error:  # what is missing is not what is written
+        except MissingObjectError as error:  # the bucket is missing, not the object
             raise StoreError(f"cannot write {self.url_of(name)}: {error.__cause__}") from error
         if (size := self.size(name)) != expected:
             raise StoreError(f"{self.url_of(name)} has {size} bytes after writing, expected {expected}")
 
     def get(self, name: str, path: Path) -> None:
-        """Fetch an object into a file. Raises MissingObjectError if there is none."""
+        """Copy an object to a file. Raises MissingObjectError if there is no such object."""
         self._attempt(
             name,
             "read",
@@ -118,7 +122,7 @@ class ObjectStore:
         )
 
     def size(self, name: str) -> int | None:
-        """Bytes of an object; None if there is none."""
+        """Return the size of an object in bytes; None if there is no such object."""
         self._filesystem.invalidate_cache()
         try:
             return self._attempt(name, "ask for", lambda: self._filesystem.size(self._path(name), timeout=self._quiet))
@@ -126,59 +130,62 @@ class ObjectStore:
             return None
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Bytes of every object in a folder, or of all, by name. Not over http, where there is no list."""
+        """Return name -> size in bytes, for all objects or those in a folder. Not for http, which has no list."""
         path = f"{self._root}/{folder}".rstrip("/")
         listed = self._attempt(folder, "list", lambda: self._filesystem.find(path, detail=True, timeout=self._quiet))
         return {name.removeprefix(f"{self._root}/"): entry["size"] for name, entry in listed.items()}
 
     def remove(self, name: str) -> None:
-        """Remove an object; one that is not there is fine."""
+        """Remove an object. A missing object is no error."""
         self.check_writable()
         with contextlib.suppress(MissingObjectError):
             self._attempt(name, "remove", lambda: self._filesystem.rm_file(self._path(name), timeout=self._quiet))
 
     def _path(self, name: str) -> str:
-        """An object as the store's client calls it."""
+        """Return the name by which fsspec's client knows an object."""
         return self.url_of(name) if self.is_http else f"{self._root}/{name}"
 
     @property
     def _quiet(self) -> float:
         return min(_QUIET_SECONDS, self.config.timeout_seconds)
 
-    def _attempt(self, name: str, what: str, work: Any) -> Any:
-        """Do something with the store, again after a wait while the connection fails."""
+    def _attempt(self, name: str, action: str, request: Callable[[], Any]) -> Any:
+        """Send a request, again after a wait if it fails, and return its result.
+
+        name, action: object and verb for error messages, such as "read".
+        """
         for attempt in range(1, self.config.attempts + 1):
             try:
-                return work()
+                return request()
             except FileNotFoundError as error:
                 raise MissingObjectError(f"{self.url_of(name)} is missing") from error
-            except Exception as error:  # every client has its own kinds
+            except Exception as error:  # each client raises its own classes
                 is_final = isinstance(error, PermissionError) or getattr(error, "errno", None) in _FINAL
                 if is_final or attempt == self.config.attempts:
                     raise StoreError(
-                        f"cannot {what} {self.url_of(name)} after {attempt} attempts: {type(error).__name__}: {error}"
+                        f"cannot {action} {self.url_of(name)} after {attempt} attempts: {type(error).__name__}: {error}"
                     ) from error
                 wait = self.config.wait_seconds * 2 ** (attempt - 1)
-                log.warning("cannot %s %s (%s); again in %g s", what, self.url_of(name), error, wait)
+                log.warning("cannot %s %s (%s); again in %g s", action, self.url_of(name), error, wait)
                 time.sleep(wait)
         raise AssertionError("unreachable")
 
     @property
     def _filesystem(self) -> Any:
-        """This process's connection."""
+        """The connection of this process."""
         if self._system is None or self._system[0] != os.getpid():
             self._system = (os.getpid(), self._connect())
         return self._system[1]
 
     def _connect(self) -> Any:
-        import fsspec  # here, since most runs do without
+        import fsspec  # not at the top: most runs need no store
 
         if self._scheme == "s3":
             options: dict[str, Any] = {"config_kwargs": {"connect_timeout": self._quiet, "read_timeout": self._quiet}}
         else:
             import aiohttp
 
-            # Given as a number, it would be the time for a whole object.
+            # As a number, aiohttp would take it for the time of a whole object.
             timeout = aiohttp.ClientTimeout(
                 total=self.config.timeout_seconds, sock_connect=self._quiet, sock_read=self._quiet
             )
@@ -193,9 +200,11 @@ class ObjectStore:
 
 
 def parse_address(url: str, key: str, schemes: Sequence[str] = SCHEMES) -> tuple[str, str]:
-    """Scheme and path of a store's address, which stands under `key` in params.yaml.
+    """Split a store's address into scheme and path.
 
-    Raises StoreError for any other than those schemes, and for what no bucket or prefix is made of.
+    key: name of the parameter in params.yaml, for error messages.
+    schemes: schemes that are allowed.
+    Raises StoreError if the scheme is another one, or if the path has other characters than a bucket and prefix may.
     """
     match = _URL.fullmatch(url)
     if not match or ".." in url or match[1] not in schemes:

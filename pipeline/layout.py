@@ -1,4 +1,4 @@
-"""Where each stage's outputs lie, relative to the root of the checkout: the same paths as in dvc.yaml."""
+"""Paths of what the stages write, relative to the root of the checkout. dvc.yaml has the same paths."""
 
 from __future__ import annotations
 
@@ -8,58 +8,70 @@ _STAGES = {"image": "ingest", "semantics": "semantics", "mask": "masks"}  # ever
 
 
 def column_folder(column: str, split: str) -> Path:
-    """Shards of one column of one split, such as shards/image/train; columns of edges lie in shards/edges."""
+    """Return the folder of one column of one split, such as shards/image/train or shards/edges/edge/train."""
     return Path("shards") / ("" if column in _STAGES else "edges") / column / split
 
 
 def stage_of(column: str) -> str:
-    """The stage that writes a column."""
+    """Return the stage that writes a column."""
     return _STAGES.get(column, "edges")
 
 
+def image_splits(*, complete_only: bool = True) -> list[str]:
+    """Return the splits of shards/image, sorted.
+
+    complete_only: leave out folders without a manifest.
+    """
+    folders = [path for path in column_folder("image", "").glob("*") if path.is_dir()]
+    return sorted(path.name for path in folders if not complete_only or (path / "manifest.json").exists())
+
+
 def columns_of(split: str) -> list[str]:
-    """Names of the columns that lie here with this split, images first."""
+    """Return the columns that have a folder for this split, images first."""
     edges = sorted(path.name for path in Path("shards/edges").glob("*"))
     return [column for column in ("image", *edges, "semantics", "mask") if column_folder(column, split).is_dir()]
 
 
 def staging_folder(column: str) -> Path:
-    """Where a column is written until it is whole: beside its place, so that it can be renamed."""
+    """Return the folder in which a column is written until it is complete, on the file system of its final place."""
     return Path("shards") / f".{column}.partial"
 
 
 def inflated_folder(column: str) -> Path:
-    """Where the tars lie that a column's .tar.gz sources inflate to, while the column is written."""
+    """Return the folder for the inflated .tar.gz sources of a column, while the column is written."""
     return Path("shards") / f".{column}.inflated"
 
 
 def made_note(column: str) -> Path:
-    """Of what and by which code a column was made, so that it can be kept: no output, since every edit changes it."""
+    """Return the file that says from which inputs and code a column was made. No stage declares it as output."""
     return Path("shards") / ".made" / f"{column}.json"
 
 
 def model_folder(generator: str) -> Path:
-    """Weights and receipt of a trained generator."""
+    """Return the folder of a trained generator's weights and receipt."""
     return Path("models") / generator
 
 
 def curves_folder(generator: str) -> Path:
-    """Losses over steps: a table per phase and term, as `dvc plots` reads them."""
+    """Return the folder of a generator's losses over steps, a table per phase and term for `dvc plots`."""
     return Path("curves") / generator
 
 
 def results_folder(row: str) -> Path:
-    """Per-image figures, summary and gallery of a generator, or of "baselines"."""
+    """Return the folder of per-image scores, summary and gallery of a generator, or of "baselines"."""
     return Path("results") / row
 
 
 def metrics_file(row: str) -> Path:
-    """What `dvc metrics show` reads."""
+    """Return the file that `dvc metrics show` reads."""
     return Path("metrics") / f"{row}.json"
 
 
 def undelivered_folder(storage: Path) -> Path:
-    """Trainings that are finished, of which the tracking server does not know all yet; storage: of all trainings."""
+    """Return the folder of finished trainings that the tracking server does not know completely.
+
+    storage: the folder of all trainings.
+    """
     return storage / "undelivered"
 
 

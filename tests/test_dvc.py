@@ -28,6 +28,7 @@ INERT = {
     "pipeline/fitness.py": "refuses columns; what passes is trained with as it is",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/progress.py": "prints",
+    "pipeline/writing.py": "passes folders, workers and code digests to the room that writes columns",
     "jobs/checks/footprint.py": "counts the steps and parameters of a recipe, which is declared",
     "jobs/runs/agreement.py": "finds the newest checkpoint; a training ends with the same weights from any",
     "jobs/runs/checkpoint_copier.py": "copies checkpoints to a store",

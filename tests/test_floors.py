@@ -1,6 +1,7 @@
 """Rooms: who may import whom, and which one file is the door to each large library."""
 
 import ast
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,17 @@ def test_a_file_imports_its_own_room_and_those_that_the_table_allows(name):
         assert not other.startswith("tests/"), f"{name} imports {other}"
         assert allowed is None or room_of(other) in (room, *allowed), f"{name} imports {other}"
         assert not other.startswith("benchmarks/") or room == "benchmarks", f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_name_that_is_imported_from_this_repository_exists(name):
+    """No other test imports all scripts of benchmarks."""
+    for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in FOLDERS:
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                is_module = hasattr(module, "__path__") and importlib.util.find_spec(f"{node.module}.{alias.name}")
+                assert hasattr(module, alias.name) or is_module, f"{node.module} has no {alias.name}"
 
 
 @pytest.mark.parametrize("name", FILES)

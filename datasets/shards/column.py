@@ -1,60 +1,41 @@
-"""Columns: complete folders of shards, read record by record; every byte is compared with its digest before it is used.
+"""Columns: complete folders of shards, read record by record. Every member is compared with its digest before use.
 
-Opening a column costs memory for the shards that are read, not for the data set: rows of `records.parquet` are taken
-shard by shard, as records of those shards are asked for.
+Opening a column takes memory for the shards that are read, not for the data set: rows of `records.parquet` are read
+shard by shard, as their records are asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tarfile
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, groupby
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from datasets.shards.manifest import RECORDS_NAME, Manifest, Shard, read_manifest
-from datasets.shards.records import (
-    CORE_COLUMNS,
-    KEYS_DIGEST,
-    ShardError,
-    as_shard_errors,
-    check_columns,
-    read_table,
-    shard_name,
-    shard_number,
-)
+from datasets.shards.manifest import RECORDS_NAME, Manifest, read_manifest
+from datasets.shards.records import ShardError, read_table, shard_name, shard_number
+from datasets.shards.rows import RecordsFile, Rows
 from datasets.shards.store import ShardStore
 from files.durable import file_digest
 from files.objects import StoreConfig
 
 
-@dataclass(frozen=True)
-class _Places:
-    """Where the records of one shard lie: keys of record 0, 1, ... and per field their offsets, lengths and digests."""
-
-    keys: pa.Array
-    fields: Mapping[str, tuple[list[int], list[int], pa.Array]]
-
-
 class Column:
-    """A complete folder of shards. Tars lie beside the manifest or, where they do not, in the store.
+    """A complete folder of shards. A tar is beside the manifest or else in the store.
 
-    keep_shards: of how many shards rows and files are kept at hand; reading goes from shard to shard, so twice the
-        plan's window is plenty.
-    Raises ManifestError when the folder is not complete, ShardError when a shard is missing or has another size or
-    when `records.parquet` lacks a member, StoreError for an address that is not allowed.
-    Safe to hand to forked or spawned workers: files are opened where they are first read.
+    folder: the folder of one split.
+    store: configuration of the store; None if all tars are beside the manifest.
+    keep_shards: number of shards whose rows and open files are kept. Reading goes from shard to shard, so twice the
+        plan's window is enough.
+    remedy: command that writes the column again, for error messages.
+    Raises ManifestError if the folder is not complete, ShardError if a shard is missing or has another size or
+    `records.parquet` lacks a member, StoreError if the store's address is not allowed.
+    Safe to pass to forked or spawned workers: each process opens its own files.
     """
 
     def __init__(
@@ -65,23 +46,25 @@ class Column:
         self.keep_shards = keep_shards
         self.manifest: Manifest = read_manifest(folder, remedy=remedy)
         self._store = ShardStore(store) if store and store.url else None
-        self._at_hand = _AtHand(os.getpid())
-        self._remote = [not self._is_beside(number) for number in range(len(self.manifest.shards))]
-        self._check_records()
+        self._remote = [not self._is_beside_manifest(number) for number in range(len(self.manifest.shards))]
+        self._open_files = _OpenFiles(os.getpid())
+        self._fields: tuple[str, ...] | None = None
+        self._records_file().check()
+        self._fields = self._records_file().fields
 
     @cached_property
     def table(self) -> pa.Table:
-        """`records.parquet`: a row per member, in shard order. All of it: for small columns and for audits."""
+        """All of `records.parquet`, a row per member in shard order: for small columns and for audits."""
         return read_table(self.folder, remedy=self.remedy)
 
     @property
     def keys_sha256(self) -> str | None:
-        """Digest of all keys in their order, as `write_tables` leaves it; None where the writer left none."""
-        return (self._parquet.metadata.metadata or {}).get(KEYS_DIGEST.encode(), b"").decode() or None
+        """Digest of all keys in their order, see `write_tables`; None if the writer left none."""
+        return self._records_file().keys_sha256
 
     @cached_property
     def keys(self) -> pa.Array:
-        """Every record's key, in shard order. All of them: `key` reads one."""
+        """All keys, in shard order. `key` reads one."""
         return pa.concat_arrays([self.keys_of(shard) for shard in range(len(self.manifest.shards))])
 
     @cached_property
@@ -89,74 +72,74 @@ class Column:
         """Number of records in each shard."""
         return [shard.records for shard in self.manifest.shards]
 
-    @cached_property
+    @property
     def fields(self) -> tuple[str, ...]:
         """Names of the members that every record has, sorted."""
-        return tuple(sorted(set(self._rows(0, ("field",))["field"].to_pylist())))
+        return self._fields
 
     @property
     def field(self) -> str:
-        """The name of the one member that every record of this column has.
-
-        Raises ShardError for a column with several.
-        """
+        """Name of the only member of every record. Raises ShardError if records have several."""
         if len(self.fields) != 1:
             raise ShardError(f"{self.folder} has members {', '.join(self.fields)} where one was expected")
         return self.fields[0]
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether any shard is read from the store."""
+        return any(self._remote)
+
     def key(self, index: int) -> str:
-        """The key of record `index`."""
+        """Return the key of record `index`."""
         shard, place = self.locate(index)
-        return self._places(shard).keys[place].as_py()
+        return self._rows(shard).keys[place].as_py()
 
     def locate(self, index: int) -> tuple[int, int]:
-        """(shard, place in it) of record `index`. Raises IndexError beyond the last record."""
+        """Return the shard of record `index` and its place in the shard. Raises IndexError past the last record."""
         if not 0 <= index < self._ends[-1]:
             raise IndexError(f"{self.folder} has records 0 to {self._ends[-1] - 1}, not {index}")
         shard = bisect_right(self._ends, index)
         return shard, index - self._ends[shard] + self.shard_sizes[shard]
 
     def records_of(self, shard: int) -> range:
-        """Numbers of the records that stand in one shard."""
+        """Return the indices of one shard's records."""
         return range(self._ends[shard] - self.shard_sizes[shard], self._ends[shard])
 
     def keys_of(self, shard: int) -> pa.Array:
-        """The keys of one shard's records, in their order.
+        """Read the keys of one shard's records, in order.
 
-        Raises ShardError naming the first record that lacks a member.
+        Raises ShardError that names the first record that lacks a member.
         """
-        rows = self._rows(shard, ("key", "field"))
-        return self._by_field(shard, rows)[self.fields[0]]["key"].combine_chunks()
+        return self._records_file().keys(shard)
 
     def read(self, index: int, field: str | None = None) -> bytes:
-        """The bytes of one member of record `index`, compared with their digest; `field` may be left out if only one.
+        """Read one member of record `index` and compare it with its digest.
 
-        Raises ShardError that names the shard and the record when they differ, StoreError when the store does not
-        give the shard.
+        field: name of the member; may be omitted if records have only one.
+        Raises ShardError with the shard and the record if the digests differ, StoreError if the store does not give
+        the shard.
         """
         field = field or self.field
         shard, place = self.locate(index)
-        offsets, lengths, digests = self._places(shard).fields[field]
-        offset, length, wanted = offsets[place], lengths[place], digests[place].as_py()
+        offset, length, expected = self._rows(shard).place(place, field)
         content = os.pread(self._open(shard), length, offset)
-        found = hashlib.sha256(content)
-        if found.digest() != wanted and self._remote[shard]:
-            self._forget(shard)  # the local copy has changed since it was compared with its digest
+        digest = hashlib.sha256(content)
+        if digest.digest() != expected and self._remote[shard]:
+            self._forget(shard)  # the cached copy has changed since it was fetched; fetch it again
             content = os.pread(self._open(shard), length, offset)
-            found = hashlib.sha256(content)
-        if found.digest() != wanted:
-            where = self._store.url_of(self.manifest.shards[shard]) if self._remote[shard] else self._path(shard)
+            digest = hashlib.sha256(content)
+        if digest.digest() != expected:
             raise ShardError(
-                f"{where}: {self.key(index)}.{field} has digest {found.hexdigest()}, {self.folder / RECORDS_NAME} says "
-                f"{wanted.hex()}; restore the shard or run: {self.remedy}"
+                f"{self._address(shard)}: {self.key(index)}.{field} has digest {digest.hexdigest()}, "
+                f"{self.folder / RECORDS_NAME} says {expected.hex()}; restore the shard or run: {self.remedy}"
             )
         return content
 
     def verify(self) -> None:
-        """Compare every shard beside the manifest with its digest, and every one in the store with its size.
+        """Compare every shard beside the manifest with its digest, and every shard in the store with its size.
 
-        What is in the store is compared with its digest when it is fetched. Raises ShardError or StoreError naming the
-        first that differs.
+        A shard in the store is compared with its digest when it is fetched.
+        Raises ShardError or StoreError that names the first shard that differs.
         """
         for number, shard in enumerate(self.manifest.shards):
             if not self._remote[number] and (digest := file_digest(self._path(number))) != shard.sha256:
@@ -164,197 +147,100 @@ class Column:
                     f"{self._path(number)} has digest {digest}, its manifest says {shard.sha256}; run: {self.remedy}"
                 )
         if self._store:
-            self._store.check_sizes([s for s, remote in zip(self.manifest.shards, self._remote, strict=True) if remote])
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether any shard is read from the store."""
-        return any(self._remote)
+            remote = [shard for number, shard in enumerate(self.manifest.shards) if self._remote[number]]
+            self._store.check_sizes(remote)
 
     def prefetch(self, shard: int) -> None:
-        """Bring a shard into the store's cache; one that another process is fetching is left to it."""
+        """Fetch a shard of the store into the cache, unless another process is fetching it."""
         if self._remote[shard]:
             self._store.prefetch(self.manifest.shards[shard])
 
-    def _is_beside(self, number: int) -> bool:
+    def _is_beside_manifest(self, number: int) -> bool:
+        """Return whether a tar is beside the manifest; raises ShardError if it should be but is not, or differs."""
         shard, path = self.manifest.shards[number], self._path(number)
         if shard.name != shard_name(self.manifest.column, shard_number(shard.name)):
             raise ShardError(f"{self.folder}: its manifest lists {shard.name}, no {self.manifest.column}")
         size = path.stat().st_size if path.is_file() else None
         if size == shard.bytes or (size is None and self._store):
             return size is not None
-        found = "is missing" if size is None else f"has {size} bytes"
-        raise ShardError(f"{path} {found}, its manifest says {shard.bytes} bytes; run: {self.remedy}")
-
-    def _check_records(self) -> None:
-        """Raise ShardError unless `records.parquet` has, shard by shard, a row for every member of every record."""
-        path, found = self.folder / RECORDS_NAME, self._parquet.metadata
-        if found.num_row_groups != len(self.manifest.shards):
-            raise ShardError(
-                f"{path} has {found.num_row_groups} row groups for {len(self.manifest.shards)} shards; "
-                f"run: {self.remedy}"
-            )
-        where = self._parquet.schema_arrow.get_field_index("field")
-        for number, records in enumerate(self.shard_sizes):
-            rows = found.row_group(number)
-            names = rows.column(where).statistics
-            complete = rows.num_rows == records * len(self.fields) and names is not None
-            if not complete or (names.min, names.max) != (self.fields[0], self.fields[-1]):
-                self._places(number)  # names the first record and member that is wrong
-                raise ShardError(f"{path}: shard {number} has members that others have not; run: {self.remedy}")
+        problem = "is missing" if size is None else f"has {size} bytes"
+        raise ShardError(f"{path} {problem}, its manifest says {shard.bytes} bytes; run: {self.remedy}")
 
     def _path(self, number: int) -> Path:
         return self.folder / self.manifest.shards[number].name
 
+    def _address(self, number: int) -> str | Path:
+        return self._store.url_of(self.manifest.shards[number]) if self._remote[number] else self._path(number)
+
     @cached_property
     def _ends(self) -> list[int]:
+        """For each shard, the index after its last record."""
         return list(accumulate(self.shard_sizes))
 
-    @property
-    def _here(self) -> _AtHand:
-        """What this process has open; a forked one starts anew."""
-        if self._at_hand.pid != os.getpid():
-            self._at_hand = _AtHand(os.getpid())
-        return self._at_hand
+    def _opened(self) -> _OpenFiles:
+        """Return what this process has open. A forked process starts with nothing."""
+        if self._open_files.pid != os.getpid():
+            self._open_files = _OpenFiles(os.getpid())
+        return self._open_files
 
-    @property
-    def _parquet(self) -> pq.ParquetFile:
-        here = self._here
-        if here.parquet is None:
+    def _records_file(self) -> RecordsFile:
+        opened = self._opened()
+        if opened.records is None:
             path = self.folder / RECORDS_NAME
-            with as_shard_errors(path, self.remedy):
-                here.parquet = pq.ParquetFile(path, memory_map=True)
-                check_columns(here.parquet.schema_arrow, path, self.remedy)
-        return here.parquet
+            opened.records = RecordsFile(path, self.manifest.shards, self.remedy, self._fields)
+        return opened.records
 
-    def _rows(self, shard: int, columns: Sequence[str] = CORE_COLUMNS) -> pa.Table:
-        with as_shard_errors(self.folder / RECORDS_NAME, self.remedy):
-            return self._parquet.read_row_group(shard, columns=list(columns), use_threads=False).combine_chunks()
-
-    def _places(self, shard: int) -> _Places:
-        """Rows of one shard, checked to have each of the column's fields for each record."""
-        places = self._here.places
-        if shard not in places:
-            places[shard] = self._checked_places(shard)
-            if len(places) > self.keep_shards:
-                places.popitem(last=False)
-        places.move_to_end(shard)
-        return places[shard]
-
-    def _checked_places(self, shard: int) -> _Places:
-        rows = self._rows(shard)
-        self._check_inside(shard, rows)
-        fields = self._by_field(shard, rows)
-        return _Places(
-            fields[self.fields[0]]["key"].combine_chunks(),
-            {
-                field: (rows["offset"].to_pylist(), rows["length"].to_pylist(), rows["sha256"].combine_chunks())
-                for field, rows in fields.items()
-            },
-        )
-
-    def _check_inside(self, shard: int, rows: pa.Table) -> None:
-        """Raise ShardError unless every member lies inside its shard, or any length could be asked of memory."""
-        size = self.manifest.shards[shard].bytes
-        with as_shard_errors(self.folder / RECORDS_NAME, self.remedy):
-            # Not by to_numpy, which imports pandas: a second, before the first record of a process.
-            columns = (rows[name].combine_chunks() for name in ("shard", "offset", "length"))
-            numbers, offsets, lengths = (np.from_dlpack(column) for column in columns)
-        inside = (offsets >= 0) & (lengths >= 0) & (lengths <= size) & (offsets <= size - np.minimum(lengths, size))
-        if not inside.all() or not (numbers == shard_number(self.manifest.shards[shard].name)).all():
-            raise ShardError(f"{self.folder / RECORDS_NAME} places members outside their shards; run: {self.remedy}")
-
-    def _by_field(self, shard: int, rows: pa.Table) -> dict[str, pa.Table]:
-        """A shard's rows by field, each field's with the same keys in the same order."""
-        if len(self.fields) == 1 and pc.unique(rows["field"]).to_pylist() == list(self.fields):
-            fields = {self.field: rows}  # comparing with a text would import pandas, too
-        else:
-            fields = {field: rows.filter(pc.equal(rows["field"], field)) for field in self.fields}
-        keys = fields[self.fields[0]]["key"]
-        for field, ours in fields.items():
-            if len(ours) != self.shard_sizes[shard] or not ours["key"].equals(keys):
-                raise ShardError(self._lacking(shard, rows, field))
-        return fields
-
-    def _lacking(self, shard: int, rows: pa.Table, field: str) -> str:
-        """What is wrong with the rows of one shard."""
-        members: dict[str, list[str]] = {}
-        for key, name in zip(rows["key"].to_pylist(), rows["field"].to_pylist(), strict=True):
-            members.setdefault(key, []).append(name)
-        wrong = {key: names for key, names in members.items() if sorted(names) != list(self.fields)}
-        what = (
-            f"record {next(iter(wrong))} has members {', '.join(sorted(next(iter(wrong.values()))))} where others have "
-            f"{', '.join(self.fields)}"
-            if wrong
-            else f"there are {len(members)} records with {field}, the manifest says {self.shard_sizes[shard]}"
-        )
-        return f"{self.folder / RECORDS_NAME}, shard {self.manifest.shards[shard].name}: {what}; run: {self.remedy}"
+    def _rows(self, shard: int) -> Rows:
+        rows = self._opened().rows
+        if shard not in rows:
+            rows[shard] = self._records_file().rows(shard)
+            if len(rows) > self.keep_shards:
+                rows.popitem(last=False)
+        rows.move_to_end(shard)
+        return rows[shard]
 
     def _open(self, shard: int) -> int:
-        files = self._here.files
-        if shard not in files:
-            files[shard] = (
+        """Return a descriptor of one shard's tar."""
+        tars = self._opened().tars
+        if shard not in tars:
+            tars[shard] = (
                 self._store.open(self.manifest.shards[shard])
                 if self._remote[shard]
                 else os.open(self._path(shard), os.O_RDONLY)
             )
-            if len(files) > self.keep_shards:
-                os.close(files.popitem(last=False)[1])
-        files.move_to_end(shard)
-        return files[shard]
+            if len(tars) > self.keep_shards:
+                os.close(tars.popitem(last=False)[1])
+        tars.move_to_end(shard)
+        return tars[shard]
 
     def _forget(self, shard: int) -> None:
-        os.close(self._here.files.pop(shard))
+        """Close one shard of the store and remove it from the cache."""
+        os.close(self._opened().tars.pop(shard))
         self._store.forget(self.manifest.shards[shard])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_at_hand": _AtHand(0)}
+        return {**self.__dict__, "_open_files": _OpenFiles(0)}
 
 
-def read_shard(
-    folder: Path, shard: Shard, *, store: StoreConfig | None = None, remedy: str = "dvc repro"
-) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Key and members, by field, of every record of one tar in order, once the whole of it matches its digest.
+class _OpenFiles:
+    """What one process has open of a column.
 
-    The tar lies in the folder or, where it does not, in the store. Needs no `records.parquet`, whose size is that of
-    the data set. Raises ShardError when the tar is missing or has another digest, StoreError when the store does not
-    give it.
+    records: the open `records.parquet`; None before its first use.
+    tars: shard -> descriptor, the longest unused first.
+    rows: shard -> its rows, the longest unused first.
     """
-    path = folder / shard.name
-    is_remote = store is not None and store.url is not None and not path.exists()
-    if not is_remote and not path.is_file():
-        raise ShardError(f"{path} is missing; run: {remedy}")
-    with os.fdopen(ShardStore(store).open(shard), "rb") if is_remote else path.open("rb") as file:
-        if (digest := hashlib.file_digest(file, "sha256").hexdigest()) != shard.sha256:
-            raise ShardError(f"{path} has digest {digest}, its manifest says {shard.sha256}; run: {remedy}")
-        file.seek(0)
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            members = ((*_key_and_field(member.name), tar.extractfile(member).read()) for member in tar)
-            for key, group in groupby(members, key=lambda member: member[0]):
-                yield key, {field: content for _, field, content in group}
-
-
-def _key_and_field(name: str) -> tuple[str, str]:
-    """WebDataset's rule: the key ends at the first dot of the base name."""
-    folders, slash, base = name.rpartition("/")
-    key, _, field = base.partition(".")
-    return folders + slash + key, field
-
-
-class _AtHand:
-    """What one process keeps open of a column, the longest unused first."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.parquet: pq.ParquetFile | None = None
-        self.files: OrderedDict[int, int] = OrderedDict()
-        self.places: OrderedDict[int, _Places] = OrderedDict()
+        self.records: RecordsFile | None = None
+        self.tars: OrderedDict[int, int] = OrderedDict()
+        self.rows: OrderedDict[int, Rows] = OrderedDict()
 
 
 def check_alignment(images: Column, column: Column) -> None:
-    """Refuse a column that was made from other images, or that lacks one of their keys.
+    """Check that a column was made from these images and has the same keys in the same order, shard by shard.
 
-    Raises ShardError naming both digests, or the first key that differs.
+    Raises ShardError with both digests, or with the first key that differs.
     """
     if column.manifest.made_from != images.manifest.digest:
         raise ShardError(
@@ -363,16 +249,21 @@ def check_alignment(images: Column, column: Column) -> None:
         )
     if images.keys_sha256 and images.keys_sha256 == column.keys_sha256 and images.shard_sizes == column.shard_sizes:
         return
-    for shard, (records, theirs) in enumerate(zip(images.shard_sizes, column.shard_sizes, strict=False)):
-        ours, others = images.keys_of(shard), column.keys_of(shard)
-        if records != theirs or not ours.equals(others):
-            missing = sorted(set(ours.to_pylist()) ^ set(others.to_pylist()))
-            what = f"{missing[0]} is in one of them only" if missing else "the order differs"
-            raise ShardError(
-                f"{column.folder} and {images.folder} hold other records in shard {shard}: {what}; run: {column.remedy}"
-            )
+    for shard in range(min(len(images.shard_sizes), len(column.shard_sizes))):
+        _check_keys(images, column, shard)
     if len(images.shard_sizes) != len(column.shard_sizes):
         raise ShardError(
             f"{column.folder} has {len(column.shard_sizes)} shards, {images.folder} has {len(images.shard_sizes)}; "
             f"run: {column.remedy}"
         )
+
+
+def _check_keys(images: Column, column: Column, shard: int) -> None:
+    image_keys, column_keys = images.keys_of(shard), column.keys_of(shard)
+    if image_keys.equals(column_keys):
+        return
+    unpaired = sorted(set(image_keys.to_pylist()) ^ set(column_keys.to_pylist()))
+    problem = f"{unpaired[0]} is in one of them only" if unpaired else "the order differs"
+    raise ShardError(
+        f"{column.folder} and {images.folder} hold other records in shard {shard}: {problem}; run: {column.remedy}"
+    )

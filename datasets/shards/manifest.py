@@ -21,12 +21,12 @@ RECORDS_NAME = "records.parquet"
 
 
 class ManifestError(UserError):
-    """A manifest is missing, unreadable, or disagrees with the files beside it."""
+    """A manifest is missing or unreadable, or differs from the files beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One tar: its file name, how many records and bytes it holds, and its SHA-256."""
+    """One tar: its file name, its numbers of records and bytes, and its SHA-256 in hex."""
 
     name: str
     records: int
@@ -42,25 +42,28 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """A source that did not become a record, and why."""
+    """A source that did not become a record, and the reason in a few words."""
 
     name: str
     reason: str
 
 
 def in_order(rejected: Iterable[Rejected]) -> tuple[Rejected, ...]:
-    """The order in which manifests list them: by name, so that it does not matter when each was rejected."""
+    """Return rejected sources in the order of manifests, by name: the order of rejection does not matter."""
     return tuple(sorted(rejected, key=lambda reject: (reject.name, reject.reason)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What one folder of shards holds.
+    """The content of one folder of shards.
 
+    dataset, split, licence: of the images.
     column: "image", "edge", "mask", ...
-    records_sha256: digest of `records.parquet`, which holds the digest of every record.
-    made_from: digest of the manifest of the images a column was made from; empty for images.
-    parameters: everything the content depends on beside the sources.
+    shards: in the order of their numbers.
+    records_sha256: digest of `records.parquet`, which has the digest of every member.
+    made_from: for a derived column, the digest of the images' manifest; empty for images.
+    parameters: everything but sources and code that decides the content.
+    rejected: sources that did not become records, by name.
     """
 
     dataset: str
@@ -80,13 +83,13 @@ class Manifest:
         return sum(shard.records for shard in self.shards)
 
     def to_json(self) -> bytes:
-        """The manifest's file, byte for byte the same for the same content."""
+        """Return the bytes of the manifest's file. Equal manifests have equal bytes."""
         counts = {"records": self.records, "bytes": sum(shard.bytes for shard in self.shards)}
         return (json.dumps({**asdict(self), **counts}, indent=2, sort_keys=True) + "\n").encode()
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the manifest's file: the identity of everything it lists."""
+        """SHA-256 of the manifest's file, in hex: the identity of everything that it lists."""
         return hashlib.sha256(self.to_json()).hexdigest()
 
 
@@ -94,38 +97,47 @@ _MANIFEST = TypeAdapter(Manifest)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Declare a folder complete. Call last."""
+    """Write the manifest of a folder, which declares the folder complete. Call this last."""
     write_durably(folder / MANIFEST_NAME, manifest.to_json())
 
 
 def read_manifest(folder: Path, *, remedy: str = "dvc repro") -> Manifest:
-    """The manifest of a folder, checked against its schema and against `records.parquet`.
+    """Read the manifest of a folder and compare `records.parquet` with its digest.
 
-    Raises ManifestError that names the file, what is wrong and the command that makes it anew.
+    remedy: command that writes the folder again, for error messages.
+    Raises ManifestError that names the file, the problem and the remedy.
     """
     path = folder / MANIFEST_NAME
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ManifestError(f"{path} is missing, so {folder} is not complete; run: {remedy}") from None
+    manifest = _parse(content, path, remedy)
+    _check_records(folder / RECORDS_NAME, manifest, remedy)
+    return manifest
+
+
+def _parse(content: bytes, path: Path, remedy: str) -> Manifest:
     try:
-        found = json.loads(content)
-        version = found.pop("schema_version")
-        if version != SCHEMA_VERSION:
+        entries = json.loads(content)
+        if (version := entries.pop("schema_version")) != SCHEMA_VERSION:
             raise ManifestError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}; run: {remedy}")
-        counts = (found.pop("records"), found.pop("bytes"))
-        manifest = _MANIFEST.validate_json(json.dumps(found), strict=True, extra="forbid")
+        for count in ("records", "bytes"):  # computed from the shards
+            del entries[count]
+        manifest = _MANIFEST.validate_json(json.dumps(entries), strict=True, extra="forbid")
+    except ManifestError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, ManifestError):
-            raise
         raise ManifestError(f"{path} is not a manifest ({' '.join(str(error).split())}); run: {remedy}") from error
-    if manifest.to_json() != content or counts[0] != manifest.records:
+    if manifest.to_json() != content:
         raise ManifestError(f"{path} was edited: its counts do not add up; run: {remedy}")
-    records = folder / RECORDS_NAME
+    return manifest
+
+
+def _check_records(records: Path, manifest: Manifest, remedy: str) -> None:
     if not records.is_file():
         raise ManifestError(f"{records} is missing; run: {remedy}")
     if (digest := file_digest(records)) != manifest.records_sha256:
         raise ManifestError(
             f"{records} has digest {digest}, its manifest says {manifest.records_sha256}; run: {remedy}"
         )
-    return manifest

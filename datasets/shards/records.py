@@ -1,4 +1,4 @@
-"""Shards: plain WebDataset tars, written byte for byte the same, and the table of what lies where in them."""
+"""The table of a column's members, `records.parquet`: where each member's bytes are in which shard."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ KEYS_DIGEST = "keys_sha256"
 
 
 class ShardError(UserError):
-    """A shard's bytes are not those its manifest lists."""
+    """A shard or its table differs from its manifest; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One member of one record, as it lies in a shard: one row of `records.parquet`.
+    """One member of one record: one row of `records.parquet`.
 
-    offset, length: of the member's bytes in the tar. sha256: of those bytes. `about`: what else is known of the
-    record, such as its source's name and digest, width, height and label.
+    field: name of the member, such as "png".
+    shard: number in the shard's file name.
+    offset, length: place of the member's bytes in the tar, in bytes.
+    sha256: digest of those bytes.
+    about: further table columns about the record, such as its source's name and digest, width, height and label.
     """
 
     key: str
@@ -43,7 +46,7 @@ class Field:
     about: dict[str, Any]
 
 
-# What every row of `records.parquet` has, beside what else is known of a record.
+# Table columns that every `records.parquet` has; the others are those of `about`.
 _CORE = {
     "key": pa.types.is_string,
     "field": pa.types.is_string,
@@ -56,40 +59,43 @@ CORE_COLUMNS = tuple(_CORE)
 
 
 def shard_name(column: str, index: int) -> str:
-    """File name of a column's shard, such as `image-000012.tar`."""
+    """Return the file name of a column's shard, such as image-000012.tar."""
     return f"{column}-{index:06d}.tar"
 
 
 def shard_number(name: str) -> int:
-    """The 12 of `image-000012.tar`. Numbers have gaps where a shard was left without any usable record."""
+    """Return the 12 of image-000012.tar. Numbers have gaps: a shard without any usable record is not written."""
     return int(name.removesuffix(".tar").rpartition("-")[2])
 
 
 def records_table(fields: Sequence[Field]) -> pa.Table:
-    """The rows of `records.parquet`: one per member."""
-    rows = [{**asdict(field), **field.about} for field in fields]
-    for row in rows:
-        del row["about"]
+    """Return the rows of `records.parquet`, one per member."""
+    rows = []
+    for field in fields:
+        row = asdict(field)
+        about = row.pop("about")
+        rows.append(row | about)
     return pa.Table.from_pylist(rows)
 
 
 def write_records(folder: Path, fields: Sequence[Field]) -> str:
-    """Write `records.parquet`, a row per member in shard order, and return its SHA-256."""
+    """Write `records.parquet` and return its SHA-256. fields: all members, in shard order."""
     return write_table(folder, records_table(fields))
 
 
 def write_table(folder: Path, table: pa.Table) -> str:
-    """Write `records.parquet` as a table, a row per member in shard order, and return its SHA-256."""
+    """Write `records.parquet` from one table of all rows, in shard order, and return its SHA-256."""
     ends = [*np.flatnonzero(np.diff(table["shard"].to_numpy())) + 1, len(table)]
     shards = (table.slice(start, end - start) for start, end in itertools.pairwise([0, *ends]))
     return write_tables(folder, table.schema, shards)
 
 
 def write_tables(folder: Path, schema: pa.Schema, shards: Iterable[pa.Table]) -> str:
-    """Write `records.parquet` of shards' rows that come one by one, a row group each, since readers go shard by shard.
+    """Write `records.parquet`, a row group per shard, because readers go shard by shard.
 
-    Returns its SHA-256. Its metadata hold, as `keys_sha256`, the digest of all keys in their order, each once though it
-    may have several members: equal for columns of the same records.
+    shards: the rows of each shard, made one by one.
+    Returns the file's SHA-256. The file's metadata have `keys_sha256`, the digest of all keys in order, each counted
+    once: columns of the same records have equal values.
     """
     path, keys = folder / RECORDS_NAME, hashlib.sha256()
     with durable_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -104,9 +110,11 @@ def write_tables(folder: Path, schema: pa.Schema, shards: Iterable[pa.Table]) ->
 def read_table(
     folder: Path, *, shard: int | None = None, columns: Sequence[str] | None = None, remedy: str = "dvc repro"
 ) -> pa.Table:
-    """`records.parquet`, or of one shard's rows alone, or some of its columns.
+    """Read `records.parquet`: all of it, one shard's rows, or some table columns.
 
-    Raises ShardError if it is no such table. Its bytes were compared with the manifest's digest by whoever read that.
+    shard: number in the shard's file name; None reads all shards.
+    columns: names of table columns; None reads all.
+    Raises ShardError if the file is not a table of records. This does not compare its digest: `read_manifest` does.
     """
     path = folder / RECORDS_NAME
     with as_shard_errors(path, remedy):
@@ -116,15 +124,15 @@ def read_table(
 
 
 def check_columns(schema: pa.Schema, path: Path, remedy: str) -> None:
-    """Raise ShardError unless a table has what every table of records has."""
-    for name, fits in _CORE.items():
-        if name not in schema.names or not fits(schema.field(name).type):
+    """Raise ShardError unless a table has every table column of `CORE_COLUMNS`, of the right type."""
+    for name, has_type in _CORE.items():
+        if name not in schema.names or not has_type(schema.field(name).type):
             raise ShardError(f"{path} has no usable column {name}; run: {remedy}")
 
 
 @contextmanager
 def as_shard_errors(path: Path, remedy: str) -> Iterator[None]:
-    """Whatever pyarrow raises for a table that is none becomes a ShardError."""
+    """Turn every error of pyarrow about a damaged table into a ShardError."""
     try:
         yield
     except ShardError:
@@ -134,15 +142,18 @@ def as_shard_errors(path: Path, remedy: str) -> Iterator[None]:
 
 
 def read_member(file: BinaryIO, path: Path, row: Mapping[str, Any], remedy: str = "dvc repro") -> bytes:
-    """The bytes of one member, of its row of `records.parquet` and its open shard, compared with their digest.
+    """Read one member of an open shard and compare it with its digest.
 
-    Raises ShardError that names the shard and the record when they differ.
+    file, path: the open shard and its path, for messages.
+    row: the member's row of `records.parquet`.
+    Raises ShardError that names the shard and the record if the digests differ.
     """
     size = os.fstat(file.fileno()).st_size
-    inside = 0 <= row["offset"] <= row["offset"] + row["length"] <= size  # else any length could be asked of memory
-    content = os.pread(file.fileno(), row["length"], row["offset"]) if inside else b""
-    if not inside or hashlib.sha256(content).digest() != row["sha256"]:
+    # A false length could ask for all the memory, so nothing outside the file is read.
+    is_inside = 0 <= row["offset"] <= row["offset"] + row["length"] <= size
+    content = os.pread(file.fileno(), row["length"], row["offset"]) if is_inside else b""
+    if not is_inside or hashlib.sha256(content).digest() != row["sha256"]:
         raise ShardError(
-            f"{path}: {row['key']}.{row['field']} is not what its digest says; restore the shard or run: {remedy}"
+            f"{path}: {row['key']}.{row['field']} differs from its digest; restore the shard or run: {remedy}"
         )
     return content

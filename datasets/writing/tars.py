@@ -1,4 +1,4 @@
-"""One shard written as a WebDataset tar. The only file that imports webdataset."""
+"""Write one shard as a WebDataset tar. The only file that imports webdataset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 from datasets.shards.manifest import Shard
 from datasets.shards.records import Field, ShardError, shard_name
@@ -18,7 +18,12 @@ from files.durable import durable_file
 
 @dataclass(frozen=True, kw_only=True)
 class NewRecord:
-    """What becomes one record: members by field name ("png", "json", ...), and columns for its row."""
+    """One record to write.
+
+    key: the record's key, unique in its split.
+    members: field name, such as "png" or "json" -> bytes.
+    about: further table columns of the record's rows in `records.parquet`.
+    """
 
     key: str
     members: dict[str, bytes]
@@ -26,48 +31,59 @@ class NewRecord:
 
 
 def even_sizes(num_records: int, records_per_shard: int) -> list[int]:
-    """Sizes of the fewest shards of at most `records_per_shard`, no two of which differ by more than one record."""
+    """Return the sizes of the fewest shards of at most `records_per_shard`. No two differ by more than one record."""
     count = -(-num_records // records_per_shard)
-    return [num_records // count + (index < num_records % count) for index in range(count)]
+    smaller, num_larger = divmod(num_records, max(1, count))
+    return [smaller + 1] * num_larger + [smaller] * (count - num_larger)
 
 
-def write_shard(folder: Path, column: str, index: int, samples: Iterable[NewRecord]) -> tuple[Shard, list[Field]]:
-    """Write one tar and return its entry for the manifest and its rows for `records.parquet`.
+def write_shard(folder: Path, column: str, index: int, records: Iterable[NewRecord]) -> tuple[Shard, list[Field]]:
+    """Write one tar. Equal records give equal bytes: owner, mode and times are fixed, members are sorted by field.
 
-    The bytes depend on the samples alone: fixed owner, mode and times, members of a record sorted by field. Samples are
-    taken one by one and not held. Raises ShardError when two have the same key.
+    index: number in the shard's file name.
+    records: the records in order; each is released once it is written.
+    Returns the shard's entry for the manifest, and its rows for `records.parquet`.
+    Raises ShardError when two records have the same key.
     """
-    webdataset = library()
     path = folder / shard_name(column, index)
-    written: list[dict[str, Any]] = []
-    keys: set[str] = set()
     with durable_file(path) as file:
-        with webdataset.TarWriter(
-            file, user="", group="", mode=0o644, mtime=0, encoder=False, format="PAX_FORMAT"
-        ) as tar:
-            for sample in samples:
-                if sample.key in keys:
-                    raise ShardError(f"{path}: two records have the key {sample.key}; rename one of their sources")
-                keys.add(sample.key)
-                tar.write({"__key__": sample.key, **sample.members})
-                for name, content in sorted(sample.members.items()):
-                    digest = hashlib.sha256(content).digest()
-                    written.append({"key": sample.key, "field": name, "sha256": digest, "about": sample.about})
+        num_records, members = _write_members(file, path, records)
         file.flush()
-        file.seek(0)
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            fields = [
-                Field(**row, shard=index, offset=member.offset_data, length=member.size)
-                for row, member in zip(written, tar, strict=True)
-            ]
+        rows = _locate_members(file, index, members)
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Shard(name=path.name, records=len(keys), bytes=size, sha256=digest), fields
+    return Shard(name=path.name, records=num_records, bytes=size, sha256=digest), rows
+
+
+def _write_members(file: BinaryIO, path: Path, records: Iterable[NewRecord]) -> tuple[int, list[dict[str, Any]]]:
+    """Write the members and return the number of records, and key, field, digest and `about` of each member."""
+    members: list[dict[str, Any]] = []
+    keys: set[str] = set()
+    with library().TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False, format="PAX_FORMAT") as tar:
+        for record in records:
+            if record.key in keys:
+                raise ShardError(f"{path}: two records have the key {record.key}; rename one of their sources")
+            keys.add(record.key)
+            tar.write({"__key__": record.key, **record.members})
+            for field, content in sorted(record.members.items()):
+                digest = hashlib.sha256(content).digest()
+                members.append({"key": record.key, "field": field, "sha256": digest, "about": record.about})
+    return len(keys), members
+
+
+def _locate_members(file: BinaryIO, index: int, members: list[dict[str, Any]]) -> list[Field]:
+    """Add the place of each member's bytes, read from the tar that was just written."""
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        return [
+            Field(**member, shard=index, offset=entry.offset_data, length=entry.size)
+            for member, entry in zip(members, tar, strict=True)
+        ]
 
 
 def library() -> ModuleType:
-    """The webdataset library, imported where it is first used: that takes seconds, and readers do without it."""
+    """Import webdataset where it is first used: the import takes seconds, and readers need none of it."""
     import webdataset
 
     return webdataset

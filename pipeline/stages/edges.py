@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from datasets.maps.edges import EdgeConfig, canny_edges
+from datasets.writing.derived import ColumnContent, derive_column
 from files.pictures import encode_grey_png
 from jobs.cluster.launch import keep_ray
-from pipeline.columns import ColumnContent, derive_column, image_splits
 from pipeline.layout import made_note
 from pipeline.params import Params
+from pipeline.writing import column_target, image_folders, task_runner
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,27 @@ class EdgeContent(ColumnContent):
 
 
 def run(params: Params) -> None:
-    """Write shards/edges/<column>/<split> for every column that `edges` names and every split of shards/image.
+    """Write shards/edges/<column>/<split> for every column in `edges` and every split of shards/image.
 
-    A column that would become the same stays as it is; one that `edges` no longer names, and whatever else lies there,
-    is removed.
+    A column that would get the same bytes is kept. Everything else in shards/edges is removed.
     """
+    _remove_other_columns(params)
+    with keep_ray(params.cluster.num_workers if len(params.edges) > 1 else 0):
+        for column, config in params.edges.items():
+            derive_column(
+                column_target(params, column),
+                image_folders(),
+                EdgeContent(config),
+                asdict(config),
+                task_runner(params),
+                note=made_note(column),
+            )
+
+
+def _remove_other_columns(params: Params) -> None:
     for path in Path("shards/edges").glob("*"):
         if path.is_symlink() or not path.is_dir():
             path.unlink()
         elif path.name not in params.edges:
             shutil.rmtree(path)
             made_note(path.name).unlink(missing_ok=True)
-    with keep_ray(params.cluster.num_workers if len(params.edges) > 1 else 0):
-        for column, config in params.edges.items():
-            derive_column(params, "edges", image_splits(), column, EdgeContent(config), asdict(config), keep=True)

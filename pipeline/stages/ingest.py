@@ -6,17 +6,17 @@ import logging
 from collections import Counter
 from dataclasses import asdict
 
+from datasets.inflated import inflate_sources
 from datasets.ingest import plan_shards
 from datasets.shards.manifest import Manifest
-from datasets.sources import open_source
+from datasets.sources import Source, open_source
 from datasets.tombstones import TAKEN_DOWN, read_tombstones, stay_out
-from datasets.writing.parts import WrittenShard
+from datasets.writing.shard_tasks import WrittenShard
+from datasets.writing.staging import commit_column
 from files.errors import UserError
-from pipeline.code import stage_code
-from pipeline.inflated import inflated
-from pipeline.layout import TOMBSTONES
+from pipeline.layout import TOMBSTONES, inflated_folder
 from pipeline.params import Params
-from pipeline.staging import commit_column
+from pipeline.writing import column_target, task_runner
 
 log = logging.getLogger(__name__)
 
@@ -28,62 +28,78 @@ class IngestError(UserError):
 def run(params: Params) -> None:
     """Write shards/image/<split> for every split of the data set.
 
-    Warns of a split that has another number of pictures than was published, which its manifest then states.
-    Raises IngestError as soon as too many sources are unusable, PartError when a split is left empty.
+    A split whose number of pictures differs from the published number is logged, and its manifest states both.
+    Raises IngestError as soon as too many sources are unusable, WritingError if a split has no usable picture.
     """
     source = open_source(params.dataset)
     images = source.images()
     counts = Counter(image.split for image in images)
-    unlike = source.unlike_published(counts)
-    for split, (here, published) in unlike.items():
-        log.warning(
-            f"{source.card.name} has {here:,} pictures of {split} here, {published:,} were published; if that is not "
-            f"meant, see: python -m pipeline datasets {source.card.name}"
-        )
-    out = stay_out(read_tombstones(TOMBSTONES), source.card.name)
-    manifests = {
-        split: Manifest(
-            dataset=source.card.name,
-            split=split,
-            column="image",
-            licence=source.card.licence,
-            shards=(),
-            records_sha256="",
-            parameters=asdict(params.ingest)
-            | source.parameters()
-            | ({"published_pictures": unlike[split][1]} if split in unlike else {}),
-        )
-        for split in counts
-    }
-    with inflated("image", images) as readable:
+    published = _other_published_counts(source, counts)
+    manifests = {split: _manifest(params, source, split, published.get(split)) for split in counts}
+    excluded = stay_out(read_tombstones(TOMBSTONES), source.card.name)
+    runner = task_runner(params)
+    with inflate_sources(inflated_folder("image").resolve(), images, runner.open_bar) as readable:
         commit_column(
-            "image",
-            {split: dict(enumerate(plan_shards(readable, split, params.ingest, out))) for split in counts},
+            column_target(params, "image"),
+            {split: dict(enumerate(plan_shards(readable, split, params.ingest, excluded))) for split in counts},
             manifests,
-            code=stage_code("ingest"),
-            num_workers=params.cluster.num_workers,
-            store=params.store,
-            on_part=_Rejects(len(images), params.ingest.max_rejected).count,
+            runner,
+            on_shard=_Rejects(len(images), params.ingest.max_rejected).count,
         )
+
+
+def _other_published_counts(source: Source, counts: Counter[str]) -> dict[str, int]:
+    """Return split -> published number of pictures where it differs from `counts`, and log each difference."""
+    published = {}
+    for split, (count, published_count) in source.unlike_published(counts).items():
+        published[split] = published_count
+        log.warning(
+            f"{source.card.name} has {count:,} pictures of {split} here, {published_count:,} were published; if that "
+            f"is not intended, see: python -m pipeline datasets {source.card.name}"
+        )
+    return published
+
+
+def _manifest(params: Params, source: Source, split: str, published: int | None) -> Manifest:
+    """Return the manifest of one split, still without shards and records.
+
+    published: published number of pictures of the split; None if the split has that number.
+    """
+    noted = {} if published is None else {"published_pictures": published}
+    return Manifest(
+        dataset=source.card.name,
+        split=split,
+        column="image",
+        licence=source.card.licence,
+        shards=(),
+        records_sha256="",
+        parameters=asdict(params.ingest) | source.parameters() | noted,
+    )
 
 
 class _Rejects:
-    """Counts unusable sources and stops the work once they are too many: after that no other image can help."""
+    """Count unusable sources, and stop the work as soon as they are too many.
+
+    total: number of sources.
+    limit: share of unusable sources above which `count` raises IngestError, in [0, 1).
+    """
 
     def __init__(self, total: int, limit: float) -> None:
         self._total, self._limit = total, limit
         self._reasons: Counter[str] = Counter()
         self._first = ""
 
-    def count(self, part: WrittenShard) -> None:
-        unusable = [reject for reject in part.rejected if reject.reason != TAKEN_DOWN]
+    def count(self, written: WrittenShard) -> None:
+        unusable = [reject for reject in written.rejected if reject.reason != TAKEN_DOWN]
         self._reasons.update(reject.reason for reject in unusable)
         self._first = self._first or next((reject.name for reject in unusable), "")
-        if (found := self._reasons.total()) <= self._limit * self._total:
-            return
-        named = "; ".join(f"{count} x {reason}" for reason, count in self._reasons.most_common(3))
-        raise IngestError(
-            f"at least {found} of {self._total} images are unusable, more than ingest.max_rejected = {self._limit:g} "
-            f"allows: {named}. One is {self._first}. Repair or remove them, or raise ingest.max_rejected; "
-            "shards that are finished are kept"
+        if self._reasons.total() > self._limit * self._total:
+            raise IngestError(self._message())
+
+    def _message(self) -> str:
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in self._reasons.most_common(3))
+        return (
+            f"at least {self._reasons.total()} of {self._total} images are unusable, more than ingest.max_rejected = "
+            f"{self._limit:g} allows: {reasons}. One is {self._first}. Repair or remove them, or raise "
+            "ingest.max_rejected; finished shards are kept"
         )

@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from datasets.writing.derived import ColumnContent, derive_column
 from files.pictures import encode_grey_png
 from files.seeds import derive_seed
 from masks.config import MaskConfig
 from masks.hole_ratio import BINS, member_of_bin
 from masks.masks import Masks, open_masks
-from pipeline.columns import ColumnContent, derive_column
-from pipeline.layout import column_folder
+from pipeline.layout import column_folder, image_splits
 from pipeline.params import Params, ParamsError
+from pipeline.writing import column_target, task_runner
 
 
 @dataclass(frozen=True)
 class SuiteContent(ColumnContent):
-    """A mask per hole-ratio bin, a function of (key, seed, bin), stored with 255 = hole."""
+    """One mask per hole-ratio bin, a function of (key, seed, bin), stored with 255 = hole."""
 
     config: MaskConfig
     masks: Masks
@@ -38,13 +39,19 @@ class SuiteContent(ColumnContent):
 
 
 def run(params: Params) -> None:
-    """Write shards/mask/<split> for the split that is evaluated on.
+    """Write shards/mask/<split> for the evaluation split.
 
-    Raises ParamsError for a split that there is not, MaskFilesError for a collection that is not as declared.
+    Raises ParamsError if the data set has no such split, ManifestError if the split is not complete, MaskFilesError if
+    a mask collection differs from its declaration.
     """
-    if not column_folder("image", params.suite.split).is_dir():
-        there = ", ".join(sorted(path.name for path in column_folder("image", "").iterdir()))
-        raise ParamsError(f"params.yaml: suite.split is {params.suite.split!r}; the data set has {there}")
-    members = SuiteContent(params.suite.masks, open_masks(params.suite.masks), params.seed)
-    parameters = {"masks": params.suite.masks.described(), "seed": params.seed, "hole": 255, "bins": BINS}
-    derive_column(params, "masks", [params.suite.split], "mask", members, parameters)
+    split, config = params.suite.split, params.suite.masks
+    splits = image_splits(complete_only=False)
+    if splits and split not in splits:
+        raise ParamsError(f"params.yaml: suite.split is {split!r}; the data set has {', '.join(splits)}")
+    derive_column(
+        column_target(params, "mask"),
+        {split: column_folder("image", split).resolve()},
+        SuiteContent(config, open_masks(config), params.seed),
+        {"masks": config.described(), "seed": params.seed, "hole": 255, "bins": BINS},
+        task_runner(params),
+    )

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from datasets.inflated import inflate_sources
 from datasets.maps.semantics import Clusters, SemanticsConfig, fit_clusters, fit_labels, segment
 from datasets.shards.column import Column
 from datasets.sources import Source, SourceImage, open_source
+from datasets.writing.derived import ColumnContent, derive_column
 from files.archives import Locator, read
 from files.durable import file_digest
 from files.errors import UserError
@@ -25,10 +27,9 @@ from files.pictures import (
     encode_grey_png,
 )
 from files.seeds import derive_seed
-from pipeline.columns import ColumnContent, derive_column, image_splits
-from pipeline.inflated import inflated
-from pipeline.layout import column_folder
+from pipeline.layout import column_folder, inflated_folder
 from pipeline.params import Params, ParamsError
+from pipeline.writing import column_target, image_folders, task_runner
 
 _KMEANS_IMAGES = 2000
 
@@ -56,7 +57,12 @@ class SegmenterContent(ColumnContent):
 
 @dataclass(frozen=True)
 class LabelContent(ColumnContent):
-    """The data set's own labels, fitted as the image was; `IGNORE` everywhere where a picture has none."""
+    """The data set's own labels, fitted to size by the image's rule; `IGNORE` everywhere for a picture without labels.
+
+    source: the data set, which turns label files into a label map.
+    pictures: key -> picture and its label files.
+    rule: how the images were fitted.
+    """
 
     source: type[Source]
     pictures: Mapping[str, SourceImage]
@@ -71,7 +77,7 @@ class LabelContent(ColumnContent):
         _check_ratio(picture, (width, height), labels)
         return {"png": encode_grey_png(fit_labels(labels, (height, width), image.shape[:2], self.rule))}
 
-    def of(self, keys: Sequence[str]) -> LabelContent:
+    def select(self, keys: Sequence[str]) -> LabelContent:
         return replace(self, pictures={key: self.pictures[key] for key in keys})
 
 
@@ -83,7 +89,11 @@ def _read_labels(locator: Locator) -> np.ndarray:
 
 
 def _check_ratio(picture: SourceImage, size: tuple[int, int], labels: np.ndarray) -> None:
-    """Raise ValueError unless a label map covers what its picture shows, up to rounding to whole pixels."""
+    """Raise UserError unless a label map has its picture's aspect ratio, up to rounding to whole pixels.
+
+    size: (width, height) of the picture.
+    labels: uint8 (H, W).
+    """
     width, height = size
     scale = labels.shape[0] / height
     if abs(labels.shape[1] - scale * width) > max(1, scale):
@@ -96,32 +106,50 @@ def _check_ratio(picture: SourceImage, size: tuple[int, int], labels: np.ndarray
 def run(params: Params) -> None:
     """Write shards/semantics/<split> for every split of shards/image.
 
-    Raises ParamsError when the labels of a data set are asked for that has none.
+    Raises ParamsError if `semantics.source` is labels and the data set has none.
     """
-    config = params.semantics
-    splits = image_splits()
-    parameters: dict[str, Any] = {"source": config.source, "ignore": IGNORE, "mirrored": ()}
-    if config.source == "kmeans":
-        train = Column(column_folder("image", "train"), store=params.store, remedy="dvc repro ingest")
-        chosen = sorted(range(len(train.keys)), key=lambda r: derive_seed("k-means", train.keys[r].as_py()))
-        images = (decode_image(train.read(record)) for record in chosen[:_KMEANS_IMAGES])
-        clusters = fit_clusters(images, config, params.seed)
-        parameters |= {"classes": [f"cluster {n}" for n in range(config.num_clusters)], **asdict(clusters)}
-        members: ColumnContent = ClusterContent(clusters)
-    elif config.source == "segmenter":
-        parameters |= {"segmenter": config.segmenter, "weights": config.segmenter_weights}
-        weights = Path(config.segmenter_weights)
-        members = SegmenterContent(config, file_digest(weights) if weights.is_file() else "")
+    if params.semantics.source == "kmeans":
+        _write_clusters(params)
+    elif params.semantics.source == "segmenter":
+        _write_segments(params)
     else:
-        source = open_source(params.dataset)
-        if not source.classes:
-            raise ParamsError(
-                f"params.yaml: semantics.source is labels, but {source.card.name} has no label maps; "
-                "use kmeans or segmenter"
-            )
-        parameters |= {"classes": source.classes, "mirrored": source.mirrored}
-        with inflated("semantics", source.images()) as images:
-            members = LabelContent(type(source), {image.key: image for image in images}, params.ingest.rule)
-            derive_column(params, "semantics", splits, "semantics", members, parameters)
-        return
-    derive_column(params, "semantics", splits, "semantics", members, parameters)
+        _write_labels(params)
+
+
+def _write_clusters(params: Params) -> None:
+    config = params.semantics
+    train = Column(column_folder("image", "train"), store=params.store, remedy="dvc repro ingest")
+    shuffled = sorted(range(len(train.keys)), key=lambda record: derive_seed("k-means", train.keys[record].as_py()))
+    images = (decode_image(train.read(record)) for record in shuffled[:_KMEANS_IMAGES])
+    clusters = fit_clusters(images, config, params.seed)
+    classes = [f"cluster {number}" for number in range(config.num_clusters)]
+    _derive(params, ClusterContent(clusters), {"classes": classes, **asdict(clusters)})
+
+
+def _write_segments(params: Params) -> None:
+    config = params.semantics
+    weights = Path(config.segmenter_weights)
+    content = SegmenterContent(config, file_digest(weights) if weights.is_file() else "")
+    _derive(params, content, {"segmenter": config.segmenter, "weights": config.segmenter_weights})
+
+
+def _write_labels(params: Params) -> None:
+    source = open_source(params.dataset)
+    if not source.classes:
+        raise ParamsError(
+            f"params.yaml: semantics.source is labels, but {source.card.name} has no label maps; "
+            "use kmeans or segmenter"
+        )
+    folder, open_bar = inflated_folder("semantics").resolve(), task_runner(params).open_bar
+    with inflate_sources(folder, source.images(), open_bar) as images:
+        content = LabelContent(type(source), {image.key: image for image in images}, params.ingest.rule)
+        _derive(params, content, {"classes": source.classes, "mirrored": source.mirrored})
+
+
+def _derive(params: Params, content: ColumnContent, parameters: Mapping[str, Any]) -> None:
+    """Write the column.
+
+    parameters: entries of its manifests beside the source; `mirrored` has none unless it is given.
+    """
+    described = {"source": params.semantics.source, "ignore": IGNORE, "mirrored": (), **parameters}
+    derive_column(column_target(params, "semantics"), image_folders(), content, described, task_runner(params))

@@ -20,7 +20,7 @@ from files.errors import UserError
 from files.objects import StoreConfig
 from jobs.checks.audit import AuditTask, ColumnShard, Finding, audit_shards
 from jobs.cluster.launch import map_tasks
-from pipeline.layout import TOMBSTONES, column_folder, columns_of, stage_of
+from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits, stage_of
 from pipeline.params import Params
 from pipeline.progress import printable, track
 from pipeline.verbs.takedown import Outcome, remove
@@ -52,7 +52,7 @@ def run(params: Params, *, quarantine: bool = False) -> Audit:
     Raises AuditError, with nothing changed, if there is nothing to audit, if something else must be restored first, or
     if more records than ingest.max_rejected allows would be gone.
     """
-    splits = tuple(sorted(path.name for path in column_folder("image", "").glob("*") if path.is_dir()))
+    splits = tuple(image_splits(complete_only=False))
     if not splits:
         raise AuditError("shards/image has no splits; run: dvc repro ingest")
     findings: list[Finding] = []

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from datasets.duplicates import near_pairs
 from datasets.shards.manifest import RECORDS_NAME, read_manifest
 from files.errors import UserError
-from pipeline.columns import image_splits
-from pipeline.layout import column_folder
+from pipeline.layout import column_folder, image_splits
 
 _SHOWN = 20
 

@@ -12,7 +12,7 @@ from datasets.stream.plan import Plan, sharing_problem
 from datasets.stream.proof import Proof, prove
 from datasets.writing.tars import even_sizes
 from jobs.checks.footprint import Footprint, footprint
-from pipeline.layout import column_folder, columns_of
+from pipeline.layout import column_folder, columns_of, image_splits
 from pipeline.params import Params, ParamsError
 from pipeline.progress import track
 
@@ -197,7 +197,7 @@ def _prove(plan: Plan, batch_size: int, workers: int) -> Proof:
 
 def disk_bytes() -> int:
     """Of all shards that are here, every column and split."""
-    splits = sorted(path.name for path in column_folder("image", "").glob("*") if path.is_dir())
+    splits = image_splits(complete_only=False)
     return sum(_bytes(column, split) for split in splits for column in columns_of(split))
 
 

@@ -32,7 +32,7 @@ from files.objects import StoreConfig
 from jobs.cluster.launch import map_tasks
 from jobs.runs.checkpoints import CheckpointError
 from jobs.runs.receipt import RECEIPT_NAME, read_receipt
-from pipeline.layout import TOMBSTONES, column_folder, columns_of, stage_of
+from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits, stage_of
 from pipeline.params import Params
 from pipeline.progress import printable, track
 
@@ -108,7 +108,7 @@ def remove(params: Params, choose: Callable[[str, pa.Table], Iterable[Tombstone]
         ShardStore(params.store).check_writable()
     if interrupted := pending_removal(_STAGING):
         _finish(interrupted, params.store)
-    splits = sorted(path.parent.name for path in column_folder("image", "").glob("*/manifest.json"))
+    splits = image_splits()
     if not splits:
         raise TakedownError("shards/image holds no complete split; run: dvc repro ingest")
     dataset = read_manifest(column_folder("image", splits[0])).dataset

@@ -9,9 +9,10 @@ import pytest
 import webdataset
 
 from benchmarks.photographs import photograph, samples, write_column
-from datasets.shards.column import Column, read_shard
+from datasets.shards.column import Column
 from datasets.shards.manifest import write_manifest
 from datasets.shards.records import ShardError, write_table
+from datasets.shards.whole_shard import read_shard
 from datasets.writing.tars import NewRecord, even_sizes, write_shard
 
 

@@ -1,6 +1,5 @@
 """Shards in stores on loopback: an S3 server, and an HTTP server that misbehaves as told."""
 
-import dataclasses
 import fcntl
 import hashlib
 import http.server
@@ -273,25 +272,33 @@ def test_many_readers_fetch_each_shard_once(web, tmp_path):
     assert len(web.answers) == len(column.manifest.shards)
 
 
-def test_what_a_killed_fetch_leaves_takes_no_room_and_blocks_nobody(tmp_path):
+def killed_fetch(tmp_path):
+    """A column of three shards, and a cache in which a fetch of the first was killed half-way."""
     column = write_column(tmp_path / "image", "image", samples())
     shard = column.manifest.shards[0]
     cache = tmp_path / "cache"
     code = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom datasets.shards.cache import Cache\n"
         "from datasets.shards.manifest import Shard\nshard = eval(sys.argv[2], {'Shard': Shard})\n"
-        "def fetch(shard, place):\n    place.write_bytes(b'half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def fetch(shard, path):\n    path.write_bytes(b'half')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         "Cache(Path(sys.argv[1]), shard.bytes, 5).open(shard, fetch)\n"
     )
     child = subprocess.run([sys.executable, "-c", code, cache, repr(shard)], cwd=ROOT, check=False)
     assert child.returncode == -9
     left = [path.name for path in cache.iterdir() if path.stat().st_size]
-    assert len(left) == 2, left  # a part, and the room it had reserved
-    content = (tmp_path / "image" / column.manifest.shards[1].name).read_bytes()
-    other = dataclasses.replace(column.manifest.shards[1], bytes=len(content))
-    descriptor = Cache(cache, max(shard.bytes, other.bytes), 5).open(other, lambda _, place: place.write_bytes(content))
-    os.close(descriptor)
-    assert [path.name for path in cache.iterdir() if path.stat().st_size] == [f"{other.sha256}.tar"]
+    assert len(left) == 2, left  # the partial file, and the lock file whose length is the reservation
+    return column, cache
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_killed_fetch_takes_no_room_and_blocks_no_other_fetch(tmp_path, number):
+    """Neither of the same shard nor of another one."""
+    column, cache = killed_fetch(tmp_path)
+    shard = column.manifest.shards[number]
+    content = (tmp_path / "image" / shard.name).read_bytes()
+    limit = max(other.bytes for other in column.manifest.shards)
+    os.close(Cache(cache, limit, 5).open(shard, lambda _, path: path.write_bytes(content)))
+    assert [path.name for path in cache.iterdir() if path.stat().st_size] == [f"{shard.sha256}.tar"]
 
 
 def test_waiting_for_another_process_ends(tmp_path):

@@ -20,7 +20,8 @@ from datasets.maps.edges import EdgeConfig
 from datasets.shards.column import Column, check_alignment
 from datasets.shards.manifest import ManifestError, read_manifest
 from datasets.shards.records import ShardError
-from datasets.writing.parts import PartError, digest_of, read_part
+from datasets.writing.digests import digest_of
+from datasets.writing.shard_tasks import WritingError, read_done_note
 from files.checkout import FOLDERS
 from files.durable import file_digest
 from masks.drawn import DrawnMasks
@@ -59,14 +60,14 @@ def tree() -> dict[str, str]:
 
 
 def finished_shards(column: str) -> dict[str, int]:
-    """Inode of each shard that an interrupted run finished: its receipt lies beside it."""
+    """Return the inode of each shard with a done note, by split and name: those that an interrupted run finished."""
     staging = Path("shards", f".{column}.partial")
-    found = {}
-    for receipt in staging.glob("receipts/*/*.receipt"):
-        part = read_part(receipt)
-        if part and part.shard and (path := staging / "column" / receipt.parent.name / part.shard.name).is_file():
-            found[f"{receipt.parent.name}/{part.shard.name}"] = path.stat().st_ino
-    return found
+    inodes = {}
+    for path in staging.glob("done/*/*.done"):
+        note, split = read_done_note(path), path.parent.name
+        if note and note.shard and (shard := staging / "column" / split / note.shard.name).is_file():
+            inodes[f"{split}/{note.shard.name}"] = shard.stat().st_ino
+    return inodes
 
 
 def checkout(tmp_path: Path, monkeypatch) -> Path:
@@ -227,12 +228,12 @@ def test_code_that_makes_no_shard_throws_no_finished_shard_away(params, tmp_path
     assert kept.items() <= written.items()
 
 
-def test_a_damaged_shard_or_receipt_is_written_anew(params):
+def test_a_damaged_shard_or_done_note_is_written_again(params):
     ingest.run(params)
     undisturbed = tree()
     assert [path.name for path in Path("shards").iterdir()] == ["image"]  # nothing is left aside
     assert not list(Path("shards").rglob(".*"))
-    for damaged in ("column/*/image-000000.tar", "receipts/*/image-000000.receipt"):
+    for damaged in ("column/*/image-000000.tar", "done/*/image-000000.done"):
         for change in (lambda b: b[:-1], lambda b: b[:700] + bytes([b[700] ^ 1]) + b[701:], lambda b: b""):
             shutil.rmtree("shards")
             interrupted(partial(ingest.run, params))
@@ -266,7 +267,7 @@ def test_a_split_without_any_usable_picture_is_named(params, tmp_path):
     for path in (tmp_path / "pictures" / "val").iterdir():
         path.write_bytes(b"")
     params = dataclasses.replace(params, ingest=dataclasses.replace(params.ingest, max_rejected=0.9))
-    with pytest.raises(PartError, match="no record of split val is usable"):
+    with pytest.raises(WritingError, match="no record of split val is usable"):
         ingest.run(params)
     assert not Path("shards/image").exists()
 

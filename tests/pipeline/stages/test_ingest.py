@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.photographs import photograph
+from datasets.inflated import inflate_sources
 from datasets.ingest import IngestConfig
 from datasets.shards.column import Column
 from datasets.shards.manifest import read_manifest
@@ -28,9 +29,9 @@ from files.pictures import BELOW_MINIMUM, DAMAGED, EMPTY, NO_IMAGE, decode_image
 from masks.config import MaskConfig, MaskFiles
 from masks.drawn import draw_mask_in_bin
 from masks.hole_ratio import BINS, hole_ratio, member_of_bin
-from pipeline.inflated import inflated
 from pipeline.layout import inflated_folder
 from pipeline.params import DatasetParams, ParamsError, read_params
+from pipeline.progress import Bar
 from pipeline.stages import edges, ingest, masks, train
 from pipeline.stages.ingest import IngestError
 from tests.pipeline.pictures import write_gzip_tar
@@ -409,16 +410,16 @@ def test_a_gzip_tar_is_inflated_as_often_for_many_shards_as_for_one(params, pict
 def test_what_was_inflated_is_taken_up_after_an_error_and_removed_at_the_end(params, pictures, tmp_path):
     archive = write_gzip_tar(pictures, tmp_path / "pictures.tgz")
     dataset = DatasetParams(name="folder", root=str(archive))
-    folder = inflated_folder("image")
+    folder = inflated_folder("image").resolve()
     kept = []
     for _ in range(2):
-        with contextlib.suppress(ZeroDivisionError), inflated("image", open_source(dataset).images()):
+        with contextlib.suppress(ZeroDivisionError), inflate_sources(folder, open_source(dataset).images(), Bar):
             kept.append([(path.name, path.stat().st_ino) for path in folder.iterdir()])
             raise ZeroDivisionError
     assert len(kept[0]) == 1
     assert kept[1] == kept[0]
     os.utime(archive, ns=(1, 1))  # another archive, as far as anybody can tell
-    with inflated("image", open_source(dataset).images()) as images:
+    with inflate_sources(folder, open_source(dataset).images(), Bar) as images:
         (anew,) = folder.iterdir()
         assert anew.name != kept[0][0][0]
         assert [image.locator.content() for image in images] == [
@@ -431,5 +432,5 @@ def test_a_disk_without_room_for_what_an_archive_inflates_to_is_named(params, pi
     archive = write_gzip_tar(pictures, tmp_path / "pictures.tgz")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     params = dataclasses.replace(params, dataset=DatasetParams(name="folder", root=str(archive)))
-    with pytest.raises(ArchiveError, match=r"pictures\.tgz is read .*/shards/\.image\.inflated has 1000 free"):
+    with pytest.raises(ArchiveError, match=r"pictures\.tgz inflates .*/shards/\.image\.inflated has 1000 free"):
         ingest.run(params)

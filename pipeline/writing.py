@@ -1,0 +1,42 @@
+"""What every stage that writes a column passes to `datasets.writing`: folders, code digests, workers, progress."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from datasets.shards.manifest import ManifestError
+from datasets.writing.runner import TaskRunner
+from datasets.writing.staging import ColumnTarget
+from jobs.cluster.launch import map_tasks
+from pipeline.code import stage_code
+from pipeline.layout import column_folder, image_splits, stage_of, staging_folder
+from pipeline.params import Params
+from pipeline.progress import Bar
+
+
+def column_target(params: Params, column: str) -> ColumnTarget:
+    """Return where a column is written, with the code that its stage declares in dvc.yaml."""
+    return ColumnTarget(
+        name=column,
+        folder=column_folder(column, "").resolve(),
+        staging=staging_folder(column).resolve(),
+        code=stage_code(stage_of(column)),
+        store=params.store,
+    )
+
+
+def task_runner(params: Params) -> TaskRunner:
+    """Return the runner of tasks: `cluster.num_workers` workers, and a bar on the terminal."""
+    return TaskRunner(map_tasks=partial(map_tasks, num_workers=params.cluster.num_workers), open_bar=Bar)
+
+
+def image_folders() -> dict[str, Path]:
+    """Return split -> absolute path of its image shards, for every complete split.
+
+    Raises ManifestError if there is none.
+    """
+    splits = image_splits()
+    if not splits:
+        raise ManifestError(f"{column_folder('image', '')} has no complete split; run: dvc repro ingest")
+    return {split: column_folder("image", split).resolve() for split in splits}
