@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from dvc.cli import parse_args
-from dvc.utils.hydra import compose_and_dump
+from dvc.utils.hydra import apply_overrides, compose_and_dump
 from ruamel.yaml import YAML
 
 from docs import generate
@@ -84,7 +84,11 @@ def check_dvc(words: list[str], folder: Path) -> None:
     if overrides := getattr(arguments, "set_param", None):
         if arguments.queue:  # of a sweep, the first value of each list
             overrides = [override.partition(",")[0] for override in overrides]
-        compose(folder, ROOT, overrides)
+        if arguments.no_hydra:
+            shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+            apply_overrides(folder / "params.yaml", overrides)
+        else:
+            compose(folder, ROOT, overrides)
         read_params(folder / "params.yaml")
 
 
