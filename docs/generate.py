@@ -59,8 +59,9 @@ dvc exp run -S dataset=folder -S dataset.root=/data/pictures -S ingest.size=128
 ```
 
 `-S group=option` chooses a preset (`dataset`, `scale`, `cluster`, `generators`). `-S key=value` changes one value.
-`dvc exp run` composes the whole file anew: earlier `-S` and edits by hand are lost, unless you add `--no-hydra`.
-`dvc repro` does not change the file. See [Getting started](getting_started.md#three-ways-to-set-parameters).
+`dvc exp run` composes the whole file from the presets: earlier `-S` and edits by hand are lost, unless you add
+`--no-hydra`. `dvc repro` does not change the file. See
+[Getting started](getting_started.md#three-ways-to-set-parameters).
 `-S +edges.fine.sigma=1.0` adds a key that the presets do not have. The keys of a generator are in
 [Generators](generators.md).
 
