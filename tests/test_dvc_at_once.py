@@ -76,8 +76,8 @@ def runs(checkout):
 
 @pytest.mark.slow
 def test_stages_of_two_generators_run_at_once(checkout):
-    """By the README's own line; a third DVC keeps the repository locked longer than DVC usually waits."""
-    (line,) = re.findall(r"\| (xargs .*)", (ROOT / "README.md").read_text())
+    """By the line of docs/training.md; a third DVC keeps the repository locked longer than DVC usually waits."""
+    (line,) = re.findall(r"\| (xargs .*)", (ROOT / "docs" / "training.md").read_text())
     lock = Lock(str(checkout / ".dvc/tmp/lock"))
     lock.lock()
     both = subprocess.Popen(f"printf '%s\\n' context_encoder deepfill_v2 | {line}", shell=True)

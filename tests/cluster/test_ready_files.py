@@ -61,7 +61,7 @@ def test_the_file_for_kuberay_fits_this_project():
     assert all(path.startswith(mounts["foundry"]) for path in paths)
 
 
-@pytest.mark.parametrize("name", ["kuberay.yaml", "slurm.sh", "README.md"])
+@pytest.mark.parametrize("name", ["kuberay.yaml", "slurm.sh", "../../../docs/clusters.md"])
 def test_what_the_ready_files_override_exists(name, tmp_path):
     overrides = set(re.findall(r"-S ([\w@.]+=[^\s`]+)", (READY / name).read_text()))
     assert overrides
