@@ -27,7 +27,7 @@ class SuiteContent(ColumnContent):
 
     @property
     def inputs(self) -> Any:
-        return "suite", self.config.described(), self.seed
+        return "suite", self.config.describe(), self.seed
 
     def __call__(self, key: str, image: np.ndarray) -> dict[str, bytes]:
         members = {}
@@ -46,5 +46,5 @@ def run(params: Params) -> None:
         there = ", ".join(sorted(path.name for path in column_folder("image", "").iterdir()))
         raise ParamsError(f"params.yaml: suite.split is {params.suite.split!r}; the data set has {there}")
     members = SuiteContent(params.suite.masks, open_masks(params.suite.masks), params.seed)
-    parameters = {"masks": params.suite.masks.described(), "seed": params.seed, "hole": 255, "bins": BINS}
+    parameters = {"masks": params.suite.masks.describe(), "seed": params.seed, "hole": 255, "bins": BINS}
     derive_column(params, "masks", [params.suite.split], "mask", members, parameters)
