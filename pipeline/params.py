@@ -7,7 +7,6 @@ checked before anything runs. Imports nothing heavy.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 import typing
@@ -24,6 +23,7 @@ from datasets.maps.edges import EdgeConfig
 from datasets.maps.semantics import SemanticsConfig
 from datasets.sources import SourceConfig, open_source
 from files.errors import UserError
+from files.nearest import suggest
 from files.objects import StoreConfig
 from jobs.cluster.settings import ClusterConfig
 from jobs.evaluation.settings import EvaluateConfig
@@ -168,9 +168,7 @@ def _nearest(target: type, path: list[str]) -> str:
     for part in path[:-1]:
         names_any = typing.get_origin(target) is Mapping
         target = typing.get_args(target)[1] if names_any else _types(target).get(part, target)
-    keys = list(_keys(target))
-    near = difflib.get_close_matches(path[-1], keys, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
+    return suggest(path[-1], _keys(target))
 
 
 def _types(target: type) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 from datasets.sources.ade20k import ADE20K
 from datasets.sources.celeba import CelebA
 from datasets.sources.celeba_hq import CelebAHQ
@@ -16,6 +14,7 @@ from datasets.sources.paris_streetview import ParisStreetView
 from datasets.sources.photos import Photos
 from datasets.sources.places2 import Places2
 from datasets.sources.source import Card, Source, SourceConfig, SourceError, SourceImage, source_key
+from files.nearest import suggest
 
 __all__ = ["SOURCES", "Card", "Source", "SourceConfig", "SourceImage", "named", "open_source", "source_key"]
 
@@ -40,9 +39,7 @@ SOURCES: dict[str, type[Source]] = {
 def named(name: str) -> type[Source]:
     """The data set of this name. Raises ValueError, with the nearest name, if there is none."""
     if name not in SOURCES:
-        nearest = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(SOURCES)}"
-        raise SourceError(f"{name!r} is not a data set; {hint}")
+        raise SourceError(f"{name!r} is not a data set; {suggest(name, SOURCES)}")
     return SOURCES[name]
 
 

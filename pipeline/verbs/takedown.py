@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +27,7 @@ from datasets.shards.records import read_table
 from datasets.shards.store import ShardStore
 from datasets.tombstones import TAKEN_DOWN, StayOut, Tombstone, add_tombstones, read_tombstones, stay_out
 from files.errors import UserError
+from files.nearest import suggest
 from files.objects import StoreConfig
 from jobs.cluster.launch import map_tasks
 from jobs.runs.checkpoints import CheckpointError
@@ -186,8 +186,8 @@ def _is_cut(row: dict[str, Any], records: pa.Table) -> bool:
 def _similar(name: str, records: pa.Table) -> str:
     if len(records) > _MANY:
         return ""
-    near = difflib.get_close_matches(name, {*records["key"].to_pylist(), *records["source"].to_pylist()}, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    hint = suggest(name, {*records["key"].to_pylist(), *records["source"].to_pylist()}, otherwise="")
+    return f"; {hint}" if hint else ""
 
 
 def _touched(records: pa.Table, out: StayOut) -> tuple[Removed, ...]:
