@@ -15,12 +15,12 @@ from datasets.shards.column import Column, check_alignment
 from datasets.shards.manifest import read_manifest
 from datasets.shards.records import ShardError, read_table
 from datasets.shards.store import ShardStore, put
-from datasets.sources import Photos
+from datasets.sources import source_config
+from datasets.sources.photos import Photos
 from datasets.tombstones import TombstoneError, read_tombstones
 from files.objects import StoreConfig, StoreError
 from jobs.runs.receipt import Receipt, write_receipt
 from pipeline.layout import column_folder
-from pipeline.params import DatasetParams
 from pipeline.progress import printable
 from pipeline.stages import edges, ingest, masks
 from pipeline.verbs import audit, takedown
@@ -149,7 +149,7 @@ def test_a_key_of_a_cut_takes_the_cut_and_a_source_takes_all_of_them(params, mon
     """As in the data set `photos`, whose records are squares of a few photographs."""
     monkeypatch.setattr(Photos, "_PHOTOGRAPHS", [f"skimage/data/{n}.png" for n in ("astronaut", "chelsea", "coffee")])
     monkeypatch.setattr(Photos, "_GRID", 3)
-    photos = dataclasses.replace(params, dataset=DatasetParams(name="photos"))
+    photos = dataclasses.replace(params, dataset=source_config(name="photos"))
     ingest.run(photos)
     for column in ("edge", "semantics", "mask"):
         shutil.rmtree(column_folder(column, ""))
