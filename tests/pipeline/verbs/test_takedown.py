@@ -357,7 +357,7 @@ def test_in_a_store_the_image_is_gone_and_all_else_is_what_it_is_beside_the_mani
     there = objects(s3)
     assert all(any(content in whole for whole in there.values()) for content in gone)
     outcome = takedown.run(in_store, sorted(names), "asked", DAY)
-    assert "the old objects are gone from the store" in takedown.render(outcome, as_json=False)
+    assert "the old objects are removed from the store" in takedown.render(outcome, as_json=False)
     left = objects(s3)
     assert not [content for content in gone if any(content in whole for whole in left.values())]
     assert not [c for c in gone for path in Path("cache").rglob("*.tar") if c in path.read_bytes()]
@@ -429,7 +429,7 @@ def test_an_audit_reads_the_store_and_not_its_cache(in_store, s3):
     digest = hashlib.sha256(wrong).hexdigest()
     assert {(f.file, f.key, f.problem) for f in audit.run(in_store).findings} == {
         (address, "", f"has digest {digest}, its manifest says {shard.sha256}"),
-        (address, row["key"], "png is not what its digest says"),
+        (address, row["key"], "png differs from its digest"),
     }
     s3.rm_file(address)
     (finding,) = audit.run(in_store).findings
