@@ -32,12 +32,12 @@ import numpy as np
 from PIL import Image
 
 from datasets.ingest import IngestConfig, IngestedShard, plan_shards
-from datasets.sources import SourceConfig, open_source
+from datasets.sources import open_source, source_config
 from datasets.tombstones import StayOut
 from files.archives import read
 from files.pictures import decode, encode_jpeg, encode_png, fit
 from jobs.cluster.launch import keep_ray
-from pipeline.params import DatasetParams, Params, read_params
+from pipeline.params import Params, read_params
 from pipeline.stages import ingest
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -59,7 +59,7 @@ def main() -> int:
         _make_pictures(Path("pictures"), arguments.images)
         params = dataclasses.replace(
             params,
-            dataset=DatasetParams(name="folder", root=str(Path("pictures").resolve())),
+            dataset=source_config(name="folder", root=str(Path("pictures").resolve())),
             ingest=IngestConfig(size=256, format="jpeg", records_per_shard=_SHARD),
         )
         print(f"{'processes':>9} {'bare images/s':>14} {'ingest images/s':>16} {'start s':>12} {'share':>6}")
@@ -82,7 +82,7 @@ def _compare(params: Params, processes: int, repeats: int) -> dict[str, float]:
     workers = 0 if processes == 1 else processes
     cluster = dataclasses.replace(params.cluster, num_workers=workers)
     params = dataclasses.replace(params, cluster=cluster)
-    images = open_source(SourceConfig(name="folder", root=params.dataset.root)).images()
+    images = open_source(source_config(name="folder", root=params.dataset.root)).images()
     fillings = [f for split in ("train", "val") for f in plan_shards(images, split, params.ingest, StayOut({}, {}))]
     ingest.run(dataclasses.replace(params, cluster=dataclasses.replace(cluster, num_workers=0)))  # imports, page cache
     bare, whole = [], []
@@ -127,7 +127,7 @@ def _bare_shard(filling: IngestedShard) -> int:
 
 
 def _make_pictures(folder: Path, count: int) -> None:
-    photographs = open_source(SourceConfig()).images()
+    photographs = open_source(source_config("photos")).images()
     arrays = {image.name: decode(read(image.locator)) for image in photographs}
     names = sorted(name for name, array in arrays.items() if min(array.shape[:2]) >= 300)
     rng = np.random.default_rng(0)

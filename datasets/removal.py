@@ -1,8 +1,11 @@
-"""Records taken out of finished shards: only the shards that hold one are written anew, and all files change at once.
+"""Remove records from finished shards. Only the shards that hold one are rewritten.
 
-New files are staged first, with a note of what goes where; only then are they moved into place, folder by folder, each
-manifest last, and the shards that they replace removed. What lies in a store goes there, as objects of other names. A
-kill at any point leaves either the old state or a note from which `finish_removal` goes on.
+1. `rewrite_shard` and `stage_folder` write the new files into a staging folder.
+2. `commit_removal` writes a note that lists every change.
+3. `finish_removal` moves the new files into place, folder by folder, each manifest last, and removes the shards that
+   they replace. New shards of a column in a store are uploaded; they have other names there.
+
+A kill before step 2 leaves the old state. A kill after it leaves the note, from which `finish_removal` continues.
 """
 
 from __future__ import annotations
@@ -50,7 +53,14 @@ _NOTE = "note.json"
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalTask:
-    """One shard of one folder, or of the store, to write anew into `staged`, without some keys."""
+    """One shard to rewrite without some keys.
+
+    folder: folder of the column and split.
+    staged: folder for the new shard.
+    column: name of the column.
+    shard: the shard as its manifest lists it; in `folder`, or else in the store.
+    keys: the keys to leave out.
+    """
 
     folder: Path
     staged: Path
@@ -64,43 +74,45 @@ class RemovalTask:
         return shard_number(self.shard.name)
 
 
-def staged_folder(staging: Path, folder: Path) -> Path:
-    """Where the new files of a folder wait."""
-    return staging / folder
-
-
 def removal_tasks(folder: Path, staging: Path, keys: Collection[str], store: StoreConfig) -> list[RemovalTask]:
-    """A task per shard of a folder that holds one of the keys."""
+    """Return one task per shard of a folder that holds one of the keys.
+
+    staging: the staging folder of the removal.
+    """
     manifest = read_manifest(folder)
     table = read_table(folder, columns=("key", "shard"))
-    touched = set(table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))["shard"].to_pylist())
+    numbers = set(table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))["shard"].to_pylist())
     return [
         RemovalTask(
             folder=folder.resolve(),
-            staged=staged_folder(staging, folder).resolve(),
+            staged=_staged(staging, folder).resolve(),
             column=manifest.column,
             shard=shard,
             keys=frozenset(keys),
             store=store,
         )
         for shard in manifest.shards
-        if shard_number(shard.name) in touched
+        if shard_number(shard.name) in numbers
     ]
 
 
 def rewrite_shard(task: RemovalTask) -> tuple[RemovalTask, Shard | None, list[Field]]:
-    """Write one shard without its keys; returns its entry, None if no record is left, and its rows.
+    """Write one shard without the task's keys. Every member that stays is compared with its digest.
 
-    Every byte that is kept was compared with its digest: raises ShardError that names the first that differs, and
-    StoreError if a store does not give the shard.
+    Returns the task, the new shard, or None if no record stays, and its rows of records.parquet.
+    Raises ShardError for the first member that differs, StoreError if the store does not return the shard.
     """
-    samples = list(_kept(task))
-    if not samples:
+    records = list(_remaining_records(task))
+    if not records:
         return task, None, []
-    return task, *write_shard(task.staged, task.column, task.number, samples)
+    return task, *write_shard(task.staged, task.column, task.number, records)
 
 
-def _kept(task: RemovalTask) -> Iterator[NewRecord]:
+def _staged(staging: Path, folder: Path) -> Path:
+    return staging / folder
+
+
+def _remaining_records(task: RemovalTask) -> Iterator[NewRecord]:
     path = task.folder / task.shard.name
     rows = read_table(task.folder, shard=task.number).to_pylist()
     in_store = task.store.url and not path.exists()
@@ -122,26 +134,30 @@ def stage_folder(
     rejected: Iterable[Rejected] = (),
     made_from: str = "",
 ) -> Manifest:
-    """Stage a folder's records and manifest beside its rewritten shards, and return that manifest.
+    """Write a folder's new records and manifest beside its rewritten shards.
 
-    rejected: what its manifest lists from now on, in addition. made_from: digest of the images' new manifest.
-    Raises ShardError if nothing would be left of the folder.
+    rewritten: results of `rewrite_shard` for this folder.
+    rejected: sources that the manifest lists in addition.
+    made_from: digest of the images' new manifest, for a column that is made from images.
+    Returns the new manifest. Raises ShardError if the folder would be empty.
     """
     old = read_manifest(folder)
-    new = {task.number: (shard, fields) for task, shard, fields in rewritten}
-    shards = tuple(
-        shard
-        for before in old.shards
-        for shard in (new.get(shard_number(before.name), (before, []))[0],)
-        if shard is not None
-    )
+    new_shards = {task.number: shard for task, shard, _ in rewritten}
+    shards = []
+    for shard in old.shards:
+        number = shard_number(shard.name)
+        if number not in new_shards:
+            shards.append(shard)
+        elif new_shards[number] is not None:
+            shards.append(new_shards[number])
     if not shards:
         raise ShardError(f"no record of {folder} would be left; a split cannot be empty")
-    staged = staged_folder(staging, folder)
-    digest = write_table(staged, _merged(read_table(folder), {number: fields for number, (_, fields) in new.items()}))
+    staged = _staged(staging, folder)
+    table = _replace_rows(read_table(folder), {task.number: fields for task, _, fields in rewritten})
+    digest = write_table(staged, table)
     manifest = replace(
         old,
-        shards=shards,
+        shards=tuple(shards),
         records_sha256=digest,
         made_from=made_from,
         rejected=in_order([*old.rejected, *rejected]),
@@ -150,34 +166,36 @@ def stage_folder(
     return manifest
 
 
-def _merged(table: pa.Table, rewritten: dict[int, list[Field]]) -> pa.Table:
-    """The old rows, those of rewritten shards replaced; to the byte what the records would be had they been written so
-    from the start: a column that holds nothing any more has no type."""
+def _replace_rows(table: pa.Table, rewritten: dict[int, list[Field]]) -> pa.Table:
+    """Replace the rows of rewritten shards.
+
+    table: rows of records.parquet, in the order of shards.
+    rewritten: shard number -> its new rows; none if no record of the shard stays.
+    Returns a table equal in every byte, once written, to that of a fresh ingest without the removed records.
+    """
     numbers = table["shard"].to_numpy()
-    parts, start = [], 0
+    pieces, start = [], 0
     for number, fields in sorted(rewritten.items()):
-        first, last = (int(place) for place in numbers.searchsorted([number, number + 1]))
-        parts.append(table.slice(start, first - start))
+        first, end = (int(row) for row in numbers.searchsorted([number, number + 1]))
+        pieces.append(table.slice(start, first - start))
         if fields:
-            parts.append(_typed(records_table(fields), table.schema))
-        start = last
-    merged = pa.concat_tables([*parts, table.slice(start)]).combine_chunks()
-    for place, name in enumerate(merged.column_names):
+            pieces.append(records_table(fields).select(table.schema.names).cast(table.schema))
+        start = end
+    merged = pa.concat_tables([*pieces, table.slice(start)]).combine_chunks()
+    for index, name in enumerate(merged.column_names):
         if merged[name].null_count == len(merged):
-            merged = merged.set_column(place, name, pa.nulls(len(merged)))
+            # A fresh ingest infers types from the values, and Arrow infers the null type if there are none. So a table
+            # column whose last value was removed, such as the only label, gets this type, too.
+            merged = merged.set_column(index, name, pa.nulls(len(merged)))
     return merged
 
 
-def _typed(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    return table.select(schema.names).cast(schema)
-
-
 def commit_removal(staging: Path, folders: Sequence[Path], about: dict[str, Any]) -> None:
-    """Decide: from here on the staged files will be moved into place, by `finish_removal`, even after a kill.
+    """Commit to the staged files: from now on `finish_removal` moves them into place, even after a kill.
 
-    about: what the caller wants to know again then.
+    about: plain data for the caller, which `pending_removal` returns.
     """
-    note = {"about": about, "folders": [_change(folder, staged_folder(staging, folder)) for folder in folders]}
+    note = {"about": about, "folders": [_change(folder, _staged(staging, folder)) for folder in folders]}
     write_durably(staging / _NOTE, json.dumps(note, indent=2).encode())
 
 
@@ -193,9 +211,9 @@ def _change(folder: Path, staged: Path) -> dict[str, Any]:
 
 
 def pending_removal(staging: Path) -> dict[str, Any] | None:
-    """The `about` of a removal that was decided and not finished; None if there is none.
+    """Return the `about` of a removal that is committed and not finished; None if there is none.
 
-    What was staged and not decided is thrown away, and so is a removal from shards that were made anew since.
+    Staged files without a commit are deleted, and so is a removal from shards that were rebuilt after its commit.
     """
     try:
         note = json.loads((staging / _NOTE).read_bytes())
@@ -209,7 +227,7 @@ def pending_removal(staging: Path) -> dict[str, Any] | None:
 
 
 def _still_fits(change: dict[str, Any]) -> bool:
-    """Whether a folder is as it was, as it shall be, or, its manifest taken away, between the two."""
+    """Return whether a folder is in its old state, in its new state, or between them, without a manifest."""
     folder = Path(change["folder"])
     if not (folder / MANIFEST_NAME).is_file():
         return folder.is_dir()
@@ -220,37 +238,45 @@ def _still_fits(change: dict[str, Any]) -> bool:
 
 
 def finish_removal(staging: Path, store: StoreConfig) -> None:
-    """Move what was decided into place, and remove what it replaces; may be called again after a kill.
+    """Move the committed files into place and remove the shards that they replace.
 
-    Raises ShardError if a folder does not hold the shards that its new manifest lists, StoreError if the store does not
-    take a new shard or keeps an old one; then it may be called again, too.
+    It may be called again after a kill or an error.
+    Raises ShardError if a folder does not hold the shards that its new manifest lists, StoreError if the store refuses
+    a new shard or the removal of an old one.
     """
     note = json.loads((staging / _NOTE).read_bytes())
     for change in note["folders"]:
         folder = Path(change["folder"])
-        old, new = ([Shard(**shard) for shard in change[which]] for which in ("old", "new"))
-        _replace(folder, staged_folder(staging, folder), old, new, store)
+        old = [Shard(**shard) for shard in change["old"]]
+        new = [Shard(**shard) for shard in change["new"]]
+        _replace_files(folder, _staged(staging, folder), old, new, store)
     (staging / _NOTE).unlink()
     sync_folder(staging)
     shutil.rmtree(staging)
 
 
-def _replace(folder: Path, staged: Path, old: Sequence[Shard], new: Sequence[Shard], store: StoreConfig) -> None:
+def _replace_files(folder: Path, staged: Path, old: Sequence[Shard], new: Sequence[Shard], store: StoreConfig) -> None:
+    """Replace the files of one folder.
+
+    staged: folder of its new files.
+    old, new: the shards that only its old, and only its new, manifest lists.
+    """
     manifest = staged / MANIFEST_NAME
     if manifest.is_file():
         for shard in new:
             if store.url and (staged / shard.name).is_file():
                 put(store, staged, shard)
-        (folder / MANIFEST_NAME).unlink(missing_ok=True)  # half old, half new is not complete
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)  # a folder of old and new files must not count as complete
         sync_folder(folder)
         for path in sorted(staged.iterdir()):
             if path != manifest:
                 path.replace(folder / path.name)
-        for name in {shard.name for shard in old} - (set() if store.url else {shard.name for shard in new}):
+        replaced = set() if store.url else {shard.name for shard in new}
+        for name in {shard.name for shard in old} - replaced:
             (folder / name).unlink(missing_ok=True)
         sync_folder(folder)
         manifest.replace(folder / MANIFEST_NAME)
         sync_folder(folder)
-    Column(folder, store=store)
+    Column(folder, store=store)  # raises ShardError if a shard is missing
     for shard in old if store.url else ():
         ShardStore(store).remove(shard)

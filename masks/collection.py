@@ -1,4 +1,4 @@
-"""The masks of a run, from wherever its MaskConfig says: drawn, or read from a collection on the user's disk."""
+"""Read masks from a collection on the user's disk."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ from masks.hole_ratio import BINS, OTHER, bin_name, hole_ratio
 from masks.reading import read_mask
 
 log = logging.getLogger(__name__)
-_MAX_DRAWS = 1000  # of a mask that still has a hole after its resize
-_NUM_NAMED = 3  # in an error that concerns many files
+_MAX_DRAWS = 1000  # tried for a mask that still has a hole after its resize
+_NUM_NAMED = 3  # files that an error about many files lists
 
 
 class MaskFilesError(UserError):
-    """A collection of masks that cannot be used as declared. The message says what was found and what to set."""
+    """A collection of masks does not match its config. The message says what is in it and what to set."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskFile:
-    """One file of a collection. sha256: of its content; ratio: hole pixels / all pixels, as it lies on disk."""
+    """One file of a collection.
+
+    sha256: of its content.
+    ratio: its hole ratio at its size on disk.
+    """
 
     locator: Locator
     sha256: str
@@ -37,14 +41,16 @@ class MaskFile:
 
 
 class MaskCollection:
-    """The masks of a folder, .zip or .tar, read where they lie.
+    """The masks of a folder, .zip or .tar, which is not unpacked.
 
-    Files are ordered by their digests, and the collection's digest is that of theirs: names, folders and the kind of
-    container change nothing. Every file is compared with its digest again whenever it is drawn.
+    Files are ordered by their digests, and the collection's digest is the digest of these. So names, folders and the
+    kind of container change nothing. Each draw compares the file with its digest again.
 
-    Whether black or white is the hole, no single mask can tell. What is held against the declared colour is the share
-    of hole that each file then has: none may exceed `max_hole_ratio`. So an inverted file goes unnoticed only if its
-    true share is 1 - max_hole_ratio or more, by default 0.4, and an inverted collection only if all its files are such.
+    A mask does not tell whether black or white is the hole. The declared colour is checked by the hole ratios that it
+    gives: none may exceed `max_hole_ratio`. An inverted file passes only if its true ratio is at least
+    1 - max_hole_ratio, by default 0.4; an inverted collection passes only if this is true of all its files.
+
+    Raises MaskFilesError if the collection cannot be read or does not match the config.
     """
 
     def __init__(self, config: MaskFiles) -> None:
@@ -54,8 +60,8 @@ class MaskCollection:
         self.sha256 = hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()
         _check_polarity(config, files)
         if config.sha256 != self.sha256:
-            was = "its masks are not those that files.sha256 names" if config.sha256 else "files.sha256 is not set"
-            raise MaskFilesError(f"{config.root}: {was}; set it to {self.sha256} to use them ({len(files)} masks)")
+            problem = "its digest is not files.sha256" if config.sha256 else "files.sha256 is not set"
+            raise MaskFilesError(f"{config.root}: {problem}; set it to {self.sha256} to use its {len(files)} masks")
         self.files = [file for file in files if file.ratio > 0]
         if not self.files:
             raise MaskFilesError(f"{config.root}: none of its {len(files)} masks has a hole that is {config.hole}")
@@ -64,8 +70,9 @@ class MaskCollection:
             log.warning("%s: left out %d files that are no PNG, %d without a hole", config.root, num_others, num_empty)
 
     def draw(self, height: int, width: int, seed: int) -> np.ndarray:
-        """The mask of a seed, which chooses among all files alike; nearest pixels if the size differs.
+        """Return the mask of a seed, uint8 (height, width), 1 = hole; all files are equally likely.
 
+        A file of another size is resized by nearest neighbour.
         Raises MaskFilesError if a file has changed, or if no file keeps its hole at this size.
         """
         rng = np.random.Generator(np.random.PCG64(seed))
@@ -76,9 +83,9 @@ class MaskCollection:
         raise MaskFilesError(f"{self.config.root}: {_MAX_DRAWS} of its masks have no hole left at {height}x{width}")
 
     def draw_in_bin(self, height: int, width: int, low: float, high: float, seed: int) -> np.ndarray:
-        """The same, among the files whose hole ratio is in (low, high], on disk and at this size.
+        """Return the mask of a seed from the files whose hole ratio is in (low, high], on disk and at this size.
 
-        Raises MaskFilesError, with what the collection has in each bin, if there is no such file.
+        Raises MaskFilesError, with the number of files in each bin, if there is none.
         """
         rng = np.random.Generator(np.random.PCG64(seed))
         inside = [file for file in self.files if low < file.ratio <= high]
@@ -99,18 +106,18 @@ class MaskCollection:
         if self.config.turns:
             mask = np.rot90(mask, int(rng.integers(4)))
             mask = mask[:, :: -1 if rng.integers(2) else 1]
-        # Sampled at the centres of pixels; OpenCV's other nearest rule shifts the mask by up to half a pixel
+        # This rule samples at the centres of pixels. INTER_NEAREST shifts the mask by up to half a pixel.
         return cv2.resize(np.ascontiguousarray(mask), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def _list_pngs(config: MaskFiles) -> tuple[list[Locator], int]:
-    """The PNG files, and how many others there are."""
+    """Return the PNG files and the number of other files."""
     try:
         tree = open_tree(Path(config.root))
     except ArchiveError as error:
         raise MaskFilesError(str(error)) from error
     if tree.kind == "tar.gz":
-        raise MaskFilesError(f"{config.root} is a .tar.gz, in which no single mask can be reached; pack it as .zip")
+        raise MaskFilesError(f"{config.root} is a .tar.gz, which gives no access to single files; pack it as .zip")
     listed = [locator for name, locator in tree.entries.items() if name.lower().endswith(".png")]
     if not listed:
         raise MaskFilesError(f"{config.root} holds {len(tree.entries)} files and no .png among them")
@@ -118,42 +125,42 @@ def _list_pngs(config: MaskFiles) -> tuple[list[Locator], int]:
 
 
 def _index(config: MaskFiles, listed: list[Locator]) -> Iterator[MaskFile]:
-    """Every file with its digest and its ratio. Raises MaskFilesError if any cannot be used."""
-    unfit = []
+    """Yield every file with its digest and its ratio. Raises MaskFilesError if any cannot be used."""
+    problems = []
     for locator, content in zip(listed, read_many(listed), strict=True):
         try:
             if isinstance(content, MemberError):
                 raise content
             ratio = hole_ratio(read_mask(content, hole=config.hole, threshold=config.threshold))
         except (MemberError, RejectedImageError) as error:
-            unfit.append(f"{locator.member} ({error.reason})")
+            problems.append(f"{locator.member} ({error.reason})")
         else:
             yield MaskFile(locator, hashlib.sha256(content).hexdigest(), ratio)
-    if unfit:
-        named = ", ".join(unfit[:_NUM_NAMED])
+    if problems:
+        first = ", ".join(problems[:_NUM_NAMED])
         raise MaskFilesError(
-            f"{config.root}: {len(unfit)} of {len(listed)} masks cannot be used: {named}; take them out, or set "
+            f"{config.root}: {len(problems)} of {len(listed)} masks cannot be used: {first}; take them out, or set "
             "files.threshold if they are only grey"
         )
 
 
 def _check_polarity(config: MaskFiles, files: list[MaskFile]) -> None:
-    """Raise MaskFilesError if any file has more hole than the config declares possible."""
+    """Raise MaskFilesError if the hole ratio of any file exceeds config.max_hole_ratio."""
     large = [file for file in files if file.ratio > config.max_hole_ratio]
     if not large:
         return
     median = float(np.median([file.ratio for file in files]))
     other = "black" if config.hole == "white" else "white"
     worst = max(large, key=lambda file: file.ratio)
-    found = (
-        f"{config.root}: with files.hole = {config.hole}, {len(large)} of {len(files)} masks are hole to more than "
-        f"{config.max_hole_ratio} (files.max_hole_ratio), {worst.locator.member} to {worst.ratio:.3f}; the median is "
+    problem = (
+        f"{config.root}: with files.hole = {config.hole}, {len(large)} of {len(files)} masks have a hole ratio above "
+        f"{config.max_hole_ratio} (files.max_hole_ratio), {worst.locator.member} has {worst.ratio:.3f}; the median is "
         f"{median:.3f}"
     )
     if median > 0.5:
-        raise MaskFilesError(f"{found}. The colours look inverted: set files.hole to {other}")
+        raise MaskFilesError(f"{problem}. The colours look inverted: set files.hole to {other}")
     raise MaskFilesError(
-        f"{found}. Those files look inverted, unlike the rest: take them out or invert them, or raise "
+        f"{problem}. Those files look inverted, unlike the rest: take them out or invert them, or raise "
         "files.max_hole_ratio if their holes are so large"
     )
 

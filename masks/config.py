@@ -1,4 +1,4 @@
-"""What masks a run has."""
+"""Parameters of the masks of a run."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ PAPER_SIZE = 256  # the image size for which the papers state lengths
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFiles:
-    """A collection of masks on the user's own disk, such as NVIDIA's irregular masks or QD-IMD.
+    """A collection of masks on the user's disk, such as NVIDIA's irregular masks or QD-IMD.
 
-    root: absolute path of a folder, .zip or .tar of 8-bit PNG files with one channel or three equal ones; never
+    root: absolute path of a folder, .zip or .tar of 8-bit PNG files with one channel or three equal ones. It is never
         unpacked.
-    sha256: the collection's digest, which pins it: all draws depend on it. Leave it out once, and the run says it.
-    hole: the colour of the hole. By its users' reports NVIDIA's test set has white holes, its training set black ones.
-    threshold: take files that are not black and white too, split at 128.
-    max_hole_ratio: the largest share of hole that any file has. A file with more is taken for an inverted one, and the
-        collection is refused; 0.6 ends the published bins.
-    turns: flip and turn each mask by quarters, at random.
+    sha256: digest of the collection. All draws depend on it. A run without it stops and prints it.
+    hole: the colour of the hole. Users report white holes in NVIDIA's test set and black holes in its training set.
+    threshold: also accept files that are not black and white, split at grey level 128.
+    max_hole_ratio: largest hole ratio of any file, in (0, 1]. A file with a larger one counts as inverted, and the
+        collection is refused. The default is the end of the published bins.
+    turns: flip each mask and turn it by quarters, at random.
     """
 
     root: str
@@ -38,9 +38,11 @@ class MaskFiles:
 
     def __post_init__(self) -> None:
         if not Path(self.root).is_absolute():
-            raise ValueError(f"root must be an absolute path, as workers stand in other folders, got {self.root!r}")
+            raise ValueError(f"root must be an absolute path, because workers run in other folders, got {self.root!r}")
         if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"sha256 must be 64 hexadecimal digits, got {self.sha256!r}; leave it out to be told")
+            raise ValueError(
+                f"sha256 must be 64 hexadecimal digits, got {self.sha256!r}; leave it out and run the command to see it"
+            )
         if self.hole not in ("white", "black"):
             raise ValueError(f"hole must be white or black, got {self.hole!r}")
         if not 0 < self.max_hole_ratio <= 1:
@@ -49,16 +51,19 @@ class MaskFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    """Which holes to draw. Lengths are pixels of an image whose short side is 256 and scale with that side.
+    """Which masks to draw or to read. Lengths are pixels of an image whose short side is 256; they scale with it.
 
-    free_form: one rectangle and one mask of strokes, the training mask of DeepFill v2; strokes, rectangle: one of them.
-    centre: a square in the middle.
-    irregular: occlusions as in the partial-convolution paper, see masks/irregular.py; shares uniform over all bins.
-    thin, medium, thick: the strokes and boxes that LaMa evaluates with, see masks/lama.py.
-    files: a collection on disk, which `files` describes.
-    border: pixels along the image's border without holes. 25 are the 50 of 512 that half of the partial-convolution
-        paper's test masks are said to keep.
-    Sources: v1 = Yu et al., CVPR 2018, v2 = Yu et al., ICCV 2019, each the authors' code.
+    kind: one of
+        free_form: the training mask of DeepFill v2, one rectangle and one mask of strokes;
+        strokes, rectangle: only one of the two;
+        centre: a square in the centre;
+        irregular: occlusions as in the partial-convolution paper, see masks/irregular.py; ratios uniform over all bins;
+        thin, medium, thick: the strokes and boxes of LaMa's evaluation, see masks/lama.py;
+        files: a collection on disk.
+    border: pixels along the image's border without holes. Half of the partial-convolution paper's test masks are
+        reported to keep 50 pixels at 512, which are 25 here.
+    files: the collection, for kind "files" only.
+    The other fields: v1 = Yu et al., CVPR 2018, v2 = Yu et al., ICCV 2019, the authors' code of each.
     """
 
     kind: Kind = "free_form"
@@ -85,26 +90,28 @@ class MaskConfig:
             )
         if self.rectangle_side <= 2 * self.rectangle_max_shrink:
             raise ValueError(
-                f"rectangle_side must exceed 2 * rectangle_max_shrink, or nothing is left of the box, got "
+                f"rectangle_side must exceed 2 * rectangle_max_shrink, else the box can vanish, got "
                 f"{self.rectangle_side} and {self.rectangle_max_shrink}; raise the first or lower the second"
             )
         for name in ("rectangle_side", "centre_side"):
             if getattr(self, name) > PAPER_SIZE:
                 raise ValueError(
-                    f"{name} must be at most {PAPER_SIZE}, the whole short side, got {getattr(self, name)}"
+                    f"{name} must be at most {PAPER_SIZE}, the short side of the image, got {getattr(self, name)}"
                 )
         if 2 * self.border >= PAPER_SIZE:
-            raise ValueError(f"border must be less than {PAPER_SIZE // 2}, or no room is left, got {self.border}")
+            raise ValueError(
+                f"border must be less than {PAPER_SIZE // 2}, else the border covers the image, got {self.border}"
+            )
         if (self.kind == "files") != (self.files is not None):
             raise ValueError(
-                "kind files needs files.root, and files has no meaning for another kind, got "
+                "kind files needs files.root, and files is only for kind files, got "
                 f"kind {self.kind!r} and files {self.files}"
             )
         if self.kind == "files" and self.border:
-            raise ValueError(f"border must be 0 for kind files, got {self.border}: files are used as they are")
+            raise ValueError(f"border must be 0 for kind files, got {self.border}: a collection has its own borders")
 
-    def described(self) -> dict[str, Any]:
-        """All that decides which masks there are, as plain data: not where a collection lies, but its digest."""
+    def describe(self) -> dict[str, Any]:
+        """Return everything that the masks depend on, as plain data: of a collection its digest, not its path."""
         values = asdict(self)
         if self.files:
             del values["files"]["root"]
@@ -112,5 +119,6 @@ class MaskConfig:
 
 
 def check_integer(name: str, value: int, at_least: int) -> None:
+    """Raise ValueError, with the argument's name, unless the value is a whole number of at least `at_least`."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")

@@ -1,4 +1,4 @@
-"""Measure a mask and name its bin: the share of hole pixels and the six published bins of it."""
+"""Measure the hole ratio of a mask, the share of hole pixels, and name its bin among the six published ones."""
 
 import numpy as np
 
@@ -16,10 +16,10 @@ OTHER = "other"
 
 
 def hole_ratio(mask: np.ndarray) -> float:
-    """Return hole pixels / all pixels of mask (H, W), any real type, exactly 0 or 1, 1 = hole.
+    """Return hole pixels / all pixels, in [0, 1].
 
-    Measure after resize and binarisation, at evaluation size. Raises ValueError for another shape, no pixels or other
-    values.
+    mask: (H, W), any real type, exactly 0 or 1, 1 = hole; after resize and binarisation, at evaluation size.
+    Raises ValueError for another shape, no pixels or other values.
     """
     if mask.ndim != 2 or mask.size == 0:
         raise ValueError(
@@ -35,15 +35,15 @@ def hole_ratio(mask: np.ndarray) -> float:
 
 
 def bin_name(ratio: float) -> str:
-    """Return the name of the bin that ratio in [0, 1] lies in, or "other" if r <= 0.01 or r > 0.6.
+    """Return the name of the bin that contains the ratio, or "other" if ratio <= 0.01 or ratio > 0.6.
 
     Raises ValueError for a ratio outside [0, 1] or not a number.
     """
     if not 0 <= ratio <= 1:
-        raise ValueError(f"ratio must lie in [0, 1], got {ratio}; pass the result of hole_ratio(mask)")
+        raise ValueError(f"ratio must be in [0, 1], got {ratio}; pass the result of hole_ratio(mask)")
     return next((name for name, low, high in BINS if low < ratio <= high), OTHER)
 
 
 def member_of_bin(what: str, name: str) -> str:
-    """The member of a record that belongs to a bin: ("mask", "0.1-0.2") -> "mask-0p1-0p2.png", as a dot ends a key."""
+    """Return the member of a record for a bin: ("mask", "0.1-0.2") -> "mask-0p1-0p2.png". A dot would end the key."""
     return f"{what}-{name.replace('.', 'p')}.png"

@@ -1,12 +1,17 @@
-"""Irregular holes of the partial-convolution kind: what moving things cover and uncover between two frames of a video.
+"""Draw irregular holes as in the partial-convolution paper: areas that a moving object covers or uncovers.
 
 Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", ECCV 2018, Sec. 4.1. The paper estimates
-occlusions between consecutive video frames, then dilates, rotates and crops them; neither the videos nor the tool are
-public. From the paper: holes are such occlusions, 512x512. By report, from its authors' notes on the published files: a
-dilation by 9 to 49 pixels. Ours, since no description goes further: one thing per call, its outline a smooth closed
-curve, its motion small and rigid, and strips along the outline where that motion crosses it, in one direction; all
-numbers below but the dilation. Rotation and crop are in the draw: outlines have no preferred direction and lie partly
-outside. Estimated occlusions also have specks and ragged rims, which these do not have.
+occlusions between consecutive video frames, then dilates, rotates and crops them. Neither its videos nor its tool are
+public, so the motion is simulated here.
+
+- From the paper: holes are such occlusions, at 512x512.
+- By report, from the authors' notes on the published files: a dilation by 9 to 49 pixels.
+- Chosen here, because no description goes further: one object per call; its outline is a smooth closed curve; its
+  motion is small and nearly rigid; the hole is the strips along the outline that the motion crosses in one direction;
+  all numbers below except the dilation.
+
+Rotation and crop are part of the draw: outlines have no preferred direction and may be partly outside the image.
+Estimated occlusions also have specks and ragged rims, which these do not have.
 """
 
 from __future__ import annotations
@@ -19,13 +24,13 @@ import numpy as np
 MIN_DILATION, MAX_DILATION = 9, 49  # pixels at 512: the pen that a strip is drawn with
 _PAPER_SIZE = 512
 _NUM_POINTS = 64  # of an outline
-_NUM_WAVES = 6  # of the radius around the outline, from two lobes on
-_ROUGHNESS = 0.35  # deviation of the first wave's height from zero, as a share of the radius
+_NUM_WAVES = 6  # cosines of the radius around the outline, the first with two lobes
+_ROUGHNESS = 0.35  # standard deviation of the first wave's height, as a share of the radius
 _MIN_RADIUS, _MAX_RADIUS = 0.06, 0.35  # shares of the short side
 _MIN_SHIFT, _MAX_SHIFT = 0.01, 0.08  # shares of the short side
-_TURN = math.radians(6)  # deviation
-_GROWTH = 0.06  # deviation
-_VISIBLE_SHIFT = 2 / 512  # of the short side: what crosses the outline by less is no occlusion
+_TURN = math.radians(6)  # standard deviation of the rotation
+_GROWTH = 0.06  # standard deviation of the logarithm of the scale
+_VISIBLE_SHIFT = 2 / 512  # share of the short side; smaller shifts are no occlusion
 
 _POINTS = np.arange(_NUM_POINTS)
 _CIRCLE = np.stack([np.cos(2 * np.pi * _POINTS / _NUM_POINTS), np.sin(2 * np.pi * _POINTS / _NUM_POINTS)], axis=1)
@@ -35,15 +40,16 @@ _NEXT, _BEFORE = (_POINTS + 1) % _NUM_POINTS, (_POINTS - 1) % _NUM_POINTS
 
 
 def random_occlusion(rng: np.random.Generator, height: int, width: int, *, zoom: float = 1.0) -> np.ndarray:
-    """Return a mask uint8 (height, width), 1 = hole: the occlusions of one moving thing; may lie outside altogether.
+    """Return a mask uint8 (height, width), 1 = hole: the occlusions of one moving object.
 
-    All lengths scale with the short side; zoom < 1 makes the thing, its motion and the dilation smaller.
+    The mask is empty if they are all outside the image. All lengths scale with the short side.
+    zoom: factor on the object, its motion and the dilation.
     """
     mask = np.zeros((height, width), np.uint8)
     scale = zoom * min(height, width)
     outline = _outline(rng, scale * rng.uniform(_MIN_RADIUS, _MAX_RADIUS))
     moved = _move(rng, outline, scale * rng.uniform(_MIN_SHIFT, _MAX_SHIFT))
-    side = 1 if rng.integers(2) else -1  # what the thing covers, or what it uncovers
+    side = 1 if rng.integers(2) else -1  # the area that the object covers, or the area that it uncovers
     crossed = side * _shift_across(outline, moved) > scale * _VISIBLE_SHIFT
     centre = rng.uniform((0, 0), (width, height))
     pen = max(1, 2 * int(scale * rng.uniform(MIN_DILATION, MAX_DILATION) / _PAPER_SIZE / 2))  # see draw_stroke
@@ -56,7 +62,7 @@ def random_occlusion(rng: np.random.Generator, height: int, width: int, *, zoom:
 
 
 def _outline(rng: np.random.Generator, radius: float) -> np.ndarray:
-    """A closed curve (N, 2) around the origin, lobed, stretched and turned at random."""
+    """Draw a closed curve (N, 2) around the origin, lobed, stretched and turned at random."""
     heights = rng.normal(0, _ROUGHNESS / (_WAVES - 1))
     waves = np.cos(_PHASES + rng.uniform(0, 2 * np.pi, size=_NUM_WAVES)) @ heights
     points = (radius * np.maximum(0.2, 1 + waves))[:, None] * _CIRCLE * (1, rng.uniform(0.5, 1))
@@ -64,7 +70,7 @@ def _outline(rng: np.random.Generator, radius: float) -> np.ndarray:
 
 
 def _move(rng: np.random.Generator, outline: np.ndarray, shift: float) -> np.ndarray:
-    """The same curve a frame later: shifted, turned and grown a little."""
+    """Return the curve (N, 2) one frame later: turned, scaled a little, and shifted by `shift` pixels."""
     direction = rng.uniform(0, 2 * np.pi)
     turned = outline @ _rotation(rng.normal(0, _TURN)) * math.exp(rng.normal(0, _GROWTH))
     return turned + shift * np.array([math.cos(direction), math.sin(direction)])
@@ -75,18 +81,18 @@ def _rotation(angle: float) -> np.ndarray:
 
 
 def _shift_across(outline: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """How far each point (N,) has moved outward, at right angles to the outline."""
+    """Return how many pixels (N,) each point has moved outward, at right angles to the outline."""
     tangents = outline[_NEXT] - outline[_BEFORE]
     shifts = moved - outline
     return (shifts[:, 0] * tangents[:, 1] - shifts[:, 1] * tangents[:, 0]) / np.hypot(tangents[:, 0], tangents[:, 1])
 
 
 def _runs(crossed: np.ndarray) -> list[np.ndarray]:
-    """Indices of the stretches of at least two neighbours that are True, around the end of (N,) as well."""
+    """Return the indices of each run of at least two True neighbours in a circular array (N,)."""
     if crossed.all():
-        return [np.append(_POINTS, 0)]
+        return [np.append(_POINTS, 0)]  # closed
     firsts = np.flatnonzero(crossed & ~crossed[_BEFORE])
     ends = np.flatnonzero(~crossed & crossed[_BEFORE])
-    if len(ends) and ends[0] <= firsts[0]:
+    if len(ends) and ends[0] <= firsts[0]:  # the last run continues at index 0
         ends = np.append(ends[1:], ends[0] + _NUM_POINTS)
     return [np.arange(first, end) % _NUM_POINTS for first, end in zip(firsts, ends, strict=True) if end - first > 1]

@@ -1,4 +1,4 @@
-"""The thin, medium and thick holes that Suvorov et al. evaluate with.
+"""Draw the thin, medium and thick holes of LaMa's evaluation.
 
 Suvorov et al., "Resolution-robust Large Mask Inpainting with Fourier Convolutions", WACV 2022. All numbers and the
 order of draws are those of the authors' code and of its six files of settings, two sizes by three families.
@@ -24,7 +24,12 @@ ANGLE_OFFSET, NUM_ANGLES = 0.01, 4  # 0.01, 1.01, 2.01, 3.01 radians from the ve
 
 @dataclass(frozen=True)
 class Boxes:
-    """Numbers of boxes, and lengths in pixels; all limits are inclusive."""
+    """The boxes of a family. All limits are inclusive.
+
+    max_count: boxes in one mask, at least 1.
+    min_side, max_side: pixels.
+    margin: pixels between a box and the image's border.
+    """
 
     max_count: int
     min_side: int
@@ -34,10 +39,12 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Family:
-    """One file of settings. Lengths are pixels of an image whose short side is `size`.
+    """One of the authors' files of settings.
 
-    min_strokes, max_strokes: inclusive; the code draws one more than its setting `max_times`.
-    max_width, max_length: added to MIN_WIDTH and MIN_LENGTH, exclusive.
+    size: short side, in pixels, of the image to which all lengths refer.
+    min_strokes, max_strokes: strokes in one mask, inclusive; the authors' code draws one more than `max_times`.
+    max_width, max_length: pixels, exclusive; a draw from [0, max) is added to MIN_WIDTH and MIN_LENGTH.
+    boxes: None for a family without boxes.
     """
 
     size: int
@@ -59,14 +66,14 @@ FAMILIES: dict[tuple[str, int], Family] = {
 
 
 def family_for(name: FamilyName, height: int, width: int) -> Family:
-    """The settings for 512 if the short side has as many pixels, else those for 256."""
+    """Return the settings for size 512 if the short side is at least 512 pixels, else those for 256."""
     return FAMILIES[name, 512 if min(height, width) >= 512 else 256]
 
 
 def random_family_mask(rng: np.random.Generator, height: int, width: int, family: Family) -> np.ndarray:
-    """Return a mask uint8 (height, width), 1 = hole, of strokes or of boxes; any share of the image.
+    """Return a mask uint8 (height, width), 1 = hole, made of strokes or of boxes; any hole ratio.
 
-    Between and beyond the authors' two sizes lengths scale with the short side.
+    At sizes other than the authors' 256 and 512, lengths scale with the short side.
     """
     if draws_boxes(rng, family):
         return random_boxes(rng, height, width, family, count=int(rng.integers(1, family.boxes.max_count + 1)))
@@ -75,7 +82,7 @@ def random_family_mask(rng: np.random.Generator, height: int, width: int, family
 
 
 def draws_boxes(rng: np.random.Generator, family: Family) -> bool:
-    """Whether a mask is made of boxes; else it is made of strokes."""
+    """Draw whether a mask is made of boxes; otherwise it is made of strokes."""
     return family.boxes is not None and rng.random() < BOX_CHANCE
 
 
@@ -84,8 +91,11 @@ def random_chains(
 ) -> np.ndarray:
     """Return a mask uint8 (height, width), 1 = hole, of `count` strokes.
 
-    A stroke is a chain of one to five segments from a random start, kept in [0, width] x [0, height]; each has its own
-    length, width and one of four directions, mirrored in every other stroke, counted from `first`. OpenCV rounds ends.
+    A stroke is a chain of one to five segments from a random start, clipped to [0, width] x [0, height]. Each segment
+    has its own length, its own width and one of four directions. Every other stroke is mirrored. OpenCV rounds ends.
+
+    first: index of the first stroke; strokes with an even index are mirrored.
+    zoom: factor on lengths and widths.
     """
     mask = np.zeros((height, width), np.uint8)
     scale = zoom * min(height, width) / family.size
@@ -109,13 +119,16 @@ def random_chains(
 def random_boxes(
     rng: np.random.Generator, height: int, width: int, family: Family, *, count: int, zoom: float = 1.0
 ) -> np.ndarray:
-    """Return a mask uint8 (height, width), 1 = hole, of `count` boxes that keep the margin to the image's border."""
+    """Return a mask uint8 (height, width), 1 = hole, of `count` boxes at least a margin away from the image's border.
+
+    zoom: factor on the sides of boxes.
+    """
     mask = np.zeros((height, width), np.uint8)
     scale = min(height, width) / family.size
     margin = int(family.boxes.margin * scale)
     room = min(height, width) - 2 * margin
     shortest = min(room, max(1, int(zoom * scale * family.boxes.min_side)))
-    # The authors' sides end before the room does, and before max_side + 1.
+    # As in the authors' code, a side is less than the room and less than max_side + 1.
     longest = max(shortest, min(room - 1, math.ceil(zoom * scale * family.boxes.max_side)))
     for _ in range(count):
         box_width, box_height = (int(side) for side in rng.integers(shortest, longest + 1, size=2))

@@ -1,4 +1,4 @@
-"""A mask that a user gives, read in one way only."""
+"""Read a mask that a user gives."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Rectangular holes: the fixed square in the centre, and the random box of the DeepFill training sampler.
+"""Draw rectangular holes: the square in the centre, and the random box that DeepFill trains with.
 
-Lengths are the papers': pixels of an image whose short side is 256. `scale` multiplies them: min(height, width) / 256
-keeps the hole's share of a square image, less makes it smaller.
+Lengths are the papers', in pixels of an image whose short side is 256. `scale` multiplies them. A scale of
+min(height, width) / 256 keeps the hole's share of a square image.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
-"""Free-form holes: the brush strokes of DeepFill v2.
+"""Draw free-form holes: the brush strokes of DeepFill v2.
 
-Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019; numbers from the authors' code, which differs
-from the paper's pseudo-code (the author calls that one mistyped).
+Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019. The numbers are those of the authors' code.
+The paper's pseudo-code has other numbers, which its author calls mistyped.
 """
 
 import math
@@ -9,7 +9,7 @@ import math
 import cv2
 import numpy as np
 
-# Authors' code; all but the widths are free of the image's size.
+# From the authors' code. Only brush widths depend on the size of the image.
 MIN_VERTICES = 4
 MAX_VERTICES = 11
 MEAN_ANGLE = 2 * math.pi / 5
@@ -28,10 +28,11 @@ def random_strokes(
     max_brush_width: int = 40,
     zoom: float = 1.0,
 ) -> np.ndarray:
-    """Return a mask uint8 (height, width), 1 = hole: one to max_strokes zig-zag strokes, flipped at random.
+    """Return a mask uint8 (height, width), 1 = hole: zig-zag strokes, flipped at random.
 
-    A brush is floor(U(min_brush_width, max_brush_width)) wide, in pixels of an image whose short side is 256. zoom < 1
-    shrinks strokes in length and width alike.
+    max_strokes: the number of strokes is uniform in 1..max_strokes.
+    min_brush_width, max_brush_width: the width is floor(U(min, max)) pixels of an image whose short side is 256.
+    zoom: factor on lengths and widths.
     """
     mask = np.zeros((height, width), np.uint8)
     scale = zoom * min(height, width) / _PAPER_SIZE
@@ -45,23 +46,26 @@ def random_strokes(
 
 
 def draw_stroke(mask: np.ndarray, vertices: list[tuple[int, int]], brush_width: int) -> None:
-    """Set the stroke through vertices (x, y) to 1 in mask uint8 (H, W), in place; at least one pixel wide.
+    """Set a stroke to 1 in a mask, in place.
 
-    The authors draw lines of brush_width and on every vertex a disc of radius floor(brush_width / 2). OpenCV rounds the
-    ends of thick lines itself, and its thickness t covers 2 * floor(t / 2) + 1 pixels if t is even but t + 2 if it is
-    odd; so the even thickness below gives just the disc's diameter.
+    mask: uint8 (H, W).
+    vertices: (x, y) in pixels.
+    brush_width: pixels; a stroke is at least one pixel wide.
     """
+    # The authors draw lines of brush_width, and on every vertex a disc of radius floor(brush_width / 2). OpenCV rounds
+    # the ends of thick lines itself. Its thickness t covers t + 1 pixels if t is even, but t + 2 if t is odd. So an
+    # even thickness gives exactly the disc's diameter.
     thickness = max(1, 2 * (brush_width // 2))
     cv2.polylines(mask, [np.array(vertices, np.int32)], isClosed=False, color=1, thickness=thickness)
 
 
 def _walk(rng: np.random.Generator, height: int, width: int, zoom: float) -> list[tuple[int, int]]:
-    """Return the vertices (x, y) of one stroke: a random start and 4 to 11 steps, kept in [0, width] x [0, height]."""
+    """Draw the vertices (x, y) of one stroke: a random start and 4 to 11 steps, in [0, width] x [0, height]."""
     num_steps = int(rng.integers(MIN_VERTICES, MAX_VERTICES + 1))
     angles = rng.uniform(
         MEAN_ANGLE - rng.uniform(0, ANGLE_RANGE), MEAN_ANGLE + rng.uniform(0, ANGLE_RANGE), size=num_steps
     )
-    angles[::2] = 2 * math.pi - angles[::2]  # up and down by turns: a zig-zag
+    angles[::2] = 2 * math.pi - angles[::2]  # alternately up and down: a zig-zag
     radius = zoom * DIAGONAL_SHARE * math.hypot(height, width)
     lengths = np.clip(rng.normal(radius, radius // 2, size=num_steps), 0, 2 * radius)
     x, y = int(rng.integers(width)), int(rng.integers(height))

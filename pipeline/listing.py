@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from datasets.sources import SOURCES, Source, SourceConfig, named
+from datasets.sources import SOURCES, Source, named
 from files.checkout import permanent_checkout
 from jobs.generators import card, names
 from pipeline.layout import REPORT
@@ -97,7 +97,7 @@ def _details(source: type[Source]) -> list[tuple[str, str]]:
 
 def _params(source: type[Source]) -> dict[str, object]:
     """The block `dataset` of params.yaml for this data set, options at their defaults."""
-    defaults = {field.name: field.default for field in fields(SourceConfig)}
+    defaults = {field.name: field.default for field in fields(source.Config)}
     root = None if source is SOURCES["photos"] else "/path/to/it"
     return {"name": source.card.name, "root": root} | {option: defaults[option] for option in source.card.options}
 

@@ -7,7 +7,6 @@ checked before anything runs. Imports nothing heavy.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 import typing
@@ -16,14 +15,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SkipValidation, TypeAdapter, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from datasets.ingest import IngestConfig
 from datasets.maps.edges import EdgeConfig
 from datasets.maps.semantics import SemanticsConfig
-from datasets.sources import SourceConfig, open_source
+from datasets.sources import SourceConfig, named
 from files.errors import UserError
+from files.nearest import suggest
 from files.objects import StoreConfig
 from jobs.cluster.settings import ClusterConfig
 from jobs.evaluation.settings import EvaluateConfig
@@ -36,13 +36,6 @@ PARAMS_PATH = Path("params.yaml")
 
 class ParamsError(UserError):
     """params.yaml says something that no stage understands; the message names the key and the nearest valid one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetParams(SourceConfig):
-    """A data set and, as `watch`, the file or folder whose change makes the ingested shards stale."""
-
-    watch: str = "requirements.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +54,7 @@ class Params:
     """
 
     seed: int
-    dataset: DatasetParams
+    dataset: SkipValidation[SourceConfig]  # checked by `_dataset` against the data set's own config
     ingest: IngestConfig
     edges: Mapping[str, EdgeConfig]
     semantics: SemanticsConfig
@@ -93,15 +86,27 @@ def read_params(path: Path = PARAMS_PATH) -> Params:
     if not isinstance(tree, dict):
         raise ParamsError(f"{path} must be a mapping with keys {', '.join(_keys(Params))}")
     params = _check(Params, tree, path.name)
-    try:
-        open_source(params.dataset)
-    except ValueError as error:
-        raise ParamsError(f"{path.name}: dataset.name: {error}") from None
+    dataset = _dataset(params.dataset, path.name)
     _check_edges(params, path.name)
     configs = {name: _generator(name, values, path.name) for name, values in params.generators.items()}
     if not configs:
         raise ParamsError(f"{path.name}: generators is empty; name at least one, such as `edge_connect: {{}}`")
-    return dataclasses.replace(params, generators=configs)
+    return dataclasses.replace(params, dataset=dataset, generators=configs)
+
+
+def _dataset(values: Any, where: str) -> SourceConfig:
+    """Check the block `dataset` against the config of the data set that it names."""
+    name = values.get("name") if isinstance(values, dict) else None
+    if not isinstance(name, str):  # always refused, with the reason
+        return _check(SourceConfig, values, f"{where}: dataset", within=True)
+    try:
+        config = named(name).Config
+    except ValueError as error:
+        raise ParamsError(f"{where}: dataset.name: {error}") from None
+    for key in values:
+        if key not in _keys(config):
+            raise ParamsError(f"{where}: dataset.{key} is not a key of {name}; {suggest(str(key), _keys(config))}")
+    return _check(config, values, f"{where}: dataset", within=True)
 
 
 def _check_edges(params: Params, where: str) -> None:
@@ -168,9 +173,7 @@ def _nearest(target: type, path: list[str]) -> str:
     for part in path[:-1]:
         names_any = typing.get_origin(target) is Mapping
         target = typing.get_args(target)[1] if names_any else _types(target).get(part, target)
-    keys = list(_keys(target))
-    near = difflib.get_close_matches(path[-1], keys, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(keys)}"
+    return suggest(path[-1], _keys(target))
 
 
 def _types(target: type) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Semantic label maps as a column: a data set's own, a segmenter's, or an unsupervised stand-in by k-means."""
+"""Semantic label maps of images: the data set's, a segmenter's, or clusters by k-means in place of classes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from files.errors import UserError
+from files.nearest import suggest
 from files.pictures import IGNORE, FitRule
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticsConfig:
-    """Where labels come from.
+    """Source of the labels. Never compare results between sources.
 
-    source: "labels", the maps that come with the data set; "segmenter", a network of torchvision; "kmeans", clusters of
-        colour and position, fitted on the training split: no semantics, but regions, so that generators that need
-        labels can run without any. Never compare numbers across sources.
-    num_clusters: classes of the k-means. position_weight: how much a difference in position counts, 1 being as much
-        as in colour; both are scaled to unit variance first.
-    segmenter, segmenter_weights: a model of torchvision.models.segmentation, and "default", torchvision's download, or
-        a file of its weights.
+    source: one of
+        labels: the maps of the data set;
+        segmenter: a network of torchvision;
+        kmeans: clusters of colour and position, fitted on the training split. They are regions without a meaning, so
+            that generators that need labels can run without any.
+    num_clusters: classes of k-means, 2..255.
+    position_weight: weight of a difference in position relative to one in colour, both scaled to unit variance.
+    segmenter: name of a model in torchvision.models.segmentation.
+    segmenter_weights: path of a file with its weights, or "default" for torchvision's download.
     """
 
     source: Literal["kmeans", "labels", "segmenter"] = "kmeans"
@@ -38,7 +41,7 @@ class SemanticsConfig:
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_clusters <= IGNORE:
-            raise ValueError(f"num_clusters must lie in 2..{IGNORE}, got {self.num_clusters}")
+            raise ValueError(f"num_clusters must be in 2..{IGNORE}, got {self.num_clusters}")
         if not self.position_weight >= 0:
             raise ValueError(f"position_weight must not be negative, got {self.position_weight}")
 
@@ -46,15 +49,18 @@ class SemanticsConfig:
 def fit_labels(
     labels: NDArray[np.uint8], picture: tuple[int, int], shape: tuple[int, int], rule: FitRule
 ) -> NDArray[np.uint8]:
-    """Bring a label map (H, W) to `shape`, height and width, as `files.pictures.fit` brought its picture there.
+    """Crop and resize a label map in the way that `files.pictures.fit` fitted its picture, by nearest neighbour.
 
-    picture: height and width of the picture before that. The map may have another size than the picture, but must have
-    its aspect ratio. By nearest neighbour.
+    labels: uint8 (H, W). It may have another size than the picture, but must have the same aspect ratio.
+    picture: height and width of the picture before it was fitted.
+    shape: height and width of the fitted picture.
+    rule: the rule that fitted it.
+    Returns uint8 of `shape`.
     """
     height, width = labels.shape
     if rule in ("crop", "cut"):
         side = min(height, width)
-        if rule == "cut":  # the square's share of the picture is its share of the map
+        if rule == "cut":  # the square covers the same share of the map as of the picture
             side = round(side * shape[0] / min(picture))
         top, left = (height - side) // 2, (width - side) // 2
         labels = labels[top : top + side, left : left + side]
@@ -63,9 +69,10 @@ def fit_labels(
 
 @dataclass(frozen=True)
 class Clusters:
-    """k-means of pixels: labels by the nearest of some centres in scaled Lab colour and position.
+    """Clusters of pixels by colour and position.
 
-    mean, scale, centres: of the features L, a, b, y, x (the latter in [-1, 1]); centres are in scaled features.
+    mean, scale: of the features L, a, b, y, x; y and x are in [-1, 1].
+    centres: one per cluster, in scaled features (feature - mean) * scale.
     """
 
     mean: tuple[float, ...]
@@ -73,16 +80,16 @@ class Clusters:
     centres: tuple[tuple[float, ...], ...]
 
     def label(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The cluster of every pixel: uint8 (H, W, 3) RGB -> uint8 (H, W) in [0, num_clusters)."""
+        """Return the nearest centre of every pixel: uint8 (H, W, 3) RGB -> uint8 (H, W) in [0, num_clusters)."""
         scaled = (pixel_features(image) - np.array(self.mean)) * np.array(self.scale)
         centres = np.array(self.centres)
-        # |x - c|^2 without |x|^2, which is the same for every centre.
+        # |x - c|^2 without |x|^2, which is equal for all centres.
         distances = np.square(centres).sum(axis=1) - 2 * np.einsum("pf,kf->pk", scaled, centres)
         return distances.argmin(axis=1).astype(np.uint8).reshape(image.shape[:2])
 
 
 def pixel_features(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """L, a, b, y, x of every pixel: uint8 (H, W, 3) RGB -> (H * W, 5), row by row."""
+    """Return the features L, a, b, y, x of every pixel: uint8 (H, W, 3) RGB -> (H * W, 5), row by row."""
     height, width = image.shape[:2]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     return np.concatenate([rgb2lab(image), y[..., None], x[..., None]], axis=2).reshape(-1, 5)
@@ -91,38 +98,40 @@ def pixel_features(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 def fit_clusters(
     images: Iterable[NDArray[np.uint8]], config: SemanticsConfig, seed: int, pixels_per_image: int = 256
 ) -> Clusters:
-    """k-means over random pixels of the images; the same for equal images, config and seed.
+    """Fit k-means to random pixels of the images. A pure function of its arguments.
 
-    Clusters are numbered by the size of the set of pixels they hold, largest first. Raises ValueError without images.
+    images: uint8 (H, W, 3) RGB each.
+    pixels_per_image: number of pixels drawn from each image.
+    Returns the clusters, numbered by their number of pixels, largest first. Raises ValueError without images.
     """
-    from sklearn.cluster import KMeans  # takes a second, and most verbs only read the config
+    from sklearn.cluster import KMeans  # slow to import, and most commands only read the config
     from threadpoolctl import threadpool_limits
 
     random = np.random.default_rng(seed)
-    drawn = []
+    samples = []
     for image in images:
         features = pixel_features(image)
-        drawn.append(features[random.choice(len(features), min(pixels_per_image, len(features)), replace=False)])
-    if not drawn:
+        samples.append(features[random.choice(len(features), min(pixels_per_image, len(features)), replace=False)])
+    if not samples:
         raise ValueError("k-means needs at least one image")
-    features = np.concatenate(drawn)
+    features = np.concatenate(samples)
     mean, scale = features.mean(axis=0), 1 / np.maximum(features.std(axis=0), 1e-6)
     scale[3:] *= config.position_weight
-    with threadpool_limits(1):  # several threads add in varying order
-        found = KMeans(config.num_clusters, n_init=1, random_state=seed % 2**32).fit((features - mean) * scale)
-    order = np.argsort(-np.bincount(found.labels_, minlength=config.num_clusters), kind="stable")
-    # Rounded: the last bits may differ between processors, and no label should depend on them.
+    with threadpool_limits(1):  # several threads would add in varying order
+        fitted = KMeans(config.num_clusters, n_init=1, random_state=seed % 2**32).fit((features - mean) * scale)
+    order = np.argsort(-np.bincount(fitted.labels_, minlength=config.num_clusters), kind="stable")
+    # Rounded, because the last bits may differ between processors and no label should depend on them.
     return Clusters(
         tuple(mean.round(6).tolist()),
         tuple(scale.round(6).tolist()),
-        tuple(tuple(centre) for centre in found.cluster_centers_[order].round(6).tolist()),
+        tuple(tuple(centre) for centre in fitted.cluster_centers_[order].round(6).tolist()),
     )
 
 
 def segment(image: NDArray[np.uint8], config: SemanticsConfig) -> NDArray[np.uint8]:
-    """The most likely class of every pixel by torchvision's segmenter: uint8 (H, W, 3) RGB -> uint8 (H, W).
+    """Return the most likely class of every pixel by a segmenter of torchvision: uint8 (H, W, 3) RGB -> uint8 (H, W).
 
-    Raises ValueError for a model that is not there or weights that do not fit, and RuntimeError if the download fails.
+    Raises UserError for an unknown model, and for weights that cannot be read, fetched or loaded.
     """
     import torch
 
@@ -139,8 +148,7 @@ def _segmenter(name: str, weights: str):
     from torchvision.models import get_model, get_model_weights, list_models, segmentation
 
     if name not in list_models(module=segmentation):
-        there = ", ".join(list_models(module=segmentation))
-        raise UserError(f"torchvision has no segmenter {name!r}; it has {there}")
+        raise UserError(f"torchvision has no segmenter {name!r}; {suggest(name, list_models(module=segmentation))}")
     entry = get_model_weights(name).DEFAULT
     model = get_model(name, weights=None, weights_backbone=None, num_classes=len(entry.meta["categories"]))
     try:
@@ -148,7 +156,7 @@ def _segmenter(name: str, weights: str):
             state = entry.get_state_dict(progress=False, check_hash=True)
         else:
             state = torch.load(Path(weights), map_location="cpu", weights_only=True)
-        # Training needs an auxiliary head, of which the published weights have one; labelling does not.
+        # The published weights include an auxiliary head, which only training needs.
         model.load_state_dict({key: value for key, value in state.items() if not key.startswith("aux_classifier.")})
     except OSError as error:
         raise UserError(

@@ -1,51 +1,45 @@
-"""Public data sets as they lie on disk: one file each. `SOURCES` lists them; `source.py` says what one is."""
+"""Public data sets as they are on disk: one file each, found by its presence here. `source.py` is their contract."""
 
 from __future__ import annotations
 
-import difflib
+import importlib
+import pkgutil
+from typing import Any
 
-from datasets.sources.ade20k import ADE20K
-from datasets.sources.celeba import CelebA
-from datasets.sources.celeba_hq import CelebAHQ
-from datasets.sources.cityscapes import Cityscapes
-from datasets.sources.dtd import DTD
-from datasets.sources.folder import Folder
-from datasets.sources.imagenet import ImageNet
-from datasets.sources.outdoor_scenes import OutdoorScenes
-from datasets.sources.paris_streetview import ParisStreetView
-from datasets.sources.photos import Photos
-from datasets.sources.places2 import Places2
 from datasets.sources.source import Card, Source, SourceConfig, SourceError, SourceImage, source_key
+from files.nearest import suggest
 
-__all__ = ["SOURCES", "Card", "Source", "SourceConfig", "SourceImage", "named", "open_source", "source_key"]
+__all__ = ["SOURCES", "Card", "Source", "SourceConfig", "SourceImage", "named", "open_source", "source_config",
+           "source_key"]  # fmt: skip
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 SOURCES: dict[str, type[Source]] = {
-    source.card.name: source
-    for source in (
-        Photos,
-        Folder,
-        Places2,
-        CelebA,
-        CelebAHQ,
-        ParisStreetView,
-        DTD,
-        ImageNet,
-        OutdoorScenes,
-        Cityscapes,
-        ADE20K,
-    )
+    source.card.name: source for source in sorted(Source.__subclasses__(), key=lambda source: source.card.name)
 }
+"""Name -> data set, sorted by name."""
 
 
 def named(name: str) -> type[Source]:
-    """The data set of this name. Raises ValueError, with the nearest name, if there is none."""
+    """Return the data set of this name. Raises ValueError, with the nearest name, if there is none."""
     if name not in SOURCES:
-        nearest = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(SOURCES)}"
-        raise SourceError(f"{name!r} is not a data set; {hint}")
+        raise SourceError(f"{name!r} is not a data set; {suggest(name, SOURCES)}")
     return SOURCES[name]
 
 
+def source_config(name: str, **values: Any) -> SourceConfig:
+    """Return the config of a data set.
+
+    values: fields of its `Config`.
+    Raises ValueError for an unknown data set or a bad value, TypeError for an unknown field.
+    """
+    return named(name).Config(name=name, **values)
+
+
 def open_source(config: SourceConfig) -> Source:
-    """The data set that `config.name` names. Raises ValueError if there is none, or if an option is not its own."""
+    """Return the data set that `config.name` names.
+
+    Raises ValueError if there is none, TypeError if the config is not of its type.
+    """
     return named(config.name)(config)

@@ -12,7 +12,7 @@ from datasets.sources.source import Card, Source, SourceImage, source_key, with_
 
 
 class ADE20K(Source):
-    """ADE20K as the scene parsing benchmark cuts it: 150 classes."""
+    """ADE20K as in the scene parsing benchmark, with 150 classes."""
 
     card = Card(
         name="ade20k",
@@ -36,10 +36,10 @@ class ADE20K(Source):
 
     def _find(self) -> Iterator[SourceImage]:
         entries = self._entries()
-        found = list(with_labels(entries, self._PATTERN, self._LABELS))
-        if not found:
+        pictures = list(with_labels(entries, self._PATTERN, self._LABELS))
+        if not pictures:
             raise self._nothing_found()
-        for name, match, labels in found:
+        for name, match, labels in pictures:
             split = "train" if match["split"] == "training" else "val"
             yield SourceImage(name, source_key(match["key"] + ".jpg"), split, entries[name], labels=labels)
 

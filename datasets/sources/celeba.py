@@ -1,4 +1,4 @@
-"""CelebA, aligned faces; and its list files, by which CelebA-HQ is split too."""
+"""CelebA, aligned faces, and its list files, which CelebA-HQ uses too."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CelebA(Source):
         licence="non-commercial research and education; pictures of persons, no publication",
         redistributable=False,
         defects=(
-            "178x218 pixels: a square of 178 remains of a picture, so larger sizes reject all",
+            "178x218 pixels: the largest square of a picture is 178, so larger sizes reject all",
             "the pictures in the wild are another archive: they are not read",
         ),
     )
@@ -39,19 +39,25 @@ class CelebA(Source):
 
     def _find(self) -> Iterator[SourceImage]:
         entries = self._entries()
-        found = {name: match[1] for name in entries if (match := self._PATTERN.fullmatch(name))}
-        if not found:
+        pictures = {name: match[1] for name in entries if (match := self._PATTERN.fullmatch(name))}
+        if not pictures:
             raise self._nothing_found()
         partition = column(self._needed_list(entries, PARTITION), 1, PARTITION)
         identity = column(self._list(entries, IDENTITY), 1, IDENTITY)
-        for name, file in found.items():
+        for name, file in pictures.items():
             if (split := SPLITS.get(partition.get(file, ""))) is None:
                 raise SourceError(f"celeba: {name} has no entry in {PARTITION}; is that the list of this data set?")
             yield SourceImage(name, source_key(file), split, entries[name], group=identity.get(file))
 
 
 def column(rows: list[list[str]] | None, number: int, name: str) -> dict[str, str]:
-    """One column of a list file, by the first column; empty if there is no file. name: for the error."""
+    """Return first column -> another column of a list file.
+
+    rows: words of each line; None if there is no file.
+    number: index of the other column.
+    name: of the file, for the error.
+    Returns an empty mapping if there is no file. Raises SourceError if a line has too few columns.
+    """
     try:
         return {row[0]: row[number] for row in rows or ()}
     except IndexError as error:

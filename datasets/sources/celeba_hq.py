@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.sources.celeba import IDENTITY, PARTITION, SPLITS, column
-from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
+from datasets.sources.source import Card, Source, SourceConfig, SourceError, SourceImage, source_key
 from files.archives import Locator
 
 _MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CelebAHQConfig(SourceConfig):
+    """See the options of the card."""
+
+    split_list: Literal["celeba", "lama", "first28000"] = "celeba"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.split_list not in ("celeba", "lama", "first28000"):
+            raise ValueError(f'split_list must be "celeba", "lama" or "first28000", got {self.split_list!r}')
 
 
 class CelebAHQ(Source):
@@ -52,12 +65,13 @@ class CelebAHQ(Source):
             )
         },
     )
-    # In the order in which the parts are painted, later ones over earlier ones. Other orders circulate.
+    Config = CelebAHQConfig
+    # In the order in which the facial regions are painted, later ones over earlier ones. Other orders circulate.
     classes = ("background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth",
                "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth")  # fmt: skip
     mirrored = ((4, 5), (6, 7), (8, 9))
     _PATTERN = re.compile(r"(?:.*/)?(?P<file>(?P<form>CelebA-HQ-img/|data256x256/|imgHQ)(?P<number>\d+)\.\w+)")
-    _PART = re.compile(r"(?:.*/)?CelebAMask-HQ-mask-anno/\d+/(?P<index>\d{5})_(?P<part>\w+)\.png")
+    _REGION = re.compile(r"(?:.*/)?CelebAMask-HQ-mask-anno/\d+/(?P<index>\d{5})_(?P<region>\w+)\.png")
     # Number in the file name minus index in the mapping, by form
     _FORMS: ClassVar[dict[str, int]] = {"CelebA-HQ-img/": 0, "data256x256/": 1, "imgHQ": 0}
     _LAMA: ClassVar[dict[str, str]] = {
@@ -69,19 +83,19 @@ class CelebAHQ(Source):
 
     def _find(self) -> Iterator[SourceImage]:
         entries = self._entries()
-        found = {name: match for name in entries if (match := self._PATTERN.fullmatch(name))}
-        if not found:
+        pictures = {name: match for name in entries if (match := self._PATTERN.fullmatch(name))}
+        if not pictures:
             raise self._nothing_found()
-        if len(forms := {match["form"].rstrip("/") for match in found.values()}) > 1:
+        if len(forms := {match["form"].rstrip("/") for match in pictures.values()}) > 1:
             raise SourceError(f"{self._root()} holds {' and '.join(sorted(forms))}, the same pictures; move one away")
         originals = self._originals(entries)
         splits = self._splits(entries, originals)
         identity = column(self._list(entries, IDENTITY), 1, IDENTITY)
-        parts: dict[int, list[Locator]] = {}
+        regions: dict[int, list[Locator]] = {}
         for name, locator in entries.items():
-            if part := self._PART.fullmatch(name):
-                parts.setdefault(int(part["index"]), []).append(locator)
-        for name, match in found.items():
+            if region := self._REGION.fullmatch(name):
+                regions.setdefault(int(region["index"]), []).append(locator)
+        for name, match in pictures.items():
             index = int(match["number"]) - self._FORMS[match["form"]]
             if index not in splits:
                 where = self._where_missing(index, originals)
@@ -92,7 +106,7 @@ class CelebAHQ(Source):
                 splits[index],
                 entries[name],
                 group=identity.get(originals.get(index, "")),
-                labels=tuple(parts.get(index, ())),
+                labels=tuple(regions.get(index, ())),
             )
 
     def _published(self) -> Mapping[str, int]:
@@ -100,24 +114,27 @@ class CelebAHQ(Source):
         return lists[self.config.split_list]
 
     def _originals(self, entries: Mapping[str, Locator]) -> dict[int, str]:
-        """File name in CelebA by index, from the columns idx, orig_idx, orig_file; optional if no split needs it."""
+        """Return index -> file name in CelebA, from the columns idx, orig_idx, orig_file.
+
+        The file is optional unless the splits depend on it.
+        """
         read = self._needed_list if self.config.split_list == "celeba" else self._list
         files = column(read(entries, _MAPPING), 2, _MAPPING)
         return {int(index): file for index, file in files.items() if index.isdecimal()}
 
     def _splits(self, entries: Mapping[str, Locator], originals: Mapping[int, str]) -> dict[int, str]:
-        """Split by index."""
+        """Return index -> split."""
         if self.config.split_list == "first28000":
             return {index: "train" if index < 28_000 else "val" for index in range(30_000)}
         if self.config.split_list == "lama":
             return self._published_splits(entries)
-        # The join goes by file name: orig_idx counts from 0 and the partition from 1, and comparing those two, as ports
-        # do, puts one picture at each limit on the wrong side.
+        # Joined by file name. orig_idx counts from 0 and the partition from 1; comparing these, as some ports do, puts
+        # one picture at each limit into the wrong split.
         partition = column(self._needed_list(entries, PARTITION), 1, PARTITION)
         return {index: SPLITS[partition[file]] for index, file in originals.items() if partition.get(file) in SPLITS}
 
     def _published_splits(self, entries: Mapping[str, Locator]) -> dict[int, str]:
-        """The lists of LaMa number the pictures of data256x256 anew from 0, which gives the index."""
+        """Return index -> split from LaMa's lists, which number the pictures of data256x256 from 0."""
         splits: dict[int, str] = {}
         for split, file in self._LAMA.items():
             for row in (self._list if split == "test" else self._needed_list)(entries, file) or ():
@@ -138,10 +155,10 @@ class CelebAHQ(Source):
     @staticmethod
     def label_map(files: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
         painted = np.zeros(next(iter(files.values())).shape, np.uint8)
-        parts = {CelebAHQ._PART.fullmatch(name)["part"]: drawn for name, drawn in files.items()}
-        if unknown := parts.keys() - set(CelebAHQ.classes):
-            raise SourceError(f"celeba_hq: {min(unknown)} is no part of CelebAMask-HQ")
-        for label, part in enumerate(CelebAHQ.classes):
-            if part in parts:
-                painted[parts[part] > 127] = label
+        regions = {CelebAHQ._REGION.fullmatch(name)["region"]: drawn for name, drawn in files.items()}
+        if unknown := regions.keys() - set(CelebAHQ.classes):
+            raise SourceError(f"celeba_hq: {min(unknown)} is no facial region of CelebAMask-HQ")
+        for label, region in enumerate(CelebAHQ.classes):
+            if region in regions:
+                painted[regions[region] > 127] = label
         return painted

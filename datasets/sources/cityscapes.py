@@ -12,7 +12,7 @@ from datasets.sources.source import Card, Source, SourceImage, source_key, with_
 
 
 class Cityscapes(Source):
-    """Cityscapes with fine labels: 19 training classes, everything else as the twentieth."""
+    """Cityscapes with fine labels: 19 training classes, and all other ids as the twentieth."""
 
     card = Card(
         name="cityscapes",
@@ -31,7 +31,7 @@ class Cityscapes(Source):
             "leftImg8bit_blurred, the variant with blurred faces, is not read: the two are never mixed",
         ),
     )
-    # The ids of the 19 classes in the label files, in the order of their training labels; "void" is our twentieth.
+    # The ids of the 19 classes in the label files, in the order of their training labels. "void" is the twentieth.
     _IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
     classes = ("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
                "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
@@ -41,10 +41,10 @@ class Cityscapes(Source):
 
     def _find(self) -> Iterator[SourceImage]:
         entries = self._entries()
-        found = list(with_labels(entries, self._PATTERN, self._LABELS))
-        if not found:
+        pictures = list(with_labels(entries, self._PATTERN, self._LABELS))
+        if not pictures:
             raise self._nothing_found()
-        for name, match, labels in found:
+        for name, match, labels in pictures:
             key = source_key(match["key"] + ".png")
             yield SourceImage(name, key, match["split"], entries[name], group=match["city"], labels=labels)
 

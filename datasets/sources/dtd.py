@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from datasets.sources.source import SPLITS, Card, Source, SourceError, SourceImage, is_image, source_key
+from datasets.sources.source import SPLITS, Card, Source, SourceConfig, SourceError, SourceImage, is_image, source_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class DTDConfig(SourceConfig):
+    """See the options of the card."""
+
+    split_number: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.split_number <= 10:
+            raise ValueError(f"split_number must be in 1..10, got {self.split_number}")
 
 
 class DTD(Source):
@@ -25,12 +38,13 @@ class DTD(Source):
         defects=("the archive is a plain tar whatever its name says: it is read all the same",),
         options={"split_number": "1 to 10: which of the official divisions; papers use 1 unless they say otherwise"},
     )
+    Config = DTDConfig
     _PATTERN = re.compile(r"(?:.*/)?images/(?P<file>(?P<label>[^/]+)/[^/]+)")
 
     def _find(self) -> Iterator[SourceImage]:
         entries = self._entries()
-        found = {name: match for name in entries if is_image(name) and (match := self._PATTERN.fullmatch(name))}
-        if not found:
+        pictures = {name: match for name in entries if is_image(name) and (match := self._PATTERN.fullmatch(name))}
+        if not pictures:
             raise self._nothing_found()
         split_of: dict[str, str] = {}
         for split in SPLITS:
@@ -38,7 +52,7 @@ class DTD(Source):
             for file in (" ".join(words) for words in self._needed_list(entries, list_name)):
                 if split_of.setdefault(file, split) != split:
                     raise SourceError(f"dtd: {file} is in the lists of {split_of[file]} and {split}; fetch them again")
-        for name, match in found.items():
+        for name, match in pictures.items():
             if match["file"] not in split_of:
                 raise SourceError(f"dtd: {name} is in none of labels/*{self.config.split_number}.txt; fetch them again")
             yield SourceImage(

@@ -1,11 +1,12 @@
-"""Any pictures: a folder or an archive of JPEG and PNG files."""
+"""Any folder or archive of JPEG and PNG pictures."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
 
-from datasets.sources.source import Card, Source, SourceError, SourceImage, is_image, source_key, split_by_hash
+from datasets.sources.hash_split import HashSplitConfig, split_by_hash
+from datasets.sources.source import Card, Source, SourceError, SourceImage, is_image, source_key
 
 
 class Folder(Source):
@@ -22,10 +23,11 @@ class Folder(Source):
         defects=(
             "without split folders the split goes by the name's hash: near duplicates may land on both sides",
             "if test/ is the only split beside train/, it is used as val",
-            "where images/ and masks/ lie side by side, only images/ is read",
+            "if images/ and masks/ are in one folder, only images/ is read",
         ),
         options={"val_share": "share of pictures held out for validation where there are no split folders"},
     )
+    Config = HashSplitConfig
     _VAL = frozenset({"val", "valid", "validation"})
 
     def _find(self) -> Iterator[SourceImage]:
@@ -43,7 +45,7 @@ class Folder(Source):
             yield SourceImage(name, source_key(name), split, entries[name], label=label or None)
 
     def _split_folders(self, top: str, names: list[str]) -> dict[str, str]:
-        """Split by folder name, such as {"train": "train", "valid": "val"}; empty if these are no split folders."""
+        """Return folder name -> split, such as {"train": "train", "valid": "val"}; empty without split folders."""
         folders = {name.removeprefix(top).split("/")[0] for name in names if "/" in name.removeprefix(top)}
         train = [folder for folder in folders if folder.lower() == "train"]
         val = [folder for folder in folders if folder.lower() in self._VAL]
@@ -58,23 +60,23 @@ class Folder(Source):
         return dict.fromkeys(train, "train") | dict.fromkeys(val, "val") | dict.fromkeys(test, test_split)
 
     def _by_folder(self, top: str, names: list[str], splits: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-        """Name, split, and the folder below which labels start."""
+        """Yield name, split, and the folder below which labels start."""
         for folder, split in splits.items():
             inside = [name for name in names if name.startswith(f"{top}{folder}/")]
             below, inside = _photographs(f"{top}{folder}/", inside)
             yield from ((name, split, below) for name in inside)
         for name in names:
             if name.removeprefix(top).split("/")[0] not in splits:
-                raise SourceError(f"{name} lies in none of {', '.join(splits)}; move it into one, or away")
+                raise SourceError(f"{name} is in none of {', '.join(splits)}; move it into one, or away")
 
     def _by_hash(self, top: str, names: list[str]) -> Iterator[tuple[str, str, str]]:
-        """The same, by hash of the key."""
+        """Yield the same as `_by_folder`, with the split by the hash of the key."""
         splits = split_by_hash(map(source_key, names), self.config.val_share)
         yield from ((name, splits[source_key(name)], top) for name in names)
 
 
 def _common_folder(names: list[str]) -> str:
-    """The folders that enclose everything, such as the one around a zipped folder: "", "a/" or "a/b/"."""
+    """Return the folders that enclose all names, such as the folder around a zipped tree: "", "a/" or "a/b/"."""
     common: list[str] = []
     for parts in zip(*(name.split("/")[:-1] for name in names), strict=False):
         if len(set(parts)) > 1 or parts[0].lower() == "train":
@@ -84,7 +86,7 @@ def _common_folder(names: list[str]) -> str:
 
 
 def _photographs(top: str, names: list[str]) -> tuple[str, list[str]]:
-    """Only the names under images/ if masks/ lies beside it, as in many samples; and the folder they are under."""
+    """Return the folder of the photographs and their names: images/ if masks/ is beside it, else `top`."""
     if not all(any(name.startswith(top + side) for name in names) for side in ("images/", "masks/")):
         return top, names
     return f"{top}images/", [name for name in names if name.startswith(f"{top}images/")]

@@ -1,4 +1,4 @@
-"""ImageNet, the ILSVRC2012 classification pictures."""
+"""ImageNet: the classification pictures of ILSVRC2012."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import PurePosixPath
 from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
 from files.archives import Locator, open_inner
 
-_MAX_META_BYTES = 2**22  # meta.mat is deflated and scipy inflates it whole
+_MAX_META_BYTES = 2**22  # of meta.mat; scipy inflates it whole
 
 
 class ImageNet(Source):
-    """ILSVRC2012: a picture's official name says its split and, for train, its class, so every layout is one.
+    """ILSVRC2012. A picture's official name gives its split and, for train, its class, so any layout is accepted.
 
     Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015.
     """
@@ -65,18 +65,18 @@ class ImageNet(Source):
             yield SourceImage(locator.member, source_key(key), split, locator, label=label and sys.intern(label))
 
     def _devkit_labels(self, entries: Mapping[str, Locator]) -> dict[int, str]:
-        """WordNet id by number of the validation picture, from the devkit; empty where there is none."""
+        """Return number of the validation picture -> WordNet id, from the devkit; empty if it is missing."""
         numbers = self._list(entries, "ILSVRC2012_validation_ground_truth.txt")
         meta = self._list_content(entries, "meta.mat", _MAX_META_BYTES)
         if numbers is None or meta is None:
             return {}
-        from scipy.io import loadmat  # takes a while, and few need it
+        from scipy.io import loadmat  # slow to import, rarely needed
 
         try:
             synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
             ids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets}
             return {position: ids[int(number)] for position, (number,) in enumerate(numbers, start=1)}
-        except Exception as error:  # on damaged input scipy raises a dozen kinds
+        except Exception as error:  # scipy raises many kinds on damaged input
             raise SourceError(
                 f"imagenet: meta.mat and the ground truth of the devkit do not match ({error})"
             ) from error

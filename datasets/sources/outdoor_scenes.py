@@ -14,7 +14,7 @@ from files.pictures import IGNORE
 
 
 class OutdoorScenes(Source):
-    """OutdoorSeg and OutdoorSceneTest300, the "Outdoor Scenes" of the papers that train with labels."""
+    """OutdoorSeg and OutdoorSceneTest300: the "Outdoor Scenes" of papers that train with labels."""
 
     card = Card(
         name="outdoor_scenes",
@@ -57,6 +57,6 @@ class OutdoorScenes(Source):
 
 
 def _pair(name: str, mark: str) -> tuple[str, ...]:
-    """What a picture's name and its label map's have in common: the path without suffix and without the mark."""
+    """Return the parts of a path that a picture and its label map share: all but the suffix and the mark."""
     path = PurePosixPath(name).with_suffix("")
     return tuple(part for word in path.parts if (part := re.sub(rf"[_-]?{mark}[_-]?", "", word, flags=re.IGNORECASE)))

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from datasets.sources.source import Card, Source, SourceImage, is_image, source_key, split_by_hash
+from datasets.sources.hash_split import HashSplitConfig, split_by_hash
+from datasets.sources.source import Card, Source, SourceImage, is_image, source_key
 
 
 class ParisStreetView(Source):
-    """House fronts of Paris: the published training and evaluation pictures, and a validation split by place.
+    """House fronts of Paris: the published training and evaluation pictures, with a validation split by place.
 
     Pathak et al., "Context Encoders", CVPR 2016, from Doersch et al., "What Makes Paris Look like Paris?", 2012.
     """
@@ -29,12 +30,13 @@ class ParisStreetView(Source):
         defects=(
             "names seem to be latitude_longitude_heading_pitch: places are told apart by the first two",
             "no validation split was published: a share of the training places is held out as val, so that views of "
-            "one place never stand on both sides",
+            "one place are never in both splits",
             "test, the published evaluation pictures, is 227x227: at a larger ingest.size leave it out of `splits`",
             "paris_eval_corrupted/ holds the same pictures without their centres: it is not read",
         ),
         options={"val_share": "share of the training places held out as val"},
     )
+    Config = HashSplitConfig
     _TRAIN = re.compile(r"(?:.*/)?(?P<key>paris_train_original/(?P<file>[^/]+))")
     _TEST = re.compile(r"(?:.*/)?(?P<key>paris_eval_gt/[^/]+)")
 
@@ -52,11 +54,11 @@ class ParisStreetView(Source):
             yield SourceImage(name, source_key(match["key"]), "test", entries[name])
 
     def unlike_published(self, counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-        """As every source; val was published as part of train, so that only the two together can be compared."""
+        """See `Source`. Val was published as a share of train, so only their sum is compared."""
         both = counts.get("train", 0) + counts.get("val", 0) if {"train", "val"} <= set(self.config.splits) else 0
         return super().unlike_published({"train": both, "test": counts.get("test", 0)})
 
 
 def _place(file: str) -> str:
-    """Latitude and longitude, of which there are several views: 48.8_2.3 of 48.8_2.3_90_-004.JPG."""
+    """Return latitude and longitude, which several views share: 48.8_2.3 for 48.8_2.3_90_-004.JPG."""
     return "_".join(PurePosixPath(file).stem.split("_")[:2])

@@ -1,4 +1,4 @@
-"""The demo's photographs, which lie inside installed packages."""
+"""The demo's photographs, which are files of installed packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Photos(Source):
         splits=("train", "val"),
         counts={"train": 343, "val": 98},
         labels="none",
-        layout="nothing to fetch: the photographs lie in the installed packages scikit-image and scikit-learn",
+        layout="nothing to fetch: the photographs are in the installed packages scikit-image and scikit-learn",
         licence=(
             "astronaut, hubble_deep_field, rocket: public domain; chelsea, coffee: CC0; ihc: no known restrictions; "
             "china (danielbuechele), flower (vultilion): CC BY 2.0; motorcycle_left: Middlebury 2014, terms not stated"
@@ -51,7 +51,7 @@ class Photos(Source):
             yield from self._squares(name)
 
     def _squares(self, name: str) -> Iterator[SourceImage]:
-        """The squares of one photograph, half its shorter side wide, at even steps from edge to edge."""
+        """Yield the squares of one photograph: half its shorter side wide, at even steps from edge to edge."""
         locator = _packaged_file(name)
         height, width = decode(read(locator)).shape[:2]
         side = min(height, width) // 2
@@ -71,7 +71,7 @@ class Photos(Source):
 
 
 def _packaged_file(name: str) -> FileLocator:
-    """A file of an installed package, found without importing it: scikit-learn alone takes a second."""
+    """Locate a file of an installed package without importing the package, which takes a second for scikit-learn."""
     package = name.split("/")[0]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -5,9 +5,26 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
-from datasets.sources.source import Card, Source, SourceError, SourceImage, is_image, source_key
+from datasets.sources.source import Card, Source, SourceConfig, SourceError, SourceImage, is_image, source_key
 from files.archives import Locator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places2Config(SourceConfig):
+    """See the options of the card."""
+
+    edition: Literal["standard", "challenge"] = "standard"
+    variant: Literal["small", "large"] = "small"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.edition not in ("standard", "challenge"):
+            raise ValueError(f'edition must be "standard" or "challenge", got {self.edition!r}')
+        if self.variant not in ("small", "large"):
+            raise ValueError(f'variant must be "small" or "large", got {self.variant!r}')
 
 
 class Places2(Source):
@@ -39,8 +56,9 @@ class Places2(Source):
             "variant": "small (256x256) or large; archives of the other are left closed",
         },
     )
+    Config = Places2Config
     _PATTERNS = (
-        # The class is all between the letter and the file: field/wild of data_256/f/field/wild/00000001.jpg
+        # The class is the path between the letter and the file: field/wild of data_256/f/field/wild/00000001.jpg
         re.compile(r"data_(?P<size>256|large)(_(?P<edition>standard|challenge))?/(?P<rest>[a-z]/(?P<label>.+)/[^/]+)"),
         re.compile(r"(?P<split>val|test)_(?P<size>256|large)/(?P<rest>[^/]+)"),
         re.compile(r"(places365_standard/)?(?P<rest>(?P<split>train|val)/(?P<label>.+)/[^/]+)"),
@@ -56,20 +74,20 @@ class Places2(Source):
             match = next(filter(None, (pattern.fullmatch(name) for pattern in self._PATTERNS)), None)
             if match is None or not is_image(name):
                 continue
-            found = match.groupdict()
-            if found.get("size", "256") != size:
+            groups = match.groupdict()
+            if groups.get("size", "256") != size:
                 continue
-            split = found.get("split") or "train"
-            layout = self._layout(found, locator)
-            if split == "train" and not self._is_ours(layout):
+            split = groups.get("split") or "train"
+            layout = self._layout(groups, locator)
+            if split == "train" and not self._is_of_edition(layout):
                 continue
             if layouts.setdefault(split, layout) != layout:
                 raise SourceError(
                     f"{self._root()} has {split} twice, as {layouts[split]} and as {layout} ({name}); "
                     "their numbers mean different pictures, so they are never mixed: move one away"
                 )
-            label = found.get("label") or labels.get(name.rpartition("/")[2])
-            yield SourceImage(name, source_key(found["rest"]), split, locator, label=label and sys.intern(label))
+            label = groups.get("label") or labels.get(name.rpartition("/")[2])
+            yield SourceImage(name, source_key(groups["rest"]), split, locator, label=label and sys.intern(label))
         if not layouts:
             raise self._nothing_found(f" (edition {self.config.edition}, variant {self.config.variant})")
 
@@ -78,31 +96,40 @@ class Places2(Source):
         return {**self.card.counts, **challenge}
 
     def _is_wanted(self, archive: str) -> bool:
-        """Lists of val and test are the same in both editions, so those of the other one serve if need be."""
+        """Return whether an archive is of the config's edition and variant.
+
+        The lists of val and test are the same in both editions. So if those of the edition are missing, any will do.
+        """
         if (
             archive.startswith("filelist")
             and not (self._root() / f"filelist_places365-{self.config.edition}.tar").exists()
         ):
             return True
         other = "large" if self.config.variant == "small" else "256"
-        return f"_{other}" not in archive and self._is_ours(archive)
+        return f"_{other}" not in archive and self._is_of_edition(archive)
 
-    def _is_ours(self, words: str) -> bool:
-        """False for what names the other edition."""
+    def _is_of_edition(self, words: str) -> bool:
+        """Return False if the words name the other edition."""
         marked = self._EDITION.search(words.lower())
         return marked is None or marked[0] == self.config.edition
 
-    def _layout(self, found: Mapping[str, str | None], locator: Locator) -> str:
-        """Where a file comes from, by its path or else by the name of its archive; val and test are common to both."""
-        if "size" not in found:
-            return "standard in easy format" if found["split"] == "train" else "easy format"
-        if "split" in found:
+    def _layout(self, groups: Mapping[str, str | None], locator: Locator) -> str:
+        """Describe the origin of a file by its path, or else by the name of its archive.
+
+        groups: of the pattern that its name matches. Val and test are common to both editions.
+        """
+        if "size" not in groups:
+            return "standard in easy format" if groups["split"] == "train" else "easy format"
+        if "split" in groups:
             return "official format"
         marked = self._EDITION.search(locator.container.rpartition("/")[2].lower())
-        return found["edition"] or (marked[0] if marked else "unmarked edition")
+        return groups["edition"] or (marked[0] if marked else "unmarked edition")
 
     def _val_labels(self, entries: Mapping[str, Locator]) -> dict[str, str]:
-        """Class by file name from the two list files, `Places365_val_00000001.jpg 165` and `/f/field/wild 165`."""
+        """Return file name -> class of val, from the two list files.
+
+        Their lines are `Places365_val_00000001.jpg 165` and `/f/field/wild 165`. Empty if one of them is missing.
+        """
         val = self._list(entries, "places365_val.txt")
         categories = self._list(entries, "categories_places365.txt")
         if val is None or categories is None:

@@ -1,4 +1,4 @@
-"""Augmentation of an image and its label maps together, seeded per record: the one file that imports albumentations."""
+"""Augment an image and its maps together, seeded per record. Only this file imports albumentations."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """flip: probability of a horizontal flip, of image and maps together."""
+    """Which augmentations to apply.
+
+    flip: probability of a horizontal flip, of image and maps together.
+    """
 
     flip: float = 0.5
 
 
 class Augment:
-    """Apply the configured augmentations; the outcome depends on the arguments and the seed alone.
+    """Apply the configured augmentations. The result depends only on the arguments and the seed.
 
-    mirrored: pairs of semantic labels that change places when a picture is flipped.
+    mirrored: pairs of semantic labels that swap when a picture is flipped.
     """
 
     def __init__(self, config: AugmentConfig, mirrored: Sequence[tuple[int, int]] = ()) -> None:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for updates on import otherwise
-        import albumentations as A  # here, since it takes seconds and most verbs only read the config
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import looks for updates online
+        import albumentations as A  # slow to import, and most commands only read the config
 
         self._transform = A.Compose(
             [A.HorizontalFlip(p=config.flip)],
@@ -36,8 +39,12 @@ class Augment:
             self._flipped_labels[[one, other]] = other, one
 
     def __call__(self, seed: int, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """arrays: "image" uint8 (H, W, 3) and any of "edge", "semantics" uint8 (H, W); returns the same names."""
-        self._transform.set_random_seed(seed % 2**32)  # albumentations ignores the global generators
+        """Augment the arrays of one record.
+
+        arrays: "image" uint8 (H, W, 3), and any of "edge" and "semantics" uint8 (H, W).
+        Returns arrays of the same names, types and shapes.
+        """
+        self._transform.set_random_seed(seed % 2**32)  # albumentations ignores NumPy's global seed
         result = self._transform(**arrays)
         if result.pop("applied_transforms") and "semantics" in result:
             result["semantics"] = self._flipped_labels[result["semantics"]]

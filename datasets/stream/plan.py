@@ -1,8 +1,10 @@
-"""The sample plan: which record is read at which step, a pure function that knows no rank and no worker.
+"""The sample plan: which record is read at which step. A pure function that knows no rank and no worker.
 
-The training stream is one endless sequence of positions. Step s of a global batch B takes the positions
-s*B ... s*B + B - 1; position g belongs to epoch g // N and is the (g % N)-th record of that epoch's order, so every
-epoch reads every record exactly once, whatever B is. A rank of W takes the positions p of a batch with p % W == rank.
+The training stream is one endless sequence of positions, for N records in global batches of B.
+Step s reads the positions s*B ... s*B + B - 1.
+Position g belongs to epoch g // N. It is the record number g % N in the order of that epoch. So every epoch reads every
+record exactly once, for any B.
+Of W ranks, rank r reads the positions p of a batch with p % W == r.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from files.seeds import derive_seed
 class PlanConfig:
     """How records are shuffled.
 
-    window_shards: records are shuffled within groups of this many shards, which are themselves shuffled: large enough
-        to mix, small enough that an object store still reads whole shards one after another.
+    window_shards: number of shards in a window. Shards are shuffled, then records within each window of shards. A large
+        window mixes well; a small window lets an object store read whole shards one after another.
     """
 
     window_shards: int = 16
@@ -33,9 +35,11 @@ class PlanConfig:
 
 @dataclass(frozen=True, eq=False)  # compared by identity: its windows are cached per plan
 class Plan:
-    """The order of the training stream for shards of the given sizes.
+    """The order of the training stream.
 
-    Costs memory for one window, not for the data set, so that it holds for millions of records.
+    shard_sizes: records in each shard, at least 1.
+    Needs memory for a few windows, not for the data set, so it works for millions of records.
+    Raises ValueError without shards or for an empty shard.
     """
 
     shard_sizes: tuple[int, ...]
@@ -48,20 +52,20 @@ class Plan:
 
     @cached_property
     def num_records(self) -> int:
-        """Records in one epoch."""
+        """Return the number of records in one epoch."""
         return sum(self.shard_sizes)
 
     def locate(self, position: int) -> tuple[int, int]:
-        """(epoch, record) of one position of the stream; record counts in shard order from 0."""
-        epoch, window, place = self._place(position)
-        return epoch, int(_window(self, epoch, window)[place])
+        """Return (epoch, record) of a position. Records are numbered in the order of shards, from 0."""
+        epoch, window, index = self._place(position)
+        return epoch, int(_window(self, epoch, window)[index])
 
     def window(self, position: int) -> tuple[int, int]:
-        """(epoch, window) that one position of the stream reads in."""
+        """Return (epoch, window) of a position."""
         return self._place(position)[:2]
 
     def shards(self, epoch: int, window: int) -> list[int]:
-        """The shards of one window, and of the first windows of the next epoch once this one has no more."""
+        """Return the shards of a window. Windows beyond the last one of the epoch are those of the next epoch."""
         ends, shards = _epoch(self, epoch)
         if window >= len(ends):
             return self.shards(epoch + 1, window - len(ends))
@@ -69,30 +73,38 @@ class Plan:
         return shards[first : first + self.config.window_shards].tolist()
 
     def _place(self, position: int) -> tuple[int, int, int]:
-        """(epoch, window, place in the window) of one position of the stream."""
-        epoch, place = divmod(position, self.num_records)
+        """Return (epoch, window, index in the window) of a position."""
+        epoch, index = divmod(position, self.num_records)
         ends, _ = _epoch(self, epoch)
-        window = int(np.searchsorted(ends, place, side="right"))
-        return epoch, window, place - (int(ends[window - 1]) if window else 0)
+        window = int(np.searchsorted(ends, index, side="right"))
+        return epoch, window, index - (int(ends[window - 1]) if window else 0)
 
     def epoch(self, epoch: int) -> np.ndarray:
-        """The whole order of one epoch: (N,) record numbers, each exactly once."""
+        """Return the order of one epoch: (N,) record numbers, each exactly once."""
         ends, _ = _epoch(self, epoch)
         return np.concatenate([_window(self, epoch, window) for window in range(len(ends))])
 
 
-def sharing_problem(batch_size: int, world_size: int, parts: int = 1) -> str:
-    """Why a batch cannot be shared equally by so many ranks, each taking its share in equal parts; "" if it can."""
-    shares = world_size * parts
-    if batch_size % shares == 0:
+def sharing_problem(batch_size: int, world_size: int, micro_batches: int = 1) -> str:
+    """Return why the ranks cannot share a batch equally; "" if they can.
+
+    batch_size: of the global batch.
+    world_size: number of ranks.
+    micro_batches: micro-batches into which each rank divides its share equally.
+    """
+    divisor = world_size * micro_batches
+    if batch_size % divisor == 0:
         return ""
-    each = f", each in {parts} parts" if parts > 1 else ""
-    fit = -(-batch_size // shares) * shares
-    return f"batch_size {batch_size} cannot be shared equally by {world_size} workers{each}; the next that can is {fit}"
+    each_in = f", each in {micro_batches} micro-batches" if micro_batches > 1 else ""
+    larger = -(-batch_size // divisor) * divisor
+    return (
+        f"batch_size {batch_size} cannot be shared equally by {world_size} workers{each_in}; "
+        f"the next that can is {larger}"
+    )
 
 
 def positions(step: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> Sequence[int]:
-    """Positions of the stream that one rank reads at a global step.
+    """Return the positions that one rank reads at a global step.
 
     Raises ValueError unless the ranks share the batch equally.
     """
@@ -103,7 +115,7 @@ def positions(step: int, batch_size: int, *, rank: int = 0, world_size: int = 1)
 
 @lru_cache(maxsize=4)
 def _epoch(plan: Plan, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of one epoch: where each window of shards ends in its order, and the shards in the order they are read."""
+    """Return the end of each window in the order of the epoch, and the shards in the order of reading."""
     shards = _generator(plan.seed, "shards", epoch).permutation(len(plan.shard_sizes))
     counts = np.asarray(plan.shard_sizes)[shards]
     starts = range(0, len(shards), plan.config.window_shards)
@@ -112,7 +124,7 @@ def _epoch(plan: Plan, epoch: int) -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=8)
 def _window(plan: Plan, epoch: int, window: int) -> np.ndarray:
-    """Records of one window of an epoch, in the order they are read."""
+    """Return the records of one window of an epoch, in the order of reading."""
     starts = _starts(plan)
     records = np.concatenate(
         [np.arange(starts[s], starts[s] + plan.shard_sizes[s]) for s in plan.shards(epoch, window)]
@@ -122,6 +134,7 @@ def _window(plan: Plan, epoch: int, window: int) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _starts(plan: Plan) -> np.ndarray:
+    """Return the first record of each shard, and the number of records."""
     return np.concatenate([[0], np.cumsum(plan.shard_sizes)])
 
 

@@ -1,4 +1,4 @@
-"""One shard of every column of a split, read whole and held against its manifests and records."""
+"""Check one shard of every column of a split, byte by byte, against their manifests and records."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something wrong. file: shard, table, manifest or folder. key: of the record, if it is about one.
+    """One problem.
 
-    quarantine: the status with which `takedown` can take the record out, where that helps: where the stored bytes are
-    those that the manifest lists, so that restoring the file would not.
+    file: the shard, table, manifest or folder.
+    key: of the record; "" if the problem is not about one record.
+    problem: a text that continues "<file or key> ...".
+    quarantine: status of a tombstone for the record, if its removal is the remedy; else "". It is the remedy if the
+        stored bytes are those that the manifest lists, so that restoring the file would change nothing.
     """
 
     file: str
@@ -39,8 +42,14 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnShard:
-    """One shard as its manifest lists it. store: where it lies if not in the folder. num_classes: of a labels column,
-    if it says so."""
+    """One shard of one column.
+
+    folder: absolute folder of the column and split.
+    column: name of the column.
+    shard: as the manifest lists it.
+    store: the store that it is in, if it is not in the folder.
+    num_classes: number of classes of a column of labels; None if not known.
+    """
 
     folder: Path
     column: str
@@ -51,14 +60,14 @@ class ColumnShard:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditTask:
-    """The shards of one number, the images' first."""
+    """The shards of one number, that of the images first."""
 
     shards: tuple[ColumnShard, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardAudit:
-    """What was found in a task's shards, and how much was read."""
+    """The problems of a task's shards, and the number of records and bytes that were read."""
 
     findings: tuple[Finding, ...]
     records: int
@@ -69,33 +78,35 @@ _HOLES = {member_of_bin("mask", name).removesuffix(".png"): (low, high) for name
 
 
 def audit_shards(task: AuditTask) -> ShardAudit:
-    """Read every byte of the shards of one number. Holds one image and its maps at a time."""
+    """Read and check every byte of the shards of one number. Memory holds one member at a time."""
     findings: list[Finding] = []
     images: dict[str, tuple[int, int]] = {}
     stores: dict[StoreConfig, ShardStore] = {}
     num_records = num_bytes = 0
     for listed in task.shards:
-        one = _Shard(listed, stores)
+        audited = _Shard(listed, stores)
         try:
             if listed.column == "image":
-                images = {row["key"]: (row.get("height"), row.get("width")) for row in one.rows}
+                images = {row["key"]: (row.get("height"), row.get("width")) for row in audited.rows}
                 num_records, check = len(images), _check_image
             else:
-                findings += one.check_keys(list(images))
+                findings += audited.check_keys(list(images))
                 check = partial(_check_map, images=images, listed=listed)
-            with one.at_hand() as path:
-                findings += one.check_file(path)
-                findings += one.check_members(path, check)
+            with audited.local_file() as path:
+                findings += audited.check_file(path)
+                findings += audited.check_members(path, check)
         except (ShardError, StoreError) as error:
-            findings.append(Finding(file=one.where, problem=str(error)))
+            findings.append(Finding(file=audited.where, problem=str(error)))
         num_bytes += listed.shard.bytes
     return ShardAudit(findings=tuple(findings), records=num_records, bytes=num_bytes)
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """One tar, with what is written about it. stores: of all tars that are read together, so that they share a
-    connection."""
+    """One tar and its rows of records.parquet.
+
+    stores: the stores of all tars that are read together, so that they share a connection.
+    """
 
     listed: ColumnShard
     stores: dict[StoreConfig, ShardStore]
@@ -106,17 +117,20 @@ class _Shard:
 
     @cached_property
     def store(self) -> ShardStore | None:
-        """The store that it lies in; None if it lies, or should lie, in the folder."""
-        beside, config = (self.listed.folder / self.shard.name).exists(), self.listed.store
-        return None if beside or not config.url else self.stores.setdefault(config, ShardStore(config))
+        """Return the store that holds the tar; None if the folder holds it, or should."""
+        config = self.listed.store
+        if not config.url or (self.listed.folder / self.shard.name).exists():
+            return None
+        return self.stores.setdefault(config, ShardStore(config))
 
     @property
     def where(self) -> str:
+        """Return the tar's path, or its address in the store."""
         return self.store.url_of(self.shard) if self.store else str(self.listed.folder / self.shard.name)
 
     @contextmanager
-    def at_hand(self) -> Iterator[Path]:
-        """A file with its bytes as they are now: of a store, not of the cache."""
+    def local_file(self) -> Iterator[Path]:
+        """Return a file with the current bytes of the tar: from the store, not from the cache."""
         if self.store:
             with self.store.copied(self.shard) as path:
                 yield path
@@ -125,10 +139,11 @@ class _Shard:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
+        """Return the tar's rows of records.parquet."""
         return read_table(self.listed.folder, shard=shard_number(self.shard.name)).to_pylist()
 
     def check_file(self, path: Path) -> Iterator[Finding]:
-        """The tar's digest and its list of members."""
+        """Check the tar's size, digest and list of members."""
         if not path.is_file():
             yield self._finding("is missing")
             return
@@ -140,34 +155,37 @@ class _Shard:
 
     def _check_list(self, path: Path) -> Iterator[Finding]:
         try:
-            open_tree(path)  # refuses what would lead tarfile astray
+            open_tree(path)  # refuses tars on which tarfile would fail or loop
             with tarfile.open(path, "r:") as tar:
-                found = {member.name: (member.offset_data, member.size) for member in tar}
+                present = {member.name: (member.offset_data, member.size) for member in tar}
         except (ArchiveError, tarfile.TarError, OSError) as error:
             yield self._finding(f"is no plain tar ({' '.join(str(error).split())})")
             return
         expected = {f"{row['key']}.{row['field']}": (row["offset"], row["length"]) for row in self.rows}
-        for name in sorted(found.keys() - expected.keys()):
+        for name in sorted(present.keys() - expected.keys()):
             yield self._finding(f"holds {name!r}, which is in no record")
-        for name in sorted(expected.keys() - found.keys()):
+        for name in sorted(expected.keys() - present.keys()):
             yield self._finding("its member is missing", name.split(".")[0])
-        for name in sorted(found.keys() & expected.keys()):
-            if found[name] != expected[name]:
-                yield self._finding(f"member {name} is at {found[name]}, not {expected[name]}", name.split(".")[0])
+        for name in sorted(present.keys() & expected.keys()):
+            if present[name] != expected[name]:
+                yield self._finding(f"member {name} is at {present[name]}, not {expected[name]}", name.split(".")[0])
         keys = len({row["key"] for row in self.rows})
         if keys != self.shard.records:
             yield self._finding(f"has {keys} records, its manifest says {self.shard.records}")
 
     def check_keys(self, keys: list[str]) -> Iterator[Finding]:
-        """Whether the records are those of the images, in their order."""
-        own = list(dict.fromkeys(row["key"] for row in self.rows))
-        for key in sorted(set(own) ^ set(keys)):
-            yield self._finding("is in this column only" if key in own else "is missing from this column", key)
-        if own != keys and set(own) == set(keys):
+        """Check that the records are those of the images, in the same order."""
+        own_keys = list(dict.fromkeys(row["key"] for row in self.rows))
+        for key in sorted(set(own_keys) ^ set(keys)):
+            yield self._finding("is in this column only" if key in own_keys else "is missing from this column", key)
+        if own_keys != keys and set(own_keys) == set(keys):
             yield self._finding("its records are in another order than the images")
 
     def check_members(self, path: Path, check: Callable[[Mapping[str, Any], bytes], str]) -> Iterator[Finding]:
-        """Every member's digest, and its content by `check(row, content)`, which returns what is wrong or ""."""
+        """Check every member's digest and content.
+
+        check: check(row, content) returns the problem of a member, or "".
+        """
         if not path.is_file():
             return
         with path.open("rb") as file:
@@ -175,7 +193,7 @@ class _Shard:
                 try:
                     content = read_member(file, path, row)
                 except ShardError:
-                    yield self._finding(f"{row['field']} is not what its digest says", row["key"])
+                    yield self._finding(f"{row['field']} differs from its digest", row["key"])
                     continue
                 if problem := check(row, content):
                     is_image = self.listed.column == "image"
@@ -186,6 +204,7 @@ class _Shard:
 
 
 def _check_image(row: Mapping[str, Any], content: bytes) -> str:
+    """Return the problem of a stored image, or ""."""
     try:
         height, width = decode(content, minimum_side=1).shape[:2]
     except RejectedImageError as error:
@@ -198,6 +217,10 @@ def _check_image(row: Mapping[str, Any], content: bytes) -> str:
 def _check_map(
     row: Mapping[str, Any], content: bytes, *, images: Mapping[str, tuple[int, int]], listed: ColumnShard
 ) -> str:
+    """Return the problem of a stored edge map, label map or mask, or "".
+
+    images: key -> height and width of the image.
+    """
     try:
         pixels = decode_grey(content)
     except RejectedImageError as error:
@@ -215,7 +238,7 @@ def _check_map(
 
 
 def _check_bin(field: str, pixels: np.ndarray) -> str:
-    """Whether a mask's hole ratio lies in the bin that its member names."""
+    """Return the problem if a mask's hole ratio is not in the bin that its member names, or ""."""
     low, high = _HOLES.get(field.removesuffix(".png"), (1, 0))
     ratio = hole_ratio(pixels // 255)
     return "" if low < ratio <= high else f"has hole ratio {ratio:.4f}, which is not in its bin"

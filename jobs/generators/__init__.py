@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from types import ModuleType
 
 from files.errors import UserError
+from files.nearest import suggest
 
 
 def names() -> tuple[str, ...]:
@@ -21,9 +21,7 @@ def card(name: str) -> ModuleType:
     Raises ValueError for a name that is no generator, with the nearest one.
     """
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "there are " + ", ".join(names())
-        raise UserError(f"{name!r} is not a generator; {hint}")
+        raise UserError(f"{name!r} is not a generator; {suggest(name, names())}")
     return importlib.import_module(f"jobs.generators.{name}")
 
 

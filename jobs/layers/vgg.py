@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, VGG19_Weights
 
+from files.nearest import suggest
 from jobs.layers.weights import WeightsError, read_weights
 
 # Simonyan and Zisserman, 2015, Table 1, columns D and E: convolutions of each block, and their channels.
@@ -105,8 +105,7 @@ class VGG(nn.Module):
             raise ValueError("name at least one layer, such as relu1_1")
         for name in self.layers:
             if name not in self.layer_names:
-                near = difflib.get_close_matches(name, self.layer_names, n=1) or [", ".join(self.layer_names)]
-                raise ValueError(f"{self.name} has no layer {name!r}; did you mean {near[0]}?")
+                raise ValueError(f"{self.name} has no layer {name!r}; {suggest(name, self.layer_names)}")
 
     def _download(self) -> dict[str, Tensor]:
         try:

@@ -28,7 +28,7 @@ class SuiteContent(ColumnContent):
 
     @property
     def inputs(self) -> Any:
-        return "suite", self.config.described(), self.seed
+        return "suite", self.config.describe(), self.seed
 
     def __call__(self, key: str, image: np.ndarray) -> dict[str, bytes]:
         members = {}
@@ -52,6 +52,6 @@ def run(params: Params) -> None:
         column_target(params, "mask"),
         {split: column_folder("image", split).resolve()},
         SuiteContent(config, open_masks(config), params.seed),
-        {"masks": config.described(), "seed": params.seed, "hole": 255, "bins": BINS},
+        {"masks": config.describe(), "seed": params.seed, "hole": 255, "bins": BINS},
         task_runner(params),
     )

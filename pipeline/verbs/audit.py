@@ -1,4 +1,4 @@
-"""Read every byte of every column of every split and hold it against manifests and records. Changes nothing unasked."""
+"""Check every byte of every column of every split against manifests and records. Only --quarantine changes anything."""
 
 from __future__ import annotations
 
@@ -23,18 +23,25 @@ from jobs.cluster.launch import map_tasks
 from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits, stage_of
 from pipeline.params import Params
 from pipeline.progress import printable, track
-from pipeline.verbs.takedown import Outcome, remove
+from pipeline.removal import Outcome, named_records, remove
 
 _SHOWN = 50
 
 
 class AuditError(UserError):
-    """Records cannot be quarantined; the message says why and what to do."""
+    """There is nothing to audit, or records cannot be quarantined. The message says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What was read and what is wrong. rejected: reason -> sources that ingest left out, over all splits."""
+    """The result of an audit.
+
+    splits: the splits that were read.
+    shards, records, bytes: read in total; the shards of one number, over all columns, count once.
+    rejected: reason -> number of sources that ingest left out, over all splits.
+    findings: the problems, sorted.
+    quarantined: the result of the removal; None if nothing was quarantined.
+    """
 
     splits: tuple[str, ...]
     shards: int
@@ -46,11 +53,11 @@ class Audit:
 
 
 def run(params: Params, *, quarantine: bool = False) -> Audit:
-    """Audit shards/. With `quarantine`, records that restoring cannot mend are taken out, as `takedown` does it.
+    """Audit shards/. Shards in a store are read from the store, not from the cache.
 
-    Shards in a store are fetched anew, whatever the cache holds.
-    Raises AuditError, with nothing changed, if there is nothing to audit, if something else must be restored first, or
-    if more records than ingest.max_rejected allows would be gone.
+    quarantine: remove the records that restoring files cannot repair, as `takedown` does.
+    Raises AuditError, with nothing changed, if there is nothing to audit, if files must be restored first, or if more
+    records would be missing than ingest.max_rejected allows.
     """
     splits = tuple(image_splits(complete_only=False))
     if not splits:
@@ -82,28 +89,35 @@ def run(params: Params, *, quarantine: bool = False) -> Audit:
 
 
 def _manifests(split: str, findings: list[Finding]) -> dict[str, tuple[Path, Manifest]]:
-    """Column -> folder and manifest, images first; columns that cannot be read are among the findings."""
-    found = {}
+    """Return column -> absolute folder and manifest of the readable columns, images first.
+
+    findings: gets one finding for each column that cannot be read.
+    Returns nothing if the images cannot be read.
+    """
+    readable = {}
     for column in columns_of(split):
         folder, stage = column_folder(column, split), stage_of(column)
         try:
             manifest = read_manifest(folder, remedy=f"dvc repro {stage}")
             read_table(folder, columns=("key",))
-            found[column] = (folder.resolve(), manifest)
+            readable[column] = (folder.resolve(), manifest)
         except (ManifestError, ShardError) as error:
             findings.append(Finding(file=str(folder), problem=str(error)))
-    return found if "image" in found else {}
+    return readable if "image" in readable else {}
 
 
 def _tasks(
     columns: Mapping[str, tuple[Path, Manifest]], store: StoreConfig, findings: list[Finding]
 ) -> list[AuditTask]:
-    """A task per shard of the images, with the shards of the same number of all columns."""
+    """Return one task per shard number, with the shards of that number of all columns.
+
+    findings: gets one finding for each shard that a column lacks.
+    """
     shards = {
         column: {shard_number(shard.name): shard for shard in manifest.shards}
         for column, (_, manifest) in columns.items()
     }
-    numbers = sorted({number for each in shards.values() for number in each})
+    numbers = sorted({number for by_number in shards.values() for number in by_number})
     for column, (folder, _) in columns.items():
         findings += [
             Finding(
@@ -131,7 +145,7 @@ def _tasks(
 
 
 def _check_split(params: Params, split: str, columns: Mapping[str, tuple[Path, Manifest]]) -> Iterator[Finding]:
-    """What the manifests and tables say of one another."""
+    """Compare the manifests of a split with each other, and the files in its folders with their manifests."""
     for column, (folder, manifest) in columns.items():
         expected = {MANIFEST_NAME, RECORDS_NAME, *(shard.name for shard in manifest.shards)}
         for path in sorted(folder.iterdir()):
@@ -148,6 +162,7 @@ def _check_split(params: Params, split: str, columns: Mapping[str, tuple[Path, M
 
 
 def _check_images(params: Params, folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    """Check the share of rejected sources, and that no record has a tombstone."""
     unusable = sum(reject.reason != TAKEN_DOWN for reject in manifest.rejected)
     total = manifest.records + len(manifest.rejected)
     if unusable > params.ingest.max_rejected * total:
@@ -155,85 +170,93 @@ def _check_images(params: Params, folder: Path, manifest: Manifest) -> Iterator[
         yield Finding(file=str(folder / MANIFEST_NAME), problem=problem)
     table = read_table(folder, columns=("key", "source_sha256"))
     out = stay_out(read_tombstones(TOMBSTONES), manifest.dataset)
-    digests = table["source_sha256"].cast(pa.binary())
-    named = pc.or_(
-        pc.is_in(table["key"], pa.array(out.keys, pa.string())), pc.is_in(digests, pa.array(out.digests, pa.binary()))
-    )
-    for key in table.filter(named)["key"].to_pylist():
+    for key in named_records(table, out)["key"].to_pylist():
         problem = f"has a tombstone in {TOMBSTONES} and is here; run: python -m pipeline takedown"
         yield Finding(file=str(folder), key=key, problem=problem)
 
 
 def _check_across(images: Mapping[str, tuple[Path, Manifest]]) -> Iterator[Finding]:
-    """Keys that occur twice, and pictures of equal bytes on both sides of a split."""
-    parts = [
+    """Find keys of several records, and source files with equal bytes in several splits.
+
+    images: split -> folder and manifest of its images.
+    """
+    tables = [
         read_table(folder, columns=("key", "source", "source_sha256")).append_column(
             "split", pa.array([split] * manifest.records, pa.string())
         )
         for split, (folder, manifest) in images.items()
     ]
-    if not parts:
+    if not tables:
         return
-    table = pa.concat_tables(parts, promote_options="permissive")
+    table = pa.concat_tables(tables, promote_options="permissive")
     counts = table.group_by("key").aggregate([("key", "count")])
-    twice = counts.filter(pc.greater(counts["key_count"], 1))["key"].combine_chunks()
-    for row in table.filter(pc.is_in(table["key"], twice)).to_pylist():
+    repeated = counts.filter(pc.greater(counts["key_count"], 1))["key"].combine_chunks()
+    for row in table.filter(pc.is_in(table["key"], repeated)).to_pylist():
         yield Finding(file=str(images[row["split"]][0]), key=row["key"], problem="is the key of more than one record")
     counts = table.group_by("source_sha256").aggregate([("split", "count_distinct")])
     shared = counts.filter(pc.greater(counts["split_count_distinct"], 1))["source_sha256"].combine_chunks()
     rows = table.filter(pc.is_in(table["source_sha256"], shared)).sort_by("source_sha256").to_pylist()
     for _, group in groupby(rows, key=lambda row: row["source_sha256"]):
-        copies = list(group)
-        trained = [row for row in copies if row["split"] == "train"]
-        evaluated = [row for row in copies if row["split"] != "train"]
-        for row in trained or evaluated[1:]:
-            other = evaluated[0]
-            yield Finding(
-                file=str(images[row["split"]][0]),
-                key=row["key"],
-                problem=f"has the very bytes of {other['key']} of split {other['split']}",
-                quarantine=DUPLICATE if trained else "",
-            )
+        yield from _check_copies(list(group), images)
+
+
+def _check_copies(copies: list[dict], images: Mapping[str, tuple[Path, Manifest]]) -> Iterator[Finding]:
+    """Report the copies in train, or all but one if none is in train. Only a copy in train can be quarantined.
+
+    copies: rows with equal source bytes, of at least two splits.
+    """
+    trained = [row for row in copies if row["split"] == "train"]
+    evaluated = [row for row in copies if row["split"] != "train"]
+    other = evaluated[0]
+    for row in trained or evaluated[1:]:
+        yield Finding(
+            file=str(images[row["split"]][0]),
+            key=row["key"],
+            problem=f"has the same bytes as {other['key']} of split {other['split']}",
+            quarantine=DUPLICATE if trained else "",
+        )
 
 
 def _quarantine(params: Params, audit: Audit) -> Audit:
-    """Take out what `takedown` can mend, if nothing else is wrong."""
+    """Remove the records that can be quarantined. Raises AuditError if there are other findings or too many records."""
     chosen = {finding.key: finding for finding in audit.findings if finding.quarantine}
-    others = [f for f in audit.findings if not f.quarantine]
+    others = [finding for finding in audit.findings if not finding.quarantine]
     if others:
         raise AuditError(
             f"{len(others)} findings are not about single unusable images, the first: {_line(others[0])}. Restore or "
-            "rebuild those first (dvc checkout --force shards, or dvc repro --force <stage>), then quarantine"
+            "rebuild those files first (dvc checkout --force shards, or dvc repro --force <stage>), then quarantine"
         )
     total = audit.records + sum(audit.rejected.values())
     unusable = len(chosen) + sum(count for reason, count in audit.rejected.items() if reason != TAKEN_DOWN)
     if unusable > params.ingest.max_rejected * total:
         raise AuditError(
-            f"{unusable} of {total} images would be out, more than ingest.max_rejected = "
+            f"{unusable} of {total} images would be left out, more than ingest.max_rejected = "
             f"{params.ingest.max_rejected:g} allows; nothing was changed. Look at the source, or raise the limit"
         )
 
-    def tombstones(dataset: str, records: pa.Table) -> list[Tombstone]:
-        rows = records.filter(pc.is_in(records["key"], pa.array(chosen, pa.string()))).to_pylist()
-        return [
-            Tombstone(
-                dataset=dataset,
-                key=row["key"],
-                source=row["source"],
-                source_sha256=row["source_sha256"].hex(),
-                every_copy=False,
-                status=chosen[row["key"]].quarantine,
-                reason=chosen[row["key"]].problem,
-                date=date.today().isoformat(),
-            )
-            for row in rows
-        ]
+    return replace(audit, quarantined=remove(params, lambda dataset, records: _tombstones(dataset, records, chosen)))
 
-    return replace(audit, quarantined=remove(params, tombstones))
+
+def _tombstones(dataset: str, records: pa.Table, chosen: Mapping[str, Finding]) -> list[Tombstone]:
+    """Return a tombstone, of today, for each chosen key."""
+    rows = records.filter(pc.is_in(records["key"], pa.array(chosen, pa.string()))).to_pylist()
+    return [
+        Tombstone(
+            dataset=dataset,
+            key=row["key"],
+            source=row["source"],
+            source_sha256=row["source_sha256"].hex(),
+            every_copy=False,
+            status=chosen[row["key"]].quarantine,
+            reason=chosen[row["key"]].problem,
+            date=date.today().isoformat(),
+        )
+        for row in rows
+    ]
 
 
 def render(audit: Audit, *, as_json: bool) -> str:
-    """The audit, for people or as JSON."""
+    """Return the audit as text or as JSON."""
     if as_json:
         return json.dumps(asdict(audit), indent=2)
     rejected = ", ".join(f"{count} {reason}" for reason, count in audit.rejected.items()) or "none"

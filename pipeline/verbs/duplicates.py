@@ -1,4 +1,4 @@
-"""Pictures that lie in more than one split: a model that has seen them in training is not tested by them."""
+"""List pictures that are in two splits. A model that was trained on a picture is not tested by it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ _SHOWN = 20
 
 
 class DuplicatesError(UserError):
-    """The shards cannot be compared; the message says why."""
+    """The shards cannot be compared. The message says why and what to run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two records of different splits. distance: bits in which their hashes differ; same_source: equal source bytes."""
+    """Two records of different splits.
+
+    distance: number of bits of 64 in which their hashes differ.
+    same_source: whether their source files have equal bytes.
+    """
 
     split: str
     key: str
@@ -39,6 +43,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class _Split:
+    """The records of a split: keys, hashes (N,) and digests of the source files."""
+
     name: str
     keys: pa.ChunkedArray
     hashes: NDArray[np.uint64]
@@ -46,35 +52,38 @@ class _Split:
 
 
 def find_pairs(max_distance: int) -> list[Pair]:
-    """All pairs of records in shards/image, of two splits, that are near by hash or come from equal source files."""
+    """Find all pairs of records of two splits in shards/image with near hashes or equal source bytes.
+
+    max_distance: bits of 64 that may differ.
+    Returns them sorted. Raises DuplicatesError if there are fewer than two splits, or if shards have no hashes.
+    """
     names = image_splits()
     if len(names) < 2:
-        there = f"only the split {names[0]}" if names else "no complete split"
-        raise DuplicatesError(f"{column_folder('image', '')} has {there}: there are no two to compare; run: dvc repro")
-    splits = [_read(name) for name in names]
-    found = [
-        pair
-        for one, other in itertools.combinations(splits, 2)
-        for pair in (*_near(one, other, max_distance), *_equal(one, other, max_distance))
-    ]
-    return sorted(found, key=lambda p: (p.split, p.other_split, p.distance, p.key, p.other_key))
+        splits = f"only the split {names[0]}" if names else "no complete split"
+        raise DuplicatesError(f"{column_folder('image', '')} has {splits}, but two are needed; run: dvc repro")
+    pairs: list[Pair] = []
+    for one, other in itertools.combinations([_read(name) for name in names], 2):
+        pairs += _near_by_hash(one, other, max_distance)
+        pairs += _equal_sources(one, other, max_distance)
+    return sorted(pairs, key=lambda p: (p.split, p.other_split, p.distance, p.key, p.other_key))
 
 
 def run(max_distance: int, *, as_json: bool) -> str:
-    """What the verb prints: counts per pair of splits and the nearest pairs, or all of them as JSON."""
+    """Return the verb's output: counts and the nearest pairs for every two splits, or all pairs as JSON."""
     pairs = find_pairs(max_distance)
     if as_json:
         return json.dumps([asdict(pair) for pair in pairs], indent=2)
     lines = []
     for one, other in itertools.combinations(image_splits(), 2):
-        ours = [pair for pair in pairs if (pair.split, pair.other_split) == (one, other)]
-        same = sum(pair.same_source for pair in ours)
+        between = [pair for pair in pairs if (pair.split, pair.other_split) == (one, other)]
+        same = sum(pair.same_source for pair in between)
         lines.append(
-            f"{one} and {other}: {len(ours)} pairs within {max_distance} of 64 bits or of one source, "
+            f"{one} and {other}: {len(between)} pairs within {max_distance} of 64 bits or of one source, "
             f"{same} of one source"
         )
-        lines += [f"  {pair.distance:2d}  {pair.key}  {pair.other_key}" for pair in ours[:_SHOWN]]
-        lines += [f"  and {len(ours) - _SHOWN} more; --json lists all"] if len(ours) > _SHOWN else []
+        lines += [f"  {pair.distance:2d}  {pair.key}  {pair.other_key}" for pair in between[:_SHOWN]]
+        if len(between) > _SHOWN:
+            lines.append(f"  and {len(between) - _SHOWN} more; --json lists all")
     return "\n".join(lines)
 
 
@@ -100,7 +109,7 @@ def _pair(one: _Split, other: _Split, left: int, right: int) -> Pair:
     )
 
 
-def _near(one: _Split, other: _Split, max_distance: int) -> list[Pair]:
+def _near_by_hash(one: _Split, other: _Split, max_distance: int) -> list[Pair]:
     return [
         _pair(one, other, int(left), int(right))
         for lefts, rights, _ in near_pairs(one.hashes, other.hashes, max_distance)
@@ -108,15 +117,15 @@ def _near(one: _Split, other: _Split, max_distance: int) -> list[Pair]:
     ]
 
 
-def _equal(one: _Split, other: _Split, max_distance: int) -> list[Pair]:
-    """Records of equal source bytes whose hashes are not near, such as two squares cut from one picture."""
-    places: dict[bytes, list[int]] = {}
+def _equal_sources(one: _Split, other: _Split, max_distance: int) -> list[Pair]:
+    """Return the pairs with equal source bytes whose hashes are not near, such as two squares cut from one picture."""
+    indices: dict[bytes, list[int]] = {}
     shared = pc.unique(other.sources.filter(pc.is_in(other.sources, value_set=pc.unique(one.sources))))
     for right in pc.indices_nonzero(pc.is_in(other.sources, value_set=shared)).to_pylist():
-        places.setdefault(other.sources[right].as_py(), []).append(right)
+        indices.setdefault(other.sources[right].as_py(), []).append(right)
     pairs = [
         _pair(one, other, left, right)
         for left in pc.indices_nonzero(pc.is_in(one.sources, value_set=shared)).to_pylist()
-        for right in places[one.sources[left].as_py()]
+        for right in indices[one.sources[left].as_py()]
     ]
     return [pair for pair in pairs if pair.distance > max_distance]

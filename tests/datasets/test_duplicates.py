@@ -45,7 +45,7 @@ def test_large_blocks_are_cut_and_nothing_is_lost(monkeypatch):
 
 
 def test_distances_out_of_range_and_empty_sides():
-    with pytest.raises(ValueError, match=r"distance must lie in 0\.\.15, got 16"):
+    with pytest.raises(ValueError, match=r"distance must be in 0\.\.15, got 16"):
         found(np.zeros(1, np.uint64), np.zeros(1, np.uint64), 16)
     assert found(np.zeros(0, np.uint64), np.zeros(3, np.uint64), 4) == []
 

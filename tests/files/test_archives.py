@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from files.archives import (
-    MAX_EMPTY_MEMBERS,
     ArchiveError,
     MemberError,
     archive_kind,
@@ -22,6 +21,7 @@ from files.archives import (
     read,
     read_many,
 )
+from files.tars import MAX_EMPTY_MEMBERS
 
 FILES = {
     "b/2.jpg": b"two" * 1000,

@@ -134,7 +134,7 @@ def test_another_collection_needs_another_digest(folder):
     files = MaskFiles(root=str(folder))
     pinned = replace(files, sha256=digest(files))
     (folder / "00000.png").write_bytes(encode_grey_png(255 * MASKS[0][::-1]))
-    with pytest.raises(MaskFilesError, match=r"not those that files\.sha256 names; set it to [0-9a-f]{64} .*12 masks"):
+    with pytest.raises(MaskFilesError, match=r"its digest is not files\.sha256; set it to [0-9a-f]{64} .*12 masks"):
         MaskCollection(pinned)
 
 
@@ -163,7 +163,7 @@ def test_inverted_collections_are_refused_and_read_when_declared(folder, tmp_pat
 
 def test_one_inverted_file_is_named(folder):
     (folder / "00003.png").write_bytes(encode_grey_png(255 - 255 * MASKS[3]))
-    with pytest.raises(MaskFilesError, match=r"1 of 12 masks .*00003\.png to 0\.8\d+.*unlike the rest: take them out"):
+    with pytest.raises(MaskFilesError, match=r"1 of 12 masks .*00003\.png has 0\.8\d+.*unlike the rest: take them out"):
         MaskCollection(MaskFiles(root=str(folder)))
     assert len(opened(folder, max_hole_ratio=1.0).files) == 12
 

@@ -222,7 +222,7 @@ def test_impossible_bins_are_refused(low: float, high: float):
     [
         ({"kind": "box"}, "kind must be one of free_form, strokes, .*, files, got 'box'"),
         ({"kind": "files"}, "kind files needs files.root"),
-        ({"files": MaskFiles(root="/masks")}, "files has no meaning for another kind"),
+        ({"files": MaskFiles(root="/masks")}, "files is only for kind files"),
         ({"kind": "files", "files": MaskFiles(root="/masks"), "border": 1}, "border must be 0 for kind files"),
         ({"border": -1}, "border must be a whole number of at least 0"),
         ({"border": 128}, "border must be less than 128"),
@@ -230,7 +230,7 @@ def test_impossible_bins_are_refused(low: float, high: float):
         ({"max_strokes": True}, "max_strokes must be a whole number"),
         ({"min_brush_width": 50}, "min_brush_width must not exceed max_brush_width"),
         ({"rectangle_max_shrink": -1}, "rectangle_max_shrink must be a whole number of at least 0"),
-        ({"rectangle_max_shrink": 64}, "nothing is left of the box"),
+        ({"rectangle_max_shrink": 64}, "else the box can vanish"),
         ({"rectangle_side": 300}, "rectangle_side must be at most 256"),
         ({"centre_side": 300}, "centre_side must be at most 256"),
     ],
@@ -256,10 +256,10 @@ def test_impossible_collections_are_refused(changes: dict, message: str):
 
 def test_files_are_described_by_their_digest_and_not_by_their_place():
     config = MaskConfig(kind="files", files=MaskFiles(root="/home/somebody/masks.zip", sha256="0" * 64, hole="black"))
-    assert "somebody" not in str(config.described())
-    assert config.described()["files"]["sha256"] == "0" * 64
-    assert config.described()["files"]["hole"] == "black"
-    assert MaskConfig().described()["files"] is None
+    assert "somebody" not in str(config.describe())
+    assert config.describe()["files"]["sha256"] == "0" * 64
+    assert config.describe()["files"]["hole"] == "black"
+    assert MaskConfig().describe()["files"] is None
 
 
 def test_files_are_not_drawn():
@@ -297,6 +297,28 @@ def test_impossible_sizes_and_seeds_are_refused(height: int, width: int, seed: i
 def test_the_stream_of_masks_is_the_pinned_one(kind: str, digest: str):
     # A change here changes every training run and every frozen evaluation suite: say so in the commit.
     assert _digest(draw_mask(MaskConfig(kind=kind), 256, 256, seed=1)) == digest
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest"),
+    [
+        ("free_form", "373a90828aae1449"),
+        ("strokes", "00baf8e894304251"),
+        ("rectangle", "d2ba23d1ef1249ef"),
+        ("irregular", "b6718dcb51559b5a"),
+        ("thin", "b2b7bb927abf69f3"),
+        ("medium", "1435d80c39ae11cc"),
+        ("thick", "f6fdf3606e224463"),
+    ],
+)
+def test_the_streams_of_masks_of_three_bins_are_the_pinned_ones(kind: str, digest: str):
+    config = MaskConfig(kind=kind, border=5)
+    masks = [
+        draw_mask_in_bin(config, height, width, low, high, seed)
+        for height, width, seed in ((64, 64, 0), (256, 256, 1), (48, 101, 2))
+        for low, high in ((0.01, 0.1), (0.3, 0.4), (0.5, 0.6))
+    ]
+    assert hashlib.sha256(b"".join(mask.tobytes() for mask in masks)).hexdigest()[:16] == digest
 
 
 def test_the_stream_of_masks_of_a_bin_is_the_pinned_one():

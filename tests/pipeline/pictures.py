@@ -11,8 +11,9 @@ from PIL import Image
 from benchmarks.photographs import photograph
 from datasets.ingest import IngestConfig
 from datasets.maps.semantics import SemanticsConfig
+from datasets.sources import source_config
 from files.durable import file_digest
-from pipeline.params import DatasetParams, Params, read_params
+from pipeline.params import Params, read_params
 from pipeline.stages import edges, ingest, masks, semantics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,7 +33,7 @@ def small_params(root: Path, **ingest: object) -> Params:
     read = read_params(ROOT / "params.yaml")
     return dataclasses.replace(
         read,
-        dataset=DatasetParams(name="folder", root=str(root)),
+        dataset=source_config(name="folder", root=str(root)),
         ingest=IngestConfig(**{"size": 32, "format": "png", "records_per_shard": 7, "max_rejected": 0.1, **ingest}),
         semantics=SemanticsConfig(num_clusters=4),
         cluster=dataclasses.replace(read.cluster, num_workers=0, train_workers=0),

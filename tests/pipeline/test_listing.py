@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from datasets.sources import SOURCES, SourceConfig
+from datasets.sources import SOURCES, source_config
 from pipeline import listing
 from pipeline.__main__ import main
 
@@ -44,7 +44,7 @@ def test_json_holds_every_field_and_params_that_work():
             assert json.dumps(rows[name][field.name]) == json.dumps(getattr(source.card, field.name))
         assert tuple(rows[name]["classes"]) == source.classes
         assert rows[name]["params"].keys() == {"name", "root", *source.card.options}
-        source(SourceConfig(**rows[name]["params"]))
+        source(source_config(**rows[name]["params"]))
 
 
 def test_the_command_names_the_nearest_data_set(capsys):

@@ -16,6 +16,7 @@ from datasets.ingest import IngestConfig
 from datasets.maps.edges import EdgeConfig
 from datasets.maps.semantics import SemanticsConfig
 from datasets.shards.column import Column
+from datasets.sources import source_config
 from files.durable import file_digest
 from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.inference import inpaint_images, load_trained
@@ -26,7 +27,7 @@ from jobs.tracking import mlflow_runs as tracking
 from jobs.tracking.mlflow_runs import load_model
 from jobs.training.settings import TrainConfig
 from masks.hole_ratio import BINS
-from pipeline.params import DatasetParams, ParamsError, read_params
+from pipeline.params import ParamsError, read_params
 from pipeline.stages import edges, evaluate, ingest, masks, report, semantics, train
 from pipeline.stages.report import ReportError
 from pipeline.verbs import inpaint
@@ -45,7 +46,7 @@ def params(tmp_path_factory):
     read = read_params(ROOT / "params.yaml")
     small = dataclasses.replace(
         read,
-        dataset=DatasetParams(name="folder", root=str(folder / "pictures")),
+        dataset=source_config(name="folder", root=str(folder / "pictures")),
         ingest=IngestConfig(size=64, format="png", records_per_shard=3),
         semantics=SemanticsConfig(num_clusters=4),
         train=TrainConfig(checkpoint_steps=1, log_steps=1, sample_steps=1),

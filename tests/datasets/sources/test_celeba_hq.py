@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.sources import SOURCES, SourceConfig, open_source
+from datasets.sources import SOURCES, open_source, source_config
 from tests.datasets.sources.trees import (
     described,
     images_of,
@@ -98,7 +98,7 @@ def test_celeba_parts_are_painted_in_order(tmp_path: Path) -> None:
     write_folder(
         root, {f"CelebAMask-HQ-mask-anno/0/00000_{part}.png": label_png(drawn) for part, drawn in parts.items()}
     )
-    config = SourceConfig(name="celeba_hq", root=str(root))
+    config = source_config(name="celeba_hq", root=str(root))
     expected = np.ones((8, 8))
     expected[:3], expected[4:6, 3:5] = 13, 2
     key = next(image.key for image in open_source(config).images() if image.labels)
@@ -141,7 +141,7 @@ def test_celeba_lama_lists_count_from_zero_in_both_forms(tmp_path: Path, form: s
         with pytest.raises(ValueError, match=f"{name} is missing, so no picture has a split"):
             images_of("celeba_hq", root, split_list="lama")
     source = open_source(
-        SourceConfig(name="celeba_hq", root=str(write_folder(tmp_path / "all", files | lists)), split_list="lama")
+        source_config(name="celeba_hq", root=str(write_folder(tmp_path / "all", files | lists)), split_list="lama")
     )
     assert {int(key) - shift: split for key, split in splits_of(source.images()).items()} == {
         0: "val", 7: "train", 29_999: "train"
@@ -180,5 +180,5 @@ def test_celeba_bad_lama_lists_are_named(tmp_path: Path, train: str, message: st
 
 
 def test_celeba_unknown_part_is_named() -> None:
-    with pytest.raises(ValueError, match="celeba_hq: beard is no part of CelebAMask-HQ"):
+    with pytest.raises(ValueError, match="celeba_hq: beard is no facial region of CelebAMask-HQ"):
         SOURCES["celeba_hq"].label_map({"CelebAMask-HQ-mask-anno/0/00000_beard.png": np.zeros((2, 2), np.uint8)})

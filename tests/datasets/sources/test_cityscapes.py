@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.sources import SOURCES, SourceConfig, open_source
+from datasets.sources import SOURCES, open_source, source_config
 from tests.datasets.sources.trees import jpeg, label_map, label_png, write_folder
 
 
@@ -16,7 +16,7 @@ def test_cityscapes_has_nineteen_classes_and_void(tmp_path: Path) -> None:
         "leftImg8bit/test/bonn/bonn_000000_000019_leftImg8bit.png": jpeg(2),
         "gtFine/test/bonn/bonn_000000_000019_gtFine_labelIds.png": label_png(np.zeros((2, 3))),
     }
-    config = SourceConfig(name="cityscapes", root=str(write_folder(tmp_path, files)))
+    config = source_config(name="cityscapes", root=str(write_folder(tmp_path, files)))
     images = {image.split: image for image in open_source(config).images()}
     assert set(images) == {"train", "test"}
     assert images["train"].group == "aachen"

@@ -32,7 +32,7 @@ def test_archive_in_a_folder_counts_as_unpacked_there(tmp_path: Path) -> None:
     write_folder(tmp_path / "parts", parts[2])
     assert described(images_of("folder", tmp_path / "parts")) == expected
     write_tar(tmp_path / "parts" / "copy.tar", parts[2])
-    with pytest.raises(ValueError, match=r"val/3\.jpg lies both in .*/parts and in .*/parts/copy\.tar; move one away"):
+    with pytest.raises(ValueError, match=r"val/3\.jpg is both in .*/parts and in .*/parts/copy\.tar; move one away"):
         images_of("folder", tmp_path / "parts")
 
 
@@ -58,7 +58,7 @@ def test_split_folders_inside_one_enclosing_folder_are_used(tmp_path: Path) -> N
 
 def test_picture_outside_the_split_folders_and_two_val_folders_are_named(tmp_path: Path) -> None:
     root = write_folder(tmp_path, pictures("train/1.jpg", "val/1.jpg", "extra/1.jpg"))
-    with pytest.raises(ValueError, match=r"extra/1\.jpg lies in none of train, val; move it into one, or away"):
+    with pytest.raises(ValueError, match=r"extra/1\.jpg is in none of train, val; move it into one, or away"):
         images_of("folder", root)
     write_folder(tmp_path, pictures("valid/1.jpg"))
     with pytest.raises(ValueError, match="train, val, valid name one split twice"):

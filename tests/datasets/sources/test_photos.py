@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.sources import SOURCES, SourceConfig, open_source
+from datasets.sources import SOURCES, open_source, source_config
 from files.archives import read
 from files.pictures import decode, fit
 from tests.datasets.sources.trees import images_of
@@ -22,7 +22,7 @@ def test_photos_are_nine_photographs_in_441_squares() -> None:
     assert Counter(Counter(image.group for image in images).values()) == {49: 9}
     assert [image.key for image in images] == sorted({image.key for image in images})
     assert images[0].key == "astronaut/r0c0"
-    assert open_source(SourceConfig()).parameters() == {}
+    assert open_source(source_config("photos")).parameters() == {}
 
 
 def test_no_photograph_is_in_two_splits() -> None:
@@ -46,8 +46,8 @@ def test_squares_span_the_photograph_and_overlap() -> None:
 
 def test_photos_are_colour_and_found_without_importing_their_packages() -> None:
     script = (
-        "import sys; from datasets.sources import SourceConfig, open_source;"
-        "images = open_source(SourceConfig()).images();"
+        "import sys; from datasets.sources import open_source, source_config;"
+        "images = open_source(source_config('photos')).images();"
         "print(len(images), 'skimage' in sys.modules, 'sklearn' in sys.modules, 'torch' in sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.sources import SOURCES, Source, SourceConfig, SourceImage, named, open_source, source_key
+import datasets.sources
+from datasets.sources import SOURCES, Source, SourceConfig, SourceImage, named, open_source, source_config, source_key
 from files.archives import ArchiveError, read
 from tests.datasets.sources.trees import FORMS, images_of, jpeg, label_png, pictures, under, write_folder, write_zip
 
@@ -24,7 +25,7 @@ WNIDS = ("n01440764", "n01443537")
 PARIS = ("48.842502_2.344968_90_-004", "48.842502_2.344968_270_-004", "48.9_2.1_0_000", "48.9_2.2_0_000")
 MASK = label_png(np.ones((4, 4)))
 
-# A small tree of each data set, with the fields of SourceConfig that it needs
+# A small tree of each data set, with the options that it needs
 EXAMPLES: dict[str, tuple[dict[str, bytes], dict[str, object]]] = {
     "folder": (pictures("b/2.jpg", "b/1.JPG", "B/1.jpeg", "a b/1.jpg", "ä.jpg", "z.jpg"), {}),
     "places2": (
@@ -82,7 +83,7 @@ LITTER = {"README.txt": b"no picture", ".hidden/1.jpg": b"1", "__MACOSX/._1.jpg"
 
 
 def _opened(name: str, root: Path, **config: object) -> Source:
-    return open_source(SourceConfig(name=name, root=str(root), **{**EXAMPLES[name][1], **config}))
+    return open_source(source_config(name=name, root=str(root), **{**EXAMPLES[name][1], **config}))
 
 
 def _all_but_place(image: SourceImage) -> tuple[object, ...]:
@@ -197,39 +198,61 @@ def test_unknown_data_set_and_bad_parameters_are_named() -> None:
     with pytest.raises(ValueError, match="'celebahq' is not a data set; did you mean celeba_hq"):
         named("celebahq")
     with pytest.raises(ValueError, match=f"there are {', '.join(SOURCES)}"):
-        open_source(SourceConfig(name="?"))
+        source_config("?")
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("name", "values", "message"),
     [
-        ({"val_share": 10}, "val_share must lie between 0 and 1, got 10"),
-        ({"variant": "256"}, 'variant must be "small" or "large", got \'256\''),
-        ({"edition": "Standard"}, 'edition must be "standard" or "challenge", got \'Standard\''),
-        ({"split_list": "random"}, 'split_list must be "celeba", "lama" or "first28000", got \'random\''),
-        ({"split_number": 0}, "split_number must lie in 1..10, got 0"),
-        ({"split_number": 11}, "split_number must lie in 1..10, got 11"),
-        ({"splits": ()}, "splits must be some of train, val, test, each once, got ''"),
-        ({"splits": ("train", "train")}, "each once, got 'train, train'"),
-        ({"splits": ("valid",)}, "splits must be some of train, val, test"),
+        ("folder", {"val_share": 10}, "val_share must be between 0 and 1, got 10"),
+        ("paris_streetview", {"val_share": 0.0}, "val_share must be between 0 and 1, got 0.0"),
+        ("places2", {"variant": "256"}, 'variant must be "small" or "large", got \'256\''),
+        ("places2", {"edition": "Standard"}, 'edition must be "standard" or "challenge", got \'Standard\''),
+        ("celeba_hq", {"split_list": "random"}, 'must be "celeba", "lama" or "first28000", got \'random\''),
+        ("dtd", {"split_number": 0}, "split_number must be in 1..10, got 0"),
+        ("dtd", {"split_number": 11}, "split_number must be in 1..10, got 11"),
+        *(
+            (name, {"splits": splits}, message)
+            for name in ("photos", "folder", "places2", "celeba_hq", "dtd")
+            for splits, message in (
+                ((), "splits must be some of train, val, test, each once, got ''"),
+                (("train", "train"), "each once, got 'train, train'"),
+                (("valid",), "splits must be some of train, val, test"),
+            )
+        ),
     ],
 )
-def test_bad_options_are_named(config: dict[str, object], message: str) -> None:
+def test_bad_options_are_named(name: str, values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        SourceConfig(**config)
+        source_config(name, **values)
 
 
 def test_every_option_belongs_to_a_data_set_and_the_others_refuse_it() -> None:
     changed = {"val_share": 0.5, "edition": "challenge", "variant": "large", "split_list": "lama", "split_number": 3}
-    assert changed.keys() == {f.name for f in dataclasses.fields(SourceConfig)} - {"name", "root", "splits"}
+    general = {field.name for field in dataclasses.fields(SourceConfig)}
     assert changed.keys() == {option for source in SOURCES.values() for option in source.card.options}
+    for source in SOURCES.values():
+        assert source.card.options.keys() == {f.name for f in dataclasses.fields(source.Config)} - general
     for (option, value), (name, source) in itertools.product(changed.items(), SOURCES.items()):
-        config = SourceConfig(name=name, **{option: value})
         if option in source.card.options:
-            assert open_source(config).parameters()[option] == value
+            assert open_source(source_config(name, **{option: value})).parameters()[option] == value
         else:
-            with pytest.raises(ValueError, match=rf"^{name} does not use {option}; remove it: it uses "):
-                open_source(config)
+            with pytest.raises(TypeError, match=option):
+                source_config(name, **{option: value})
+
+
+def test_a_config_of_another_data_set_is_refused() -> None:
+    for config in (SourceConfig(name="dtd"), dataclasses.replace(source_config("places2"), name="dtd")):
+        with pytest.raises(TypeError, match="dtd needs a DTDConfig, got "):
+            open_source(config)
+
+
+def test_the_file_of_a_data_set_has_its_name() -> None:
+    assert {name: source.__module__ for name, source in SOURCES.items()} == {
+        name: f"datasets.sources.{name}" for name in SOURCES
+    }
+    files = {path.stem for path in Path(datasets.sources.__file__).parent.glob("*.py")}
+    assert files == {*SOURCES, "__init__", "source", "hash_split"}
 
 
 def test_every_card_is_whole() -> None:
@@ -246,7 +269,7 @@ def test_every_card_is_whole() -> None:
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_other_counts_than_published_are_found_and_the_published_are_not(name: str) -> None:
-    source = open_source(SourceConfig(name=name, root="nowhere"))
+    source = open_source(source_config(name=name, root="nowhere"))
     published = dict(source.card.counts)
     assert source.unlike_published(published) == {}
     assert source.unlike_published({}) == {}  # a split that is not here is not a short one
@@ -270,7 +293,7 @@ def test_other_counts_than_published_are_found_and_the_published_are_not(name: s
 def test_published_counts_follow_the_options(
     name: str, options: dict[str, object], counts: dict[str, int], found: dict[str, tuple[int, int]]
 ) -> None:
-    assert open_source(SourceConfig(name=name, root="nowhere", **options)).unlike_published(counts) == found
+    assert open_source(source_config(name=name, root="nowhere", **options)).unlike_published(counts) == found
 
 
 def test_every_data_set_says_when_its_root_is_missing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datasets.sources import SourceConfig, SourceImage, open_source
+from datasets.sources import SourceConfig, SourceImage, open_source, source_config
 from files.archives import read
 from files.pictures import decode_grey
 
@@ -70,7 +70,7 @@ FORMS: dict[str, Callable[[Path, Mapping[str, bytes]], Path]] = {
 
 
 def images_of(name: str, root: Path | None, **config: object) -> list[SourceImage]:
-    return open_source(SourceConfig(name=name, root=None if root is None else str(root), **config)).images()
+    return open_source(source_config(name=name, root=None if root is None else str(root), **config)).images()
 
 
 def splits_of(images: list[SourceImage]) -> dict[str, str]:

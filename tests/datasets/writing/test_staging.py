@@ -20,6 +20,7 @@ from datasets.maps.edges import EdgeConfig
 from datasets.shards.column import Column, check_alignment
 from datasets.shards.manifest import ManifestError, read_manifest
 from datasets.shards.records import ShardError
+from datasets.sources import source_config
 from datasets.writing.digests import digest_of
 from datasets.writing.shard_tasks import WritingError, read_done_note
 from files.checkout import FOLDERS
@@ -27,7 +28,7 @@ from files.durable import file_digest
 from masks.drawn import DrawnMasks
 from pipeline import code
 from pipeline.layout import column_folder, made_note
-from pipeline.params import DatasetParams, read_params
+from pipeline.params import read_params
 from pipeline.stages import edges, ingest, masks
 from tests.faults import in_child
 from tests.pipeline.pictures import write_gzip_tar
@@ -48,7 +49,7 @@ def params(tmp_path, monkeypatch):
     read = read_params(ROOT / "params.yaml")
     return dataclasses.replace(
         read,
-        dataset=DatasetParams(name="folder", root=str(tmp_path / "pictures")),
+        dataset=source_config(name="folder", root=str(tmp_path / "pictures")),
         ingest=IngestConfig(size=16, format="png", records_per_shard=2, max_rejected=0.2),
         cluster=dataclasses.replace(read.cluster, num_workers=0),
     )
@@ -131,7 +132,7 @@ def kill_everywhere(monkeypatch, run, column: str, before: Path | None = None) -
 
 def test_a_kill_anywhere_in_ingest_changes_nothing_after_a_rerun(params, tmp_path, monkeypatch):
     archive = write_gzip_tar(tmp_path / "pictures", tmp_path / "pictures.tgz")  # which has one step more than a folder
-    params = dataclasses.replace(params, dataset=DatasetParams(name="folder", root=str(archive)))
+    params = dataclasses.replace(params, dataset=source_config(name="folder", root=str(archive)))
     assert kill_everywhere(monkeypatch, partial(ingest.run, few_shards(params)), "image") > 40
 
 
@@ -429,7 +430,7 @@ def test_ten_times_the_pictures_take_the_same_memory(params, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.hardlink_to(picture)
         config = IngestConfig(size=100, format="png", records_per_shard=500)
-        dataset = DatasetParams(name="folder", root=str(tmp_path / str(count)))
+        dataset = source_config(name="folder", root=str(tmp_path / str(count)))
         peaks.append(_peak_bytes(dataclasses.replace(params, dataset=dataset, ingest=config)))
         assert Column(Path("shards/image/train")).manifest.records == count * 9 // 10
     assert peaks[1] <= 1.1 * peaks[0]

@@ -149,7 +149,7 @@ def test_updates_that_were_not_applied_in_a_row_count_across_a_kill(folders, tmp
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused_by_all(folders, tmp_path):
-    for changes, parts in ({"batch_size": 3}, ""), ({"accumulate": 4}, ", each in 4 parts"):
+    for changes, parts in ({"batch_size": 3}, ""), ({"accumulate": 4}, ", each in 4 micro-batches"):
         ended = run_group(make_job(folders, tmp_path, **changes), 2)
         assert ended.codes == [1, 1]
         for text in ended.said:

@@ -22,7 +22,7 @@ from datasets.inflated import inflate_sources
 from datasets.ingest import IngestConfig
 from datasets.shards.column import Column
 from datasets.shards.manifest import read_manifest
-from datasets.sources import open_source
+from datasets.sources import open_source, source_config
 from files.archives import ArchiveError
 from files.durable import file_digest
 from files.pictures import BELOW_MINIMUM, DAMAGED, EMPTY, NO_IMAGE, decode_image, decode_map
@@ -30,7 +30,7 @@ from masks.config import MaskConfig, MaskFiles
 from masks.drawn import draw_mask_in_bin
 from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 from pipeline.layout import inflated_folder
-from pipeline.params import DatasetParams, ParamsError, read_params
+from pipeline.params import ParamsError, read_params
 from pipeline.progress import Bar
 from pipeline.stages import edges, ingest, masks, train
 from pipeline.stages.ingest import IngestError
@@ -55,7 +55,7 @@ def params(pictures, tmp_path, monkeypatch):
     read = read_params(ROOT / "params.yaml")
     return dataclasses.replace(
         read,
-        dataset=DatasetParams(name="folder", root=str(pictures)),
+        dataset=source_config(name="folder", root=str(pictures)),
         ingest=IngestConfig(size=32, format="png", records_per_shard=7, max_rejected=0.1),
         cluster=dataclasses.replace(read.cluster, num_workers=0, train_workers=0),
     )
@@ -292,7 +292,7 @@ def test_places2_as_downloaded_becomes_shards_with_its_classes(params, tmp_path,
     _tar(root / "val_256.tar", val)
     (root / "categories_places365.txt").write_text("/a/airfield 0\n/f/field/wild 1\n")
     (root / "places365_val.txt").write_text("Places365_val_00000001.jpg 1\nPlaces365_val_00000002.jpg 0\n")
-    ingest.run(dataclasses.replace(params, dataset=DatasetParams(name="places2", root=str(root))))
+    ingest.run(dataclasses.replace(params, dataset=source_config(name="places2", root=str(root))))
     for split, here, published in (("train", "6", 1_803_460), ("val", "2", 36_500)):
         assert f"places2 has {here} pictures of {split} here, {published:,} were published" in caplog.text
         assert read_manifest(Path("shards/image", split)).parameters["published_pictures"] == published
@@ -316,7 +316,7 @@ def test_celeba_hq_as_downloaded_is_split_by_the_names_of_its_originals(params, 
     (root / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(mapping) + "\n")
     partition = {"000001.jpg": 0, "162771.jpg": 1, "182638.jpg": 2, "000007.jpg": 0}
     (root / "list_eval_partition.txt").write_text("".join(f"{name} {part}\n" for name, part in partition.items()))
-    ingest.run(dataclasses.replace(params, dataset=DatasetParams(name="celeba_hq", root=str(root))))
+    ingest.run(dataclasses.replace(params, dataset=source_config(name="celeba_hq", root=str(root))))
     counts = {path.name: Column(path).manifest.records for path in Path("shards/image").iterdir()}
     assert counts == {"train": 2, "val": 1, "test": 1}
     parameters = Column(Path("shards/image/val")).manifest.parameters
@@ -331,7 +331,7 @@ def test_paris_names_full_of_dots_stay_apart_in_the_shards(params, tmp_path):
     root.mkdir()
     for number in range(8):
         (root / f"48.8425{number // 2:02d}_2.344968_{90 * (number % 2)}_-004.JPG").write_bytes(_jpeg(number))
-    ingest.run(dataclasses.replace(params, dataset=DatasetParams(name="paris_streetview", root=str(tmp_path))))
+    ingest.run(dataclasses.replace(params, dataset=source_config(name="paris_streetview", root=str(tmp_path))))
     keys = []
     for path in Path("shards/image").rglob("*.tar"):
         with tarfile.open(path) as archive:
@@ -392,7 +392,7 @@ def test_a_gzip_tar_is_inflated_as_often_for_many_shards_as_for_one(params, pict
     inflated = []
     read = gzip._GzipReader.read
     monkeypatch.setattr(gzip._GzipReader, "read", lambda *rest: inflated.append(read(*rest)) or inflated[-1])
-    dataset = DatasetParams(name="folder", root=str(archive))
+    dataset = source_config(name="folder", root=str(archive))
     passes = {}
     for per_shard in (3, 7, 100):
         inflated.clear()
@@ -409,7 +409,7 @@ def test_a_gzip_tar_is_inflated_as_often_for_many_shards_as_for_one(params, pict
 
 def test_what_was_inflated_is_taken_up_after_an_error_and_removed_at_the_end(params, pictures, tmp_path):
     archive = write_gzip_tar(pictures, tmp_path / "pictures.tgz")
-    dataset = DatasetParams(name="folder", root=str(archive))
+    dataset = source_config(name="folder", root=str(archive))
     folder = inflated_folder("image").resolve()
     kept = []
     for _ in range(2):
@@ -431,6 +431,6 @@ def test_what_was_inflated_is_taken_up_after_an_error_and_removed_at_the_end(par
 def test_a_disk_without_room_for_what_an_archive_inflates_to_is_named(params, pictures, tmp_path, monkeypatch):
     archive = write_gzip_tar(pictures, tmp_path / "pictures.tgz")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    params = dataclasses.replace(params, dataset=DatasetParams(name="folder", root=str(archive)))
+    params = dataclasses.replace(params, dataset=source_config(name="folder", root=str(archive)))
     with pytest.raises(ArchiveError, match=r"pictures\.tgz inflates .*/shards/\.image\.inflated has 1000 free"):
         ingest.run(params)

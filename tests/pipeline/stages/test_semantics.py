@@ -13,8 +13,9 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from datasets.ingest import IngestConfig
 from datasets.maps.semantics import SemanticsConfig
 from datasets.shards.column import Column, check_alignment
+from datasets.sources import source_config
 from files.pictures import IGNORE, FitRule, decode_image, decode_map
-from pipeline.params import DatasetParams, ParamsError, read_params
+from pipeline.params import ParamsError, read_params
 from pipeline.stages import ingest, semantics
 from tests.pipeline.pictures import write_gzip_tar
 
@@ -50,14 +51,14 @@ def test_labels_follow_their_pixels_into_the_shards(params, tmp_path, rule):
             Image.fromarray(array).save(path, **({"quality": 100, "subsampling": 0} if suffix == "jpg" else {}))
     params = dataclasses.replace(
         params,
-        dataset=DatasetParams(name="ade20k", root=str(tmp_path / "ade")),
+        dataset=source_config(name="ade20k", root=str(tmp_path / "ade")),
         ingest=dataclasses.replace(params.ingest, rule=rule),
     )
     ingest.run(params)
     semantics.run(params)
     manifests = [Path("shards/semantics", split, "manifest.json").read_bytes() for split in ("train", "val")]
     archive = write_gzip_tar(tmp_path / "ade", tmp_path / "ade.tgz")
-    semantics.run(dataclasses.replace(params, dataset=DatasetParams(name="ade20k", root=str(archive))))
+    semantics.run(dataclasses.replace(params, dataset=source_config(name="ade20k", root=str(archive))))
     assert manifests == [Path("shards/semantics", split, "manifest.json").read_bytes() for split in ("train", "val")]
     counts = {}
     for split in ("train", "val"):
@@ -94,7 +95,7 @@ def test_an_unfit_label_file_is_named(params, tmp_path, content, said):
             (tmp_path / "ade" / kind / split / name).write_bytes(array)
         else:
             Image.fromarray(array).save(tmp_path / "ade" / kind / split / name)
-    params = dataclasses.replace(params, dataset=DatasetParams(name="ade20k", root=str(tmp_path / "ade")))
+    params = dataclasses.replace(params, dataset=source_config(name="ade20k", root=str(tmp_path / "ade")))
     ingest.run(params)
     with pytest.raises(ValueError, match=said):
         semantics.run(params)
@@ -103,7 +104,7 @@ def test_an_unfit_label_file_is_named(params, tmp_path, content, said):
 def test_a_data_set_without_labels_is_named(params, tmp_path):
     for number in range(2):
         Image.fromarray(np.full((40, 40, 3), 50 * number, np.uint8)).save(tmp_path / f"{number}.png")
-    params = dataclasses.replace(params, dataset=DatasetParams(name="folder", root=str(tmp_path)))
+    params = dataclasses.replace(params, dataset=source_config(name="folder", root=str(tmp_path)))
     ingest.run(params)
     with pytest.raises(ParamsError, match=r"semantics\.source is labels, but folder has no label maps; use kmeans or"):
         semantics.run(params)

@@ -117,7 +117,7 @@ def test_each_flipped_bit_of_each_column_is_found_with_its_shard(params):
             for row in read_table(path.parent, shard=int(path.stem[-6:])).to_pylist()
             if row["offset"] <= place < row["offset"] + row["length"]
         ]
-        assert {key for _, key, problem in problems if problem.endswith("not what its digest says")} == set(inside)
+        assert {key for _, key, problem in problems if problem.endswith("differs from its digest")} == set(inside)
         flip(path, place)
 
 
@@ -208,7 +208,7 @@ def test_equal_pictures_on_both_sides_are_found_and_the_training_copy_can_be_qua
     shutil.copy("pictures/val/005.png", "pictures/train/leak.png")
     write_shards(params)
     (finding,) = audit.run(params).findings
-    assert (finding.key, finding.problem) == ("train/leak", "has the very bytes of val/005 of split val")
+    assert (finding.key, finding.problem) == ("train/leak", "has the same bytes as val/005 of split val")
     result = audit.run(params, quarantine=True)
     assert [(each.key, each.status) for each in result.quarantined.removed] == [("train/leak", "duplicate")]
     assert not audit.run(params).findings
@@ -234,7 +234,7 @@ def test_an_unusable_image_is_quarantined_counted_and_listed(params):
 def test_what_restoring_would_mend_is_not_quarantined(params):
     flip(Path("shards/image/train/image-000001.tar"), 600)
     before = tree()
-    with pytest.raises(AuditError, match=r"Restore or rebuild those first \(dvc checkout --force"):
+    with pytest.raises(AuditError, match=r"Restore or rebuild those files first \(dvc checkout --force"):
         audit.run(params, quarantine=True)
     assert tree() == before
     assert not Path("tombstones.jsonl").exists()
@@ -244,7 +244,9 @@ def test_too_many_unusable_images_are_a_clear_stop(params):
     for number in (0, 1, 2):
         rewrite("shards/image/train", lambda s: [replace(x, members={"png": b"?"}) for x in s[:2]] + s[2:], number)
     belong()
-    with pytest.raises(AuditError, match=r"6 of 20 images would be out, more than ingest\.max_rejected = 0\.2 allows"):
+    with pytest.raises(
+        AuditError, match=r"6 of 20 images would be left out, more than ingest\.max_rejected = 0\.2 allows"
+    ):
         audit.run(params, quarantine=True)
     assert not Path("tombstones.jsonl").exists()
 
@@ -259,4 +261,4 @@ def test_the_exit_code_says_whether_something_is_wrong(params, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert {Path(f["file"]).name for f in printed["findings"]} == {"edge-000000.tar"}
     assert main(["audit", "--quarantine"]) == 1
-    assert "Restore or rebuild those first" in capsys.readouterr().err
+    assert "Restore or rebuild those files first" in capsys.readouterr().err

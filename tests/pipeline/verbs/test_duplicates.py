@@ -8,7 +8,8 @@ from PIL import Image
 
 from benchmarks.photographs import write_split
 from datasets.ingest import IngestConfig
-from pipeline.params import DatasetParams, read_params
+from datasets.sources import source_config
+from pipeline.params import read_params
 from pipeline.stages import ingest
 from pipeline.verbs import duplicates
 from pipeline.verbs.duplicates import DuplicatesError
@@ -32,7 +33,7 @@ def params(tmp_path, monkeypatch):
     read = read_params(ROOT / "params.yaml")
     return dataclasses.replace(
         read,
-        dataset=DatasetParams(name="folder", root="pictures"),
+        dataset=source_config(name="folder", root="pictures"),
         ingest=IngestConfig(size=32, format="png", records_per_shard=3),
         cluster=dataclasses.replace(read.cluster, num_workers=0),
     )
@@ -59,7 +60,7 @@ def test_pictures_in_two_splits_are_listed_and_no_others(params):
 
 def test_squares_of_one_source_are_found_whatever_they_show(params, monkeypatch):
     """Two crops of one file, which look unlike: the digest of the source tells."""
-    from datasets.sources import Folder
+    from datasets.sources.folder import Folder
 
     find = Folder._find
 

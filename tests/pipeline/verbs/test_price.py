@@ -142,7 +142,7 @@ def test_parts_that_a_batch_does_not_have_are_said_before_anything_is_probed(par
     found = price.run(params, workers=1, seconds=0.1)
     assert found.device == "nothing"
     for each in found.generators:
-        assert "cannot be shared equally by 1 workers, each in 64 parts" in each.problem
+        assert "cannot be shared equally by 1 workers, each in 64 micro-batches" in each.problem
 
 
 @pytest.mark.slow

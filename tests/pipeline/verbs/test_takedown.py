@@ -15,12 +15,12 @@ from datasets.shards.column import Column, check_alignment
 from datasets.shards.manifest import read_manifest
 from datasets.shards.records import ShardError, read_table
 from datasets.shards.store import ShardStore, put
-from datasets.sources import Photos
+from datasets.sources import source_config
+from datasets.sources.photos import Photos
 from datasets.tombstones import TombstoneError, read_tombstones
 from files.objects import StoreConfig, StoreError
 from jobs.runs.receipt import Receipt, write_receipt
 from pipeline.layout import column_folder
-from pipeline.params import DatasetParams
 from pipeline.progress import printable
 from pipeline.stages import edges, ingest, masks
 from pipeline.verbs import audit, takedown
@@ -149,7 +149,7 @@ def test_a_key_of_a_cut_takes_the_cut_and_a_source_takes_all_of_them(params, mon
     """As in the data set `photos`, whose records are squares of a few photographs."""
     monkeypatch.setattr(Photos, "_PHOTOGRAPHS", [f"skimage/data/{n}.png" for n in ("astronaut", "chelsea", "coffee")])
     monkeypatch.setattr(Photos, "_GRID", 3)
-    photos = dataclasses.replace(params, dataset=DatasetParams(name="photos"))
+    photos = dataclasses.replace(params, dataset=source_config(name="photos"))
     ingest.run(photos)
     for column in ("edge", "semantics", "mask"):
         shutil.rmtree(column_folder(column, ""))
@@ -357,7 +357,7 @@ def test_in_a_store_the_image_is_gone_and_all_else_is_what_it_is_beside_the_mani
     there = objects(s3)
     assert all(any(content in whole for whole in there.values()) for content in gone)
     outcome = takedown.run(in_store, sorted(names), "asked", DAY)
-    assert "the old objects are gone from the store" in takedown.render(outcome, as_json=False)
+    assert "the old objects are removed from the store" in takedown.render(outcome, as_json=False)
     left = objects(s3)
     assert not [content for content in gone if any(content in whole for whole in left.values())]
     assert not [c for c in gone for path in Path("cache").rglob("*.tar") if c in path.read_bytes()]
@@ -429,7 +429,7 @@ def test_an_audit_reads_the_store_and_not_its_cache(in_store, s3):
     digest = hashlib.sha256(wrong).hexdigest()
     assert {(f.file, f.key, f.problem) for f in audit.run(in_store).findings} == {
         (address, "", f"has digest {digest}, its manifest says {shard.sha256}"),
-        (address, row["key"], "png is not what its digest says"),
+        (address, row["key"], "png differs from its digest"),
     }
     s3.rm_file(address)
     (finding,) = audit.run(in_store).findings
