@@ -73,7 +73,7 @@ def test_a_metric_that_one_shard_lacks_is_missing_in_the_summary(first_lacks_it)
 def test_scores_come_back_sorted(tmp_path):
     scores = [score("b", "0.1-0.2", psnr=20.0), score("a", "0.2-0.3", psnr=30.0), score("a", "0.1-0.2", psnr=25.0)]
     write_scores(tmp_path / "scores.parquet", scores)
-    assert read_scores(tmp_path / "scores.parquet") == sorted(scores, key=lambda each: (each.key, each.bin))
+    assert read_scores(tmp_path / "scores.parquet") == sorted(scores, key=lambda score: (score.key, score.bin))
 
 
 def test_a_summary_comes_back(tmp_path):
