@@ -32,7 +32,7 @@ from datasets.shards.manifest import (
 )
 from datasets.shards.records import (
     CORE_COLUMNS,
-    Field,
+    Member,
     ShardError,
     read_member,
     read_table,
@@ -88,7 +88,7 @@ def removal_tasks(folder: Path, staging: Path, keys: Collection[str], store: Sto
     ]
 
 
-def rewrite_shard(task: RemovalTask) -> tuple[RemovalTask, Shard | None, list[Field]]:
+def rewrite_shard(task: RemovalTask) -> tuple[RemovalTask, Shard | None, list[Member]]:
     """Write one shard without its keys; returns its entry, None if no record is left, and its rows.
 
     Every byte that is kept was compared with its digest: raises ShardError that names the first that differs, and
@@ -118,7 +118,7 @@ def _kept(task: RemovalTask) -> Iterator[NewRecord]:
 def stage_folder(
     folder: Path,
     staging: Path,
-    rewritten: Sequence[tuple[RemovalTask, Shard | None, list[Field]]],
+    rewritten: Sequence[tuple[RemovalTask, Shard | None, list[Member]]],
     rejected: Iterable[Rejected] = (),
     made_from: str = "",
 ) -> Manifest:
@@ -150,7 +150,7 @@ def stage_folder(
     return manifest
 
 
-def _merged(table: pa.Table, rewritten: dict[int, list[Field]]) -> pa.Table:
+def _merged(table: pa.Table, rewritten: dict[int, list[Member]]) -> pa.Table:
     """The old rows, those of rewritten shards replaced; to the byte what the records would be had they been written so
     from the start: a column that holds nothing any more has no type."""
     numbers = table["shard"].to_numpy()

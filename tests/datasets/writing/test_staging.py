@@ -20,7 +20,6 @@ from datasets.maps.edges import EdgeConfig
 from datasets.shards.column import Column, check_alignment
 from datasets.shards.manifest import ManifestError, read_manifest
 from datasets.shards.records import ShardError
-from datasets.writing.digests import digest_of
 from datasets.writing.shard_tasks import WritingError, read_done_note
 from files.checkout import FOLDERS
 from files.durable import file_digest
@@ -390,16 +389,6 @@ def test_records_are_in_a_row_group_per_shard(params):
         assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [
             s.records for s in manifest.shards
         ]
-
-
-def test_a_digest_knows_every_part_and_refuses_what_it_cannot_tell():
-    config = IngestConfig()
-    values = [config, dataclasses.replace(config, size=32), [1], ["1"], (1, 2), {"a": 1}, b"a", "a", None, IngestConfig]
-    assert len({digest_of(value) for value in values}) == len(values)
-    with pytest.raises(TypeError, match="function has no digest"):
-        digest_of([test_records_are_in_a_row_group_per_shard])
-    with pytest.raises(TypeError, match="ndarray has no digest"):
-        digest_of(np.zeros(3))
 
 
 def _peak_bytes(params) -> int:
