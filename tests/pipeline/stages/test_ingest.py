@@ -136,7 +136,7 @@ def test_removing_one_image_changes_no_other_record_split_or_mask(params, pictur
 
 
 def test_bad_pictures_are_listed_and_the_others_are_as_if_they_were_not_there(params, pictures):
-    """What is no picture, among others; a PNG with the wrong suffix is a picture: contents decide, not names."""
+    """A PNG with the suffix of a JPEG is accepted: contents decide, not names."""
     ingest.run(params)
     clean = {row["key"]: row["sha256"] for row in Column(Path("shards/image/train")).table.to_pylist()}
     good = (pictures / "train" / "001.png").read_bytes()
@@ -321,7 +321,7 @@ def test_celeba_hq_as_downloaded_is_split_by_the_names_of_its_originals(params, 
 
 
 def test_paris_names_full_of_dots_stay_apart_in_the_shards(params, tmp_path):
-    """A reader of WebDataset takes for the key what stands before the first dot of a member's base name."""
+    """A WebDataset reader cuts a member's base name at its first dot to get the key."""
     root = tmp_path / "paris_train_original"
     root.mkdir()
     for number in range(8):
