@@ -35,7 +35,7 @@ from datasets.shards.manifest import (
 )
 from datasets.shards.records import (
     CORE_COLUMNS,
-    Field,
+    Member,
     ShardError,
     read_member,
     read_table,
@@ -96,7 +96,7 @@ def removal_tasks(folder: Path, staging: Path, keys: Collection[str], store: Sto
     ]
 
 
-def rewrite_shard(task: RemovalTask) -> tuple[RemovalTask, Shard | None, list[Field]]:
+def rewrite_shard(task: RemovalTask) -> tuple[RemovalTask, Shard | None, list[Member]]:
     """Write one shard without the task's keys. Every member that stays is compared with its digest.
 
     Returns the task, the new shard, or None if no record stays, and its rows of records.parquet.
@@ -130,7 +130,7 @@ def _remaining_records(task: RemovalTask) -> Iterator[NewRecord]:
 def stage_folder(
     folder: Path,
     staging: Path,
-    rewritten: Sequence[tuple[RemovalTask, Shard | None, list[Field]]],
+    rewritten: Sequence[tuple[RemovalTask, Shard | None, list[Member]]],
     rejected: Iterable[Rejected] = (),
     made_from: str = "",
 ) -> Manifest:
@@ -166,7 +166,7 @@ def stage_folder(
     return manifest
 
 
-def _replace_rows(table: pa.Table, rewritten: dict[int, list[Field]]) -> pa.Table:
+def _replace_rows(table: pa.Table, rewritten: dict[int, list[Member]]) -> pa.Table:
     """Replace the rows of rewritten shards.
 
     table: rows of records.parquet, in the order of shards.

@@ -27,7 +27,7 @@ class ShardError(UserError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Field:
+class Member:
     """One member of one record: one row of `records.parquet`.
 
     field: name of the member, such as "png".
@@ -68,19 +68,19 @@ def shard_number(name: str) -> int:
     return int(name.removesuffix(".tar").rpartition("-")[2])
 
 
-def records_table(fields: Sequence[Field]) -> pa.Table:
+def records_table(members: Sequence[Member]) -> pa.Table:
     """Return the rows of `records.parquet`, one per member."""
     rows = []
-    for field in fields:
-        row = asdict(field)
+    for member in members:
+        row = asdict(member)
         about = row.pop("about")
         rows.append(row | about)
     return pa.Table.from_pylist(rows)
 
 
-def write_records(folder: Path, fields: Sequence[Field]) -> str:
-    """Write `records.parquet` and return its SHA-256. fields: all members, in shard order."""
-    return write_table(folder, records_table(fields))
+def write_records(folder: Path, members: Sequence[Member]) -> str:
+    """Write `records.parquet` and return its SHA-256. members: all members, in shard order."""
+    return write_table(folder, records_table(members))
 
 
 def write_table(folder: Path, table: pa.Table) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.shards.manifest import Rejected, Shard
-from datasets.shards.records import Field, records_table, shard_name, write_tables
+from datasets.shards.records import Member, records_table, shard_name, write_tables
 from datasets.shards.store import ShardStore, put
 from datasets.writing.digests import digest_of
 from datasets.writing.tars import NewRecord, write_shard
@@ -108,9 +108,9 @@ def run_shard_task(task: ShardTask) -> tuple[WrittenShard, bool]:
         _move_to_store(task, earlier.shard)
         return earlier, True
     rejected: list[Rejected] = []
-    shard, rows = _write_tar(task, rejected)
+    shard, members = _write_tar(task, rejected)
     written = WrittenShard(identity=identity, shard=shard, rejected=tuple(rejected))
-    _write_done_note(task.done_note, written, records_table(rows))
+    _write_done_note(task.done_note, written, records_table(members))
     _move_to_store(task, shard)
     return written, False
 
@@ -138,7 +138,7 @@ def write_split_records(tasks: Sequence[ShardTask], written: Sequence[WrittenSha
     return tuple(note.shard for _, note in used), write_tables(tasks[0].folder, schema, tables)
 
 
-def _write_tar(task: ShardTask, rejected: list[Rejected]) -> tuple[Shard | None, list[Field]]:
+def _write_tar(task: ShardTask, rejected: list[Rejected]) -> tuple[Shard | None, list[Member]]:
     records = task.content.records(rejected)
     first = next(records, None)
     if first is None:

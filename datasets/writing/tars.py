@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, BinaryIO
 
 from datasets.shards.manifest import Shard
-from datasets.shards.records import Field, ShardError, shard_name
+from datasets.shards.records import Member, ShardError, shard_name
 from files.durable import durable_file
 
 
@@ -37,28 +37,28 @@ def even_sizes(num_records: int, records_per_shard: int) -> list[int]:
     return [smaller + 1] * num_larger + [smaller] * (count - num_larger)
 
 
-def write_shard(folder: Path, column: str, index: int, records: Iterable[NewRecord]) -> tuple[Shard, list[Field]]:
+def write_shard(folder: Path, column: str, index: int, records: Iterable[NewRecord]) -> tuple[Shard, list[Member]]:
     """Write one tar. Equal records give equal bytes: owner, mode and times are fixed, members are sorted by field.
 
     index: number in the shard's file name.
     records: the records in order; each is released once it is written.
-    Returns the shard's entry for the manifest, and its rows for `records.parquet`.
+    Returns the shard's entry for the manifest, and its members for `records.parquet`.
     Raises ShardError when two records have the same key.
     """
     path = folder / shard_name(column, index)
     with durable_file(path) as file:
-        num_records, members = _write_members(file, path, records)
+        num_records, written = _write_records(file, path, records)
         file.flush()
-        rows = _locate_members(file, index, members)
+        members = _locate_members(file, index, written)
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Shard(name=path.name, records=num_records, bytes=size, sha256=digest), rows
+    return Shard(name=path.name, records=num_records, bytes=size, sha256=digest), members
 
 
-def _write_members(file: BinaryIO, path: Path, records: Iterable[NewRecord]) -> tuple[int, list[dict[str, Any]]]:
-    """Write the members and return the number of records, and key, field, digest and `about` of each member."""
-    members: list[dict[str, Any]] = []
+def _write_records(file: BinaryIO, path: Path, records: Iterable[NewRecord]) -> tuple[int, list[dict[str, Any]]]:
+    """Write the records and return their number, and key, field, digest and `about` of each member."""
+    written: list[dict[str, Any]] = []
     keys: set[str] = set()
     with library().TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False, format="PAX_FORMAT") as tar:
         for record in records:
@@ -68,17 +68,17 @@ def _write_members(file: BinaryIO, path: Path, records: Iterable[NewRecord]) -> 
             tar.write({"__key__": record.key, **record.members})
             for field, content in sorted(record.members.items()):
                 digest = hashlib.sha256(content).digest()
-                members.append({"key": record.key, "field": field, "sha256": digest, "about": record.about})
-    return len(keys), members
+                written.append({"key": record.key, "field": field, "sha256": digest, "about": record.about})
+    return len(keys), written
 
 
-def _locate_members(file: BinaryIO, index: int, members: list[dict[str, Any]]) -> list[Field]:
+def _locate_members(file: BinaryIO, index: int, written: list[dict[str, Any]]) -> list[Member]:
     """Add the place of each member's bytes, read from the tar that was just written."""
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         return [
-            Field(**member, shard=index, offset=entry.offset_data, length=entry.size)
-            for member, entry in zip(members, tar, strict=True)
+            Member(**member, shard=index, offset=entry.offset_data, length=entry.size)
+            for member, entry in zip(written, tar, strict=True)
         ]
 
 

@@ -1,4 +1,4 @@
-"""The stages write to an S3 store and read from it what they would have written beside the manifests."""
+"""With an S3 store, the stages write and read the same bytes as with shards beside the manifests."""
 
 import dataclasses
 import json

@@ -49,7 +49,7 @@ def test_every_flipped_bit_of_a_member_is_found(tmp_path):
 
 
 def test_the_first_record_of_a_process_imports_no_pandas(tmp_path):
-    """Which takes a second, of every process that reads."""
+    """Importing pandas takes a second in every process that reads."""
     plain = [replace(sample, members={"png": sample.members["png"]}) for sample in samples()]
     write_column(tmp_path, "image", plain)
     code = (
@@ -122,7 +122,7 @@ def test_a_column_that_reads_many_shards_keeps_few_open(tmp_path):
         column.read(60, "png")
 
 
-def test_what_a_record_lacks_is_named_when_a_column_is_opened(tmp_path):
+def test_a_missing_member_is_named_when_a_column_is_opened(tmp_path):
     members = samples(10)
     del members[6].members["json"]
     with pytest.raises(ShardError, match=r"-000001\.tar: record a/006 has members png where others have json, png"):
@@ -146,7 +146,7 @@ def test_shards_of_another_column_are_refused(tmp_path):
 
 
 class _Canary:
-    """Unpickled, it makes a file."""
+    """A value that makes a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path

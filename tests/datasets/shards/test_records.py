@@ -53,8 +53,8 @@ def test_one_key_twice_is_refused_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_samples_are_written_as_they_come(tmp_path):
-    """However many they are, no more than two are alive at a time."""
+def test_records_are_written_one_by_one(tmp_path):
+    """At most two records are in memory at a time, however many there are."""
     made, alive = [], []
 
     def stream():
@@ -90,8 +90,8 @@ def test_shards_differ_by_at_most_one_record():
     ("column", "value"),
     [("offset", -1), ("offset", 2**62), ("length", 2**62), ("length", -5), ("shard", 1), ("shard", 9)],
 )
-def test_a_table_that_leads_outside_its_shards_is_refused_before_anything_is_read(tmp_path, column, value):
-    """Signed by a manifest, as a writer of the bucket would: a length alone could ask for all the memory."""
+def test_a_table_with_places_outside_its_shards_is_refused_before_anything_is_read(tmp_path, column, value):
+    """The manifest has the digest of the false table, as an attacker who writes to the bucket can make it."""
     written = write_column(tmp_path, "image", samples(), per_shard=10)
     rows = written.table.to_pylist()
     rows[3][column] = value

@@ -1,4 +1,4 @@
-"""Shards in stores on loopback: an S3 server, and an HTTP server that misbehaves as told."""
+"""Shards in stores on loopback: an S3 server, and an HTTP server that misbehaves on request."""
 
 import fcntl
 import hashlib
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
 
 class _Misbehaving(http.server.BaseHTTPRequestHandler):
-    """Serves `server.files` by path; `server.faults` are used up one per answer: "short", "cut", "wrong", "stall"."""
+    """Serves `server.files` by path; `server.faults` are used one per answer: "short", "cut", "wrong", "stall"."""
 
     def do_GET(self):
         content = self.server.files.get(self.path)
@@ -189,7 +189,7 @@ def test_equal_names_in_two_splits_share_a_cache_without_mixing(web, tmp_path):
     assert len(web.answers) == 6
 
 
-def test_a_cached_shard_that_rots_is_fetched_anew(web, tmp_path):
+def test_a_damaged_cached_shard_is_fetched_again(web, tmp_path):
     column = write_column(tmp_path / "image", "image", samples())
     serve(web, tmp_path / "image")
     row = column.table.to_pylist()[1]
@@ -238,7 +238,7 @@ def test_the_cache_keeps_its_limit_and_what_is_open(web, tmp_path):
     assert fetched == 5  # the newest two were still there
     with pytest.raises(CacheFullError, match=r"raise store\.cache_bytes"):
         store.open(shards[1])
-    store.prefetch(shards[1])  # no room is no failure
+    store.prefetch(shards[1])  # a full cache is no error for prefetch
     assert len(web.answers) == fetched
     os.close(held)
     os.close(store.open(shards[1]))
@@ -309,7 +309,7 @@ def test_waiting_for_another_process_ends(tmp_path):
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(StoreError, match=rf"another process has held .*{shard.sha256}\.lock for 0\.2 s"):
             Cache(cache, 10**9, 0.2).open(shard, None)
-        Cache(cache, 10**9, 0.2).prefetch(shard, None)  # left to the other
+        Cache(cache, 10**9, 0.2).prefetch(shard, None)  # does not wait
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_a_store_that_cannot_be_written_to_keeps_the_shard(web, tmp_path):
     with pytest.raises(StoreError, match="can only be read"):
         put(config(web.url, tmp_path), tmp_path / "image", shard)
     assert (tmp_path / "image" / shard.name).is_file()
-    put(StoreConfig(), tmp_path / "image", shard)  # no store: it stays where it is
+    put(StoreConfig(), tmp_path / "image", shard)  # without a store it stays
     assert (tmp_path / "image" / shard.name).is_file()
     (tmp_path / "image" / shard.name).unlink()
     with pytest.raises(ShardError, match="is missing"):

@@ -1,4 +1,4 @@
-"""Archives and pictures made to do harm, given to `ingest` as a data set."""
+"""Malicious archives and pictures, given to `ingest` as a data set."""
 
 import io
 import tarfile
@@ -77,7 +77,7 @@ def test_archives_that_lead_outside_are_refused_and_nothing_is_written(tmp_path,
 
 
 def huge_png(side):
-    """A PNG that says it is side x side; it would take gigabytes, and is a few hundred bytes."""
+    """Make a PNG of a few hundred bytes whose header claims side x side pixels, which would take gigabytes."""
 
     def chunk(kind, body):
         return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)

@@ -1,4 +1,4 @@
-"""Kills, full disks and changed minds while a column is written: the next run gives the bytes of an undisturbed one."""
+"""Kills, full disks and changed parameters while a column is written: the next run gives the undisturbed bytes."""
 
 import dataclasses
 import os
@@ -21,7 +21,6 @@ from datasets.shards.column import Column, check_alignment
 from datasets.shards.manifest import ManifestError, read_manifest
 from datasets.shards.records import ShardError
 from datasets.sources import source_config
-from datasets.writing.digests import digest_of
 from datasets.writing.shard_tasks import WritingError, read_done_note
 from files.checkout import FOLDERS
 from files.durable import file_digest
@@ -38,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
 @pytest.fixture
 def params(tmp_path, monkeypatch):
-    """Twelve pictures of 24 pixels in two splits, six shards; one picture is no picture."""
+    """Twelve pictures of 24 pixels in two splits and six shards, and an empty file among them."""
     for number in range(12):
         path = tmp_path / "pictures" / ("val" if number % 3 == 0 else "train") / f"{number:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +55,7 @@ def params(tmp_path, monkeypatch):
 
 
 def tree() -> dict[str, str]:
-    """Digest of every file in shards/, hidden ones too, and every folder."""
+    """Return the digest of every file in shards/, hidden ones included, and "folder" for every folder."""
     return {str(p): file_digest(p) if p.is_file() else "folder" for p in sorted(Path("shards").rglob("*"))}
 
 
@@ -72,7 +71,7 @@ def finished_shards(column: str) -> dict[str, int]:
 
 
 def checkout(tmp_path: Path, monkeypatch) -> Path:
-    """A copy of the code, which the stages then take their digests from."""
+    """Copy the code, and let the stages take their code digests from the copy."""
     copy = tmp_path / "checkout"
     for name in (*FOLDERS, "dvc.yaml", "requirements.lock"):
         source = ROOT / name
@@ -94,7 +93,7 @@ def few_shards(params):
 
 
 def kill_everywhere(monkeypatch, run, column: str, before: Path | None = None) -> int:
-    """Kill a run before each of its changes of the disk, run again, and compare; returns how many kills there were."""
+    """Kill a run before each of its changes of the disk, run it again, and compare. Returns the number of kills."""
 
     def reset() -> None:
         shutil.rmtree("shards", ignore_errors=True)
@@ -105,7 +104,7 @@ def kill_everywhere(monkeypatch, run, column: str, before: Path | None = None) -
     reset()
     run()
     undisturbed = tree()
-    taken_over = 0
+    num_reused = 0
     for number in range(1, 500):
         reset()
         code, said = in_child(run, kill_at=number)
@@ -124,14 +123,14 @@ def kill_everywhere(monkeypatch, run, column: str, before: Path | None = None) -
             run()
             written = {f"{p.parent.name}/{p.name}": p.stat().st_ino for p in target.glob("*/*.tar")}
             assert kept.items() <= written.items()  # the very files, not equal ones
-            taken_over += len(kept)
+            num_reused += len(kept)
         assert tree() == undisturbed, f"killed at {number}"
-    assert taken_over > number
+    assert num_reused > number
     return number - 1
 
 
 def test_a_kill_anywhere_in_ingest_changes_nothing_after_a_rerun(params, tmp_path, monkeypatch):
-    archive = write_gzip_tar(tmp_path / "pictures", tmp_path / "pictures.tgz")  # which has one step more than a folder
+    archive = write_gzip_tar(tmp_path / "pictures", tmp_path / "pictures.tgz")  # one step more than a folder
     params = dataclasses.replace(params, dataset=source_config(name="folder", root=str(archive)))
     assert kill_everywhere(monkeypatch, partial(ingest.run, few_shards(params)), "image") > 40
 
@@ -160,13 +159,13 @@ def test_a_full_disk_is_a_clear_stop_and_the_rerun_is_whole(params, size):
 
 
 def interrupted(run) -> None:
-    """Killed when most shards are finished."""
+    """Kill a run when most shards are finished."""
     code, said = in_child(run, kill_at=45)
     assert code == -signal.SIGKILL, said
     assert len(finished_shards("image")) > 3
 
 
-def test_shards_of_other_parameters_sources_or_content_are_not_taken_over(params, tmp_path):
+def test_shards_of_other_parameters_sources_or_content_are_not_reused(params, tmp_path):
     first = sorted((tmp_path / "pictures" / "val").iterdir())[0]
     original = first.read_bytes()
 
@@ -187,12 +186,12 @@ def test_shards_of_other_parameters_sources_or_content_are_not_taken_over(params
         kept = finished_shards("image")
         changed = change()
         ingest.run(changed)
-        taken = {f"{p.parent.name}/{p.name}": p.stat().st_ino for p in Path("shards/image").glob("*/*.tar")}
-        assert not kept.items() <= taken.items()
-        found = tree()
+        written = {f"{p.parent.name}/{p.name}": p.stat().st_ino for p in Path("shards/image").glob("*/*.tar")}
+        assert not kept.items() <= written.items()
+        resumed = tree()
         shutil.rmtree("shards")
         ingest.run(changed)
-        assert tree() == found
+        assert tree() == resumed
         shutil.rmtree("shards")
 
 
@@ -210,10 +209,10 @@ def test_masks_of_changed_code_are_not_mixed_with_those_of_the_code_before(param
     monkeypatch.setattr(DrawnMasks, "draw_in_bin", lambda *arguments: draw(*arguments)[:, ::-1].copy())
     edit(copy / "masks" / "collection.py")
     run_masks()
-    found = tree()
+    resumed = tree()
     shutil.rmtree("shards/mask")
     run_masks()
-    assert found == tree()
+    assert resumed == tree()
 
 
 @pytest.mark.parametrize(
@@ -232,7 +231,7 @@ def test_code_that_makes_no_shard_throws_no_finished_shard_away(params, tmp_path
 def test_a_damaged_shard_or_done_note_is_written_again(params):
     ingest.run(params)
     undisturbed = tree()
-    assert [path.name for path in Path("shards").iterdir()] == ["image"]  # nothing is left aside
+    assert [path.name for path in Path("shards").iterdir()] == ["image"]  # no staging folder
     assert not list(Path("shards").rglob(".*"))
     for damaged in ("column/*/image-000000.tar", "done/*/image-000000.done"):
         for change in (lambda b: b[:-1], lambda b: b[:700] + bytes([b[700] ^ 1]) + b[701:], lambda b: b""):
@@ -246,7 +245,7 @@ def test_a_damaged_shard_or_done_note_is_written_again(params):
 
 
 def test_a_shard_without_any_usable_picture_leaves_a_gap_and_no_more(params, tmp_path):
-    """Readers number shards by their place in the manifest; columns follow."""
+    """Readers number shards by their place in the manifest, and derived columns have the same gap."""
     ingest.run(params)
     rows = Column(Path("shards/image/train")).table.to_pylist()
     for row in rows:
@@ -274,7 +273,7 @@ def test_a_split_without_any_usable_picture_is_named(params, tmp_path):
 
 
 def _files(column: str) -> dict[str, tuple[int, int]]:
-    """Inode and time of change of every file of a column."""
+    """Return the inode and the time of change of every file of a column."""
     files = (path for path in column_folder(column, "").rglob("*") if path.is_file())
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
@@ -311,7 +310,7 @@ def test_recomputing_one_column_of_edges_touches_no_other(params):
         "another column",
     ],
 )
-def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, tmp_path, monkeypatch, what):
+def test_a_column_of_edges_that_would_get_other_bytes_is_written_again(params, tmp_path, monkeypatch, what):
     ingest.run(params)
     edges.run(params)
     before, digests = _files("edge"), _outputs()
@@ -337,7 +336,7 @@ def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, t
         ingest.run(params)
     elif what == "other code":
         edit(checkout(tmp_path, monkeypatch) / "datasets" / "maps" / "edges.py")
-    else:  # as DVC may check it out, from elsewhere
+    else:  # DVC may check out a column that another machine made
         note = made_note("edge").read_bytes()
         edges.run(dataclasses.replace(params, edges={"edge": EdgeConfig(sigma=1.0)}))
         made_note("edge").write_bytes(note)
@@ -348,7 +347,7 @@ def test_a_column_of_edges_that_would_not_become_the_same_is_made_anew(params, t
     Column(Path("shards/edges/edge/train")).verify()
 
 
-def test_what_is_no_column_does_not_stay_among_the_columns_of_edges(params, tmp_path):
+def test_everything_else_among_the_columns_of_edges_is_removed(params, tmp_path):
     ingest.run(params)
     edges.run(params)
     before, digests = _files("edge"), _outputs()
@@ -367,6 +366,8 @@ def test_what_is_no_column_does_not_stay_among_the_columns_of_edges(params, tmp_
 def test_a_column_without_images_is_refused(params):
     with pytest.raises(ManifestError, match="has no complete split; run: dvc repro ingest"):
         edges.run(params)
+    with pytest.raises(ManifestError, match="image/val is not complete; run: dvc repro ingest"):
+        masks.run(params)
 
 
 def test_a_column_of_a_changed_image_shard_is_refused_with_both_digests(params):
@@ -393,18 +394,8 @@ def test_records_are_in_a_row_group_per_shard(params):
         ]
 
 
-def test_a_digest_knows_every_part_and_refuses_what_it_cannot_tell():
-    config = IngestConfig()
-    values = [config, dataclasses.replace(config, size=32), [1], ["1"], (1, 2), {"a": 1}, b"a", "a", None, IngestConfig]
-    assert len({digest_of(value) for value in values}) == len(values)
-    with pytest.raises(TypeError, match="function has no digest"):
-        digest_of([test_records_are_in_a_row_group_per_shard])
-    with pytest.raises(TypeError, match="ndarray has no digest"):
-        digest_of(np.zeros(3))
-
-
 def _peak_bytes(params) -> int:
-    """Peak memory of a process that ingests, its imports included."""
+    """Return the peak memory, in the unit of ru_maxrss, of a process that ingests, its imports included."""
     code = (
         "import pickle, resource, sys\n"
         "from pipeline.stages import ingest\n"
@@ -419,7 +410,7 @@ def _peak_bytes(params) -> int:
 
 @pytest.mark.slow
 def test_ten_times_the_pictures_take_the_same_memory(params, tmp_path):
-    """Within a tenth, between 500 and 5,000, of which all would be 150 MB if they were held."""
+    """Within a tenth, between 500 and 5,000 pictures. 5,000 pictures held in memory would be 150 MB."""
     picture = tmp_path / "picture.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)).save(picture)
     assert picture.stat().st_size > 30_000

@@ -1,4 +1,4 @@
-"""Labels of a data set become a column that fits its images; what has none is refused or unknown."""
+"""Labels of a data set become a column that fits its images; missing labels are unknown or refused."""
 
 import dataclasses
 import itertools
@@ -45,7 +45,7 @@ def test_labels_follow_their_pixels_into_the_shards(params, tmp_path, rule):
         picture[..., 0] = 10 * drawn.repeat(2, axis=0).repeat(2, axis=1)
         for kind, array, suffix in (("images", picture, "jpg"), ("annotations", drawn, "png")):
             if number == 5 and kind == "annotations":
-                continue  # a picture that nobody labelled
+                continue  # a picture without labels
             path = tmp_path / "ade" / kind / split / f"ADE_{number}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path, **({"quality": 100, "subsampling": 0} if suffix == "jpg" else {}))
