@@ -19,12 +19,12 @@ from files.pictures import (
     MINIMUM_SIDE,
     FitRule,
     RejectedImageError,
+    can_store_unchanged,
     decode,
     difference_hash,
     encode_jpeg,
     encode_png,
     fit,
-    fits_as_it_is,
 )
 from files.seeds import derive_seed
 
@@ -138,7 +138,7 @@ class IngestedShard(ShardContent):
     def _encoded(self, content: bytes, image: np.ndarray) -> dict[str, bytes]:
         """The stored member; all of a split have one suffix, kept sources among them."""
         lossless = self.config.format == "png" or self.split != "train"
-        if self.config.keep_source and fits_as_it_is(content, image, "PNG" if lossless else "JPEG"):
+        if self.config.keep_source and can_store_unchanged(content, image, "PNG" if lossless else "JPEG"):
             encoded = content
         else:
             encoded = encode_png(image) if lossless else encode_jpeg(image, self.config.jpeg_quality)
