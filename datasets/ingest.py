@@ -19,12 +19,12 @@ from files.pictures import (
     MINIMUM_SIDE,
     FitRule,
     RejectedImageError,
+    can_store_unchanged,
     decode,
     difference_hash,
     encode_jpeg,
     encode_png,
     fit,
-    fits_as_it_is,
 )
 from files.seeds import derive_seed
 
@@ -151,7 +151,7 @@ class IngestedShard(ShardContent):
         image: the fitted picture, uint8 (H, W, 3).
         """
         lossless = self.config.format == "png" or self.split != "train"
-        if self.config.keep_source and fits_as_it_is(content, image, "PNG" if lossless else "JPEG"):
+        if self.config.keep_source and can_store_unchanged(content, image, "PNG" if lossless else "JPEG"):
             encoded = content
         else:
             encoded = encode_png(image) if lossless else encode_jpeg(image, self.config.jpeg_quality)

@@ -1,4 +1,4 @@
-"""Encoded picture to RGB array, array to the size asked for, array to stored bytes. All image input passes here."""
+"""Decode, fit and encode pictures. All image input passes through this file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from files.errors import UserError
 
-FORMATS = ("JPEG", "PNG")  # Pillow opens forty more, many of them by code that nobody has attacked yet
+FORMATS = ("JPEG", "PNG")  # Pillow opens forty more formats, by code that has had less scrutiny
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000  # above every common camera; 150 MB when decoded
 MINIMUM_SIDE = 16
 
 FitRule = Literal["crop", "squash", "cut", "shorter", "keep"]
-"""What `fit` does with the size of a picture."""
+"""How `fit` changes the size of a picture."""
 
 IGNORE = 255
-"""In a label map: the class of this pixel is not known."""
+"""The label of a pixel whose class is not known."""
 
-# Each reason is one group in the manifest, so it names no file and holds no number.
+# The manifest counts rejected pictures by reason, so a reason contains no file name and no number.
 EMPTY = "empty file"
 TOO_MANY_BYTES = "file too large"
 NO_IMAGE = "not a JPEG or PNG image"
@@ -38,7 +38,7 @@ NO_MASK = "not a PNG of 8 bits in one channel or three equal ones"
 
 
 class RejectedImageError(UserError):
-    """A picture that cannot be used. Its text, also `reason`, is one of this module's short constants."""
+    """A picture cannot be used. The message, also `reason`, is one of the short constants of this file."""
 
     @property
     def reason(self) -> str:
@@ -52,13 +52,19 @@ def decode(
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode a whole JPEG or PNG, judged by its content and not by its name, to uint8 (H, W, 3) RGB.
+    """Decode a JPEG or PNG to uint8 (H, W, 3) RGB. The format is told by the content, not by a name.
 
-    Declared outcomes: the EXIF orientation is applied; grey is repeated in three channels; CMYK is converted without
-    its colour profile, and profiles are ignored in general; palettes are looked up; transparency is flattened on white;
-    of 16 bits the upper 8 remain; of several frames the first counts.
-    Raises RejectedImageError, on sizes before anything is decoded, and on any damage that the decoder notices. Flipped
-    bits in a JPEG mostly go unnoticed: only a digest of the file finds those.
+    - The EXIF orientation is applied.
+    - Grey is repeated in three channels.
+    - CMYK is converted without its colour profile; other colour profiles are ignored, too.
+    - Palettes are looked up.
+    - Transparency is flattened on white.
+    - Of 16 bits the upper 8 are kept.
+    - Of several frames the first is read.
+
+    minimum_side, max_bytes, max_pixels: limits on the picture's shorter side in pixels, the content and H * W.
+    Raises RejectedImageError for a picture outside the limits, before it is decoded, and for any damage that the
+    decoder detects. Flipped bits in a JPEG are mostly not detected; only a digest of the file detects them.
     """
     if not content:
         raise RejectedImageError(EMPTY)
@@ -77,14 +83,14 @@ def decode(
         raise RejectedImageError(TOO_MANY_PIXELS) from error
     except UnidentifiedImageError as error:
         raise RejectedImageError(NO_IMAGE) from error
-    except Exception as error:  # on hostile input Pillow raises a dozen kinds, SyntaxError among them
+    except Exception as error:  # Pillow raises many kinds on hostile input, even SyntaxError
         raise RejectedImageError(DAMAGED) from error
 
 
 def decode_grey(content: bytes) -> np.ndarray:
-    """Decode a label map of a data set, an 8-bit PNG of one channel or a palette, to its numbers: uint8 (H, W).
+    """Decode a label map of a data set to uint8 (H, W): 8 bits or 1 bit in one channel, or the indices of a palette.
 
-    Raises RejectedImageError for anything else, and for damage.
+    1 bit becomes 0 or 255. Raises RejectedImageError for any other picture, and for damage.
     """
     try:
         image = _open(content)
@@ -100,10 +106,11 @@ def decode_grey(content: bytes) -> np.ndarray:
 
 
 def decode_mask(content: bytes) -> np.ndarray:
-    """Decode a user's mask to uint8 (H, W): a PNG with one channel of 1 or 8 bits, three equal ones, or grey palette.
+    """Decode a user's mask, a PNG, to uint8 (H, W), 0..255.
 
-    Raises RejectedImageError for anything else, transparency too, since it is anybody's guess which of the two hides
-    the image; and for damage.
+    Accepts one channel of 1 or 8 bits, three equal channels, and a grey palette.
+    Raises RejectedImageError for any other picture, and for damage. Transparency is refused, because either the opaque
+    or the transparent pixels could be the hole.
     """
     try:
         image = _open(content)
@@ -128,14 +135,14 @@ def decode_mask(content: bytes) -> np.ndarray:
 
 
 def declared_size(content: bytes) -> tuple[int, int]:
-    """Width and height that a JPEG or PNG says it has, its EXIF orientation applied; nothing is decoded.
+    """Return width and height from the header of a JPEG or PNG, after its EXIF orientation, without decoding.
 
-    Raises RejectedImageError if it says nothing.
+    Raises RejectedImageError if the header cannot be read.
     """
     try:
         image = _open(content)
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return image.size[::-1] if turned else image.size
+        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.size[::-1] if is_turned else image.size
     except Exception as error:
         raise RejectedImageError(DAMAGED) from error
 
@@ -146,15 +153,20 @@ def fit(
     rule: FitRule,
     crop: tuple[int, int, int, int] | None = None,
 ) -> np.ndarray:
-    """Bring uint8 (H, W, 3) to the size that a rule asks for, by one antialiased Lanczos resize, and never enlarge.
+    """Fit a picture to a size, by at most one antialiased Lanczos resize, and never enlarge it.
 
-    crop: left, top, right, bottom in pixels, cut out first.
-    rule: "crop" resizes the shorter side to `size` and keeps the central square; "squash" resizes both sides to `size`
-    and ignores the aspect ratio; "cut" keeps the central square of `size` without resizing; "shorter" resizes the
-    shorter side to `size` and keeps the aspect ratio; "keep" resizes nothing. Of the first three comes
-    (size, size, 3), of the others (H', W', 3).
-    Raises RejectedImageError if a side is below `size` (an enlarged picture is a blurred truth), or if the box is not
-    inside the image; ValueError for another rule.
+    image: uint8 (H, W, 3).
+    size: pixels.
+    rule: one of
+        crop: resize the shorter side to `size` and keep the central square;
+        squash: resize both sides to `size` and ignore the aspect ratio;
+        cut: keep the central square of `size` without a resize;
+        shorter: resize the shorter side to `size` and keep the aspect ratio;
+        keep: do not resize.
+    crop: left, top, right, bottom in pixels, cut out first; None keeps the whole picture.
+    Returns uint8 (size, size, 3) for crop, squash and cut, uint8 (H', W', 3) for shorter and keep.
+    Raises RejectedImageError if a side is below `size`, because an enlarged picture would be a blurred ground truth, or
+    if the crop is not inside the image; ValueError for another rule.
     """
     if rule not in get_args(FitRule):
         raise ValueError(f"rule must be one of {', '.join(get_args(FitRule))}, got {rule!r}")
@@ -173,11 +185,13 @@ def fit(
     return np.array(Image.fromarray(image).resize(target, Image.Resampling.LANCZOS))
 
 
-def fits_as_it_is(content: bytes, image: np.ndarray, format_name: Literal["JPEG", "PNG"]) -> bool:
-    """Whether an encoded picture can be stored in place of `image`, uint8 (H, W, 3), with no pixel changed.
+def can_store_unchanged(content: bytes, image: np.ndarray, format_name: Literal["JPEG", "PNG"]) -> bool:
+    """Return whether an encoded picture can be stored in place of `image` without a change of any pixel.
 
-    True only for RGB or grey of 8 bits, one frame, opaque, not turned by EXIF, which `decode_image` reads as `image`.
-    `content` must have passed `decode`.
+    True only for 8-bit RGB or grey, one frame, opaque, without EXIF orientation, if `decode_image` reads it as `image`.
+    content: bytes that `decode` has accepted.
+    image: uint8 (H, W, 3).
+    format_name: the format of the stored images.
     """
     header = _open(content)
     return (
@@ -192,30 +206,32 @@ def fits_as_it_is(content: bytes, image: np.ndarray, format_name: Literal["JPEG"
 
 
 def difference_hash(image: np.ndarray) -> bytes:
-    """64 bits, as 8 bytes, that nearly equal pictures nearly share: whether grey values rise along 8 rows of 9.
+    """Return 64 bits, as 8 bytes, that differ in few places between nearly equal pictures.
 
-    image: uint8 (H, W, 3). Integers alone, so that it is the same on every machine. Pictures without any structure
-    all have the same hash.
+    Each bit tells whether the grey value rises between neighbours in a grid of 8 rows of 9. Computed with integers, so
+    that it is the same on every machine. All pictures without structure have the same hash.
+
+    image: uint8 (H, W, 3).
     """
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)  # in fixed point, and five times as fast as by way of Pillow
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)  # fixed point, and five times as fast as Pillow
     grey = np.asarray(Image.fromarray(grey).resize((9, 8), Image.Resampling.BOX))
     return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """A PNG of uint8 (H, W, 3) RGB, lossless; equal arrays give equal bytes for the same release of Pillow."""
+    """Encode uint8 (H, W, 3) RGB as PNG. Equal arrays give equal bytes for the same release of Pillow."""
     _check(image, "(H, W, 3)", image.ndim == 3 and image.shape[2] == 3)
     return _png(image)
 
 
 def encode_grey_png(image: np.ndarray) -> bytes:
-    """A one-channel PNG of uint8 (H, W), such as a mask, an edge map or a label map."""
+    """Encode uint8 (H, W), such as a mask, an edge map or a label map, as a PNG with one channel."""
     _check(image, "(H, W)", image.ndim == 2)
     return _png(image)
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    """A JPEG of uint8 (H, W, 3) RGB with chroma at full resolution (4:4:4); quality in 1..100."""
+    """Encode uint8 (H, W, 3) RGB as JPEG, with chroma at full resolution (4:4:4). quality: 1..100."""
     _check(image, "(H, W, 3)", image.ndim == 3 and image.shape[2] == 3)
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be in 1..100, got {quality}")
@@ -223,8 +239,8 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
 
 
 def _open(content: bytes) -> Image.Image:
-    """Read the header only."""
-    with warnings.catch_warnings():  # Pillow warns about sizes that we go on to reject
+    """Open a picture and read only its header."""
+    with warnings.catch_warnings():  # Pillow warns of sizes that the callers reject
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return Image.open(io.BytesIO(content), formats=FORMATS)
 
@@ -233,7 +249,7 @@ def _rgb_array(image: Image.Image) -> np.ndarray:
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        # 16-bit grey. Pillow would clip it to 255; the upper byte is what it and libpng keep of 16-bit colour.
+        # 16-bit grey. Pillow would clip it to 255. The upper byte is kept, as Pillow and libpng do for 16-bit colour.
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -255,8 +271,8 @@ def _check(image: np.ndarray, shape: str, is_that_shape: bool) -> None:
 
 
 def _png(image: np.ndarray) -> bytes:
-    # Run lengths only: as small as the default on filtered rows (within 1 %), three times as fast, and free of the
-    # match search in which builds of zlib for different processors differ.
+    # Run lengths only: within 1 % of the default's size on filtered rows, three times as fast, and without the match
+    # search, which differs between builds of zlib for different processors.
     return _encoded(image, "PNG", compress_type=zlib.Z_RLE)
 
 
@@ -266,14 +282,15 @@ def _encoded(image: np.ndarray, format_name: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-# What this module encoded comes back by OpenCV: several times faster, and its bytes need little caution, since readers
-# compare them with their digest first.
+# Stored pictures are decoded by OpenCV, which is several times faster than Pillow. They need no defence against hostile
+# content, because readers compare their digest first.
 
 
 def decode_image(content: bytes, out: np.ndarray | None = None) -> np.ndarray:
-    """A stored image to uint8 (H, W, 3) RGB: to `out`, which is returned, if that has its shape, else to a new array.
+    """Decode a stored image to uint8 (H, W, 3) RGB.
 
-    Raises RejectedImageError for what is none.
+    out: array for the result, which is used and returned if its shape fits; else a new array is returned.
+    Raises RejectedImageError if the content is no image.
     """
     image = _stored(content, cv2.IMREAD_COLOR_RGB)
     if out is None or out.shape != image.shape:
@@ -283,9 +300,9 @@ def decode_image(content: bytes, out: np.ndarray | None = None) -> np.ndarray:
 
 
 def decode_map(content: bytes) -> np.ndarray:
-    """A stored label map, edge map or mask to uint8 (H, W); edges and masks are stored as 0 and 255.
+    """Decode a stored label map, edge map or mask to uint8 (H, W). Edges and masks are stored as 0 and 255.
 
-    Raises RejectedImageError for what is none.
+    Raises RejectedImageError if the content is no image.
     """
     return _stored(content, cv2.IMREAD_GRAYSCALE)
 
