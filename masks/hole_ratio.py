@@ -44,6 +44,6 @@ def bin_name(ratio: float) -> str:
     return next((name for name, low, high in BINS if low < ratio <= high), OTHER)
 
 
-def member_of_bin(what: str, name: str) -> str:
+def member_of_bin(column: str, name: str) -> str:
     """Return the member of a record for a bin: ("mask", "0.1-0.2") -> "mask-0p1-0p2.png". A dot would end the key."""
-    return f"{what}-{name.replace('.', 'p')}.png"
+    return f"{column}-{name.replace('.', 'p')}.png"

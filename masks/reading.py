@@ -17,7 +17,7 @@ def read_mask(content: bytes, *, hole: Literal["white", "black"] = "white", thre
 
     content: the bytes of the file; see `decode_mask` for the accepted kinds of PNG.
     hole: the colour of the hole.
-    threshold: split at grey level 128 whatever the share of grey pixels is.
+    threshold: split at grey level 128, for any share of grey pixels.
     Raises RejectedImageError for a file that is no mask, and, unless `threshold`, for one with more than 1 % of its
     pixels between black and white (grey levels 11 to 244).
     """

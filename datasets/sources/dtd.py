@@ -35,7 +35,7 @@ class DTD(Source):
         layout="dtd-r1.0.1.tar.gz or its tree: images/<class>/<class>_<number>.jpg and labels/{train,val,test}<n>.txt",
         licence="research only",
         redistributable=False,
-        defects=("the archive is a plain tar whatever its name says: it is read all the same",),
+        defects=("the archive is a plain tar in spite of its name; it is read as one",),
         options={"split_number": "1 to 10: which of the official divisions; papers use 1 unless they say otherwise"},
     )
     Config = DTDConfig
