@@ -104,6 +104,12 @@ def read_params(path: Path = PARAMS_PATH) -> Params:
     return dataclasses.replace(params, generators=configs)
 
 
+def check_listed(params: Params, generator: str) -> None:
+    """Raise ParamsError if params.yaml does not list a generator of this name."""
+    if generator not in params.generators:
+        raise ParamsError(f"params.yaml: generators has no {generator!r}; it lists {', '.join(params.generators)}")
+
+
 def _check_edges(params: Params, where: str) -> None:
     taken = {"image", "mask", "semantics"}
     for name in params.edges:

@@ -20,16 +20,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from files.environment import QUIET_ENVIRONMENT
 from files.errors import UserError
+from jobs.tracking.address import tracking_uri
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-# It would try again for four minutes at a dead server, and a request whose answer was lost could make a second run.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.update(  # before the import of mlflow, which reads some of them only then
+    {
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # unpickling a model would run any code that it holds
+        # MLflow would retry for four minutes, and a repeated request whose answer was lost could make a second run.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "GIT_PYTHON_REFRESH": "quiet",  # its git library warns on a machine without git
+    }
+    | QUIET_ENVIRONMENT
+    | os.environ  # a variable that the user has set stays
+)
 import mlflow
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
@@ -58,11 +65,6 @@ class TrackedDataset:
     source: str
     records: int
     context: str
-
-
-def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the SQLite database in the checkout."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{permanent_checkout() / 'mlflow.db'}"
 
 
 def check_server() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from argparse import Namespace
 from collections import Counter
 from dataclasses import asdict
 
@@ -87,3 +88,12 @@ class _Rejects:
             f"allows: {named}. One is {self._first}. Repair or remove them, or raise ingest.max_rejected; "
             "shards that are finished are kept"
         )
+
+
+VERB = {"help": "stage: raw images to image shards, records and manifests", "example": "ingest"}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Run the stage."""
+    run(params)
+    return 0

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import math
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -231,3 +232,12 @@ def _track(suite: str, figures: Mapping[str, Any]) -> None:
 
 def _means(group: Mapping[str, Any]) -> Sequence[tuple[str, float]]:
     return [(name, value["mean"]) for name, value in group.items() if isinstance(value, dict)]
+
+
+VERB = {"help": "stage: all results to one page", "example": "report"}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Run the stage."""
+    run(params)
+    return 0

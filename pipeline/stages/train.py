@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from datasets.stream.plan import sharing_problem
 from files.checkout import FOLDERS, ROOT
 from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
+from jobs.checks.fitness import mismatch
 from jobs.checks.footprint import Footprint, footprint
 from jobs.cluster.launch import train_workers
 from jobs.layers.weights import WeightsError
@@ -36,9 +38,8 @@ from jobs.tracking.mlflow_runs import TrackedDataset
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
 from pipeline.code import stage_code
-from pipeline.fitness import unfit
 from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
-from pipeline.params import Params, ParamsError
+from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
 
 log = logging.getLogger(__name__)
@@ -56,8 +57,7 @@ def run(params: Params, generator: str) -> None:
     images of unequal sizes, and for a batch that the processes cannot share; ExperimentError when another experiment
     waits unfinished; StoppedError when the training was asked to stop.
     """
-    if generator not in params.generators:
-        raise ParamsError(f"params.yaml: generators has no {generator}; it lists {', '.join(params.generators)}")
+    check_listed(params, generator)
     parent = os.getppid()
     shape = footprint(generator, params.generators[generator])  # its weights are made where it is trained
     fewest, most = params.cluster.worker_range
@@ -74,7 +74,8 @@ def run(params: Params, generator: str) -> None:
     for column in columns.values():
         column.verify()
     for name, column in columns.items():
-        if problem := unfit(params, generator, name, column):
+        crop, config = params.train.samples.crop, params.generators[generator]
+        if problem := mismatch(name, column, generator=generator, config=config, crop=crop):
             raise ParamsError(problem)
     experiment = Experiment(generator, _parts(params, generator, columns), params.cluster.storage_folder)
     experiment.check(start_anew=params.cluster.start_anew)
@@ -324,3 +325,16 @@ def _git(*words: str) -> str:
     """What git says, or "unknown" outside a checkout."""
     result = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else "unknown"
+
+
+VERB = {
+    "help": "stage: train one generator",
+    "example": "train edge_connect",
+    "arguments": {"generator": {"help": "a name that params.yaml lists"}},
+}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Run the stage for one generator."""
+    run(params, arguments.generator)
+    return 0

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 from jobs.runs.experiment import holder
 from jobs.runs.stopping import stop_mark
 from pipeline.params import Params
 
 
 def run(params: Params, generator: str | None) -> str:
-    """Ask the trainings of one generator, or of all, that run in `cluster.storage`; returns what was asked."""
+    """Ask trainings in `cluster.storage` to save a checkpoint and stop after their next step.
+
+    generator: whose trainings to ask; None asks all.
+    Returns a line per training that was asked.
+    """
     root = params.cluster.storage_folder
-    running = {lock.parent: holder(lock.parent) for lock in sorted(root.glob(f"{generator or '*'}/*/lock"))}
-    asked = [(storage, who) for storage, who in running.items() if who]
-    for storage, _ in asked:
-        stop_mark(storage).touch()
-    lines = [f"{storage.parent.name}: {who} saves and stops after its next step" for storage, who in asked]
+    lines = []
+    for lock in sorted(root.glob(f"{generator or '*'}/*/lock")):
+        folder = lock.parent
+        process = holder(folder)
+        if process:
+            stop_mark(folder).touch()
+            lines.append(f"{folder.parent.name}: {process} saves and stops after its next step")
     return "\n".join(lines) or f"nothing is training in {root}"
+
+
+VERB = {
+    "help": "ask running trainings to save and stop; they exit with 75",
+    "example": "stop edge_connect",
+    "arguments": {"generator": {"nargs": "?", "help": "a name that params.yaml lists (default: all of them)"}},
+}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Ask, and print who was asked."""
+    print(run(params, arguments.generator))
+    return 0

@@ -9,7 +9,7 @@ import pytest
 from datasets.shards.manifest import ManifestError
 from jobs.cluster.launch import WorkerError, _group_size, keep_ray, map_tasks, train_workers
 from jobs.cluster.settings import ClusterConfig
-from jobs.tracking.mlflow_runs import tracking_uri
+from jobs.tracking.address import tracking_uri
 
 
 def square(number):

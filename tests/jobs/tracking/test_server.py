@@ -20,8 +20,8 @@ from benchmarks.photographs import write_split
 from files.checkout import ROOT
 from files.durable import file_digest
 from jobs.runs.events import EventLog, losses_by_step
+from jobs.tracking.address import tracking_uri
 from jobs.tracking.delivery import TrackingSync, deliver_waiting, park
-from jobs.tracking.mlflow_runs import tracking_uri
 from jobs.training import loop as training_loop
 from jobs.training.loop import train
 from tests.jobs.tracking.test_delivery import describe, runs, steps, storage, until
@@ -138,7 +138,7 @@ from pathlib import Path
 import mlflow
 import jobs.training.loop as loop
 from jobs.tracking.delivery import TrackingSync
-from jobs.tracking.mlflow_runs import tracking_uri
+from jobs.tracking.address import tracking_uri
 from tests.jobs.tracking.test_delivery import runs, steps, until
 job = pickle.loads(sys.stdin.buffer.read())
 class Dying(loop.EventLog):

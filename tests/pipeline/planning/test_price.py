@@ -10,12 +10,12 @@ import pytest
 
 from benchmarks.photographs import write_split
 from jobs.checks.footprint import PhaseFootprint, footprint
+from jobs.checks.price import Range, price_generator, spread
 from jobs.checks.probe import KindProbe, PhaseProbe, Probe
 from jobs.generators import card
 from pipeline.__main__ import main
 from pipeline.params import ParamsError
-from pipeline.verbs import plan, price
-from pipeline.verbs.price import Range, price_of, spread
+from pipeline.planning import plan, price
 from tests.pipeline.pictures import ROOT, small_params
 
 PHASES = (
@@ -44,7 +44,7 @@ def probed(**changes):
 
 
 def priced(probe, **changes):
-    return price_of(probe, FOOTPRINTS, **{"workers": 4, "together": 1, "loader_workers": 0, **changes})
+    return price_generator(probe, FOOTPRINTS, **{"workers": 4, "workers_per_device": 1, "loader_workers": 0, **changes})
 
 
 def test_the_middle_half_stands_for_many_values_and_all_for_few():
@@ -93,7 +93,7 @@ def test_there_is_no_total_where_a_phase_was_not_probed():
 
 def test_memory_is_held_against_what_the_device_has():
     def verdict(needed, together):
-        found = priced(probed(needed_bytes=needed), together=together)
+        found = priced(probed(needed_bytes=needed), workers_per_device=together)
         return found.memory, found.fits
 
     assert verdict(2 * 10**9, 1) == ("fits: 2 GB of 10 GB", True)
@@ -162,7 +162,7 @@ def test_what_cannot_be_trained_is_said_and_the_others_are_priced(params):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--generators", "edge_connect,lama"], "params.yaml has no 'lama'; it lists"),
+        (["--generators", "edge_connect,lama"], "params.yaml: generators has no 'lama'; it lists"),
         (["--probe", "--seconds", "0"], "--seconds must be more than 0, got 0"),
         (["--price-per-hour", "2"], "--price-per-hour goes with --probe"),
         (["--dry-run", "--records", "5"], "--dry-run goes with --workers and --generators alone"),
