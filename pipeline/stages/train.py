@@ -25,7 +25,7 @@ from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
 from jobs.checks.fitness import mismatch
 from jobs.checks.footprint import Footprint, footprint
-from jobs.cluster.launch import train_workers
+from jobs.cluster.launch import GroupWork, train_workers
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
 from jobs.runs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
@@ -119,16 +119,15 @@ def run(params: Params, generator: str) -> None:
                 resumable=(StoppedError, KeyboardInterrupt, SystemExit),
             ) as courier,
         ):
-            train_workers(
-                train,
-                {"job": job},
-                params.cluster,
-                name=f"{generator}-{experiment.identity[:16]}",
-                shares=shape.batch_size // params.train.accumulate,
-                is_over=lambda: (storage / WEIGHTS_NAME).is_file() or stop_mark(storage).is_file(),
-                final=(TrainingError, WeightsError),
-                secondary=(PeerError,),
+            work = GroupWork(
+                function=train,
+                arguments={"job": job},
+                batch_shares=shape.batch_size // params.train.accumulate,
+                is_finished=lambda: (storage / WEIGHTS_NAME).is_file() or stop_mark(storage).is_file(),
+                fatal_errors=(TrainingError, WeightsError),
+                consequential_errors=(PeerError,),
             )
+            train_workers(work, params.cluster, name=f"{generator}-{experiment.identity[:16]}")
             _check_finished(generator, storage, parent, copies)
             receipt = _write_outputs(params, experiment, shape, columns)
             _hand_in(receipt, columns, experiment)
