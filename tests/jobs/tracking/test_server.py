@@ -121,10 +121,10 @@ def test_a_server_that_comes_and_goes_changes_nothing_in_a_training(server, fold
 
     monkeypatch.setattr(training_loop, "EventLog", Disturbed)
     describe(Path(noisy.storage), "toy")
-    with TrackingSync(Path(noisy.storage), tmp_path / "runs" / "undelivered") as courier:
+    with TrackingSync(Path(noisy.storage), tmp_path / "runs" / "undelivered") as sync:
         train({"job": noisy})
     assert faults == ["absent", "killed"]
-    assert courier.delivered
+    assert sync.delivered
     assert file_digest(Path(noisy.storage, "weights.safetensors")) == file_digest(
         Path(quiet.storage, "weights.safetensors")
     )
@@ -170,9 +170,9 @@ def test_a_training_whose_driver_is_killed_goes_on_in_its_run(server, folders, t
         assert result.returncode == -signal.SIGKILL
         (run,) = runs(client())
         assert run.info.status == "RUNNING"  # stale
-    with TrackingSync(Path(killed.storage), tmp_path / "runs" / "undelivered") as courier:
+    with TrackingSync(Path(killed.storage), tmp_path / "runs" / "undelivered") as sync:
         train({"job": killed})
-    assert courier.delivered
+    assert sync.delivered
     assert len(events.read_text().splitlines()) > len(losses_by_step(events))  # some steps are there twice
     assert_told_once(events)
 
