@@ -37,8 +37,10 @@ class IngestConfig:
     rule: "crop" resizes the shorter side and crops the centre; "squash" ignores the aspect ratio; "cut" crops the
     centre and resizes nothing; "shorter" resizes the shorter side; "keep" changes nothing. The last two leave images
     of unequal sizes.
-    format: "png", or "jpeg" at `jpeg_quality`, 4:4:4; every split but train is PNG. keep_source: store the source's own
-    bytes where they have that format and nothing of the picture has to change.
+    format: "png", or "jpeg" with 4:4:4 chroma; every split but train is PNG.
+    jpeg_quality: of libjpeg, 1 to 100.
+    keep_source: store the source's own bytes where they have that format and nothing of the picture has to change.
+    records_per_shard: the most records of one shard; shards of a split differ by one record at most.
     max_rejected: share of unusable sources above which the stage stops.
     """
 

@@ -51,6 +51,7 @@ class MaskFiles:
 class MaskConfig:
     """Which holes to draw. Lengths are pixels of an image whose short side is 256 and scale with that side.
 
+    kind: which family of holes, one of the following.
     free_form: one rectangle and one mask of strokes, the training mask of DeepFill v2; strokes, rectangle: one of them.
     centre: a square in the middle.
     irregular: occlusions as in the partial-convolution paper, see masks/irregular.py; shares uniform over all bins.

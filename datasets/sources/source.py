@@ -35,6 +35,7 @@ class SourceError(UserError):
 class SourceConfig:
     """Which data set, where it lies, and how its splits are chosen. A card's `options` names those it uses.
 
+    name: the data set; see `python -m pipeline datasets`.
     root: a folder with the tree, a folder with the official archives, or one archive; None for `photos`, which needs
         none. splits: those to read; any other is left where it is.
     val_share (`folder` without split folders, `paris_streetview`): share held out for validation, in (0, 1).

@@ -21,6 +21,7 @@ class ClusterConfig:
     threads: CPU threads of each training process.
     loader_workers: processes that read and decode for each training process; 0 = it does so itself.
     prefetch_batches: how many batches each of them is ahead.
+    use_gpu: whether each training process has a GPU; otherwise it has a CPU core.
     max_failures: restarts of a training after a failure, before it stops with the first cause.
     collective_seconds: how long training processes wait for one another before they name the one that does not answer.
     storage: folder of live checkpoints and logs, which every node sees; see `storage_folder`.

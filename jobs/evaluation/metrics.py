@@ -38,7 +38,11 @@ class WeightsError(UserError):
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of feature weights and the SHA-256 it must have, in hex."""
+    """A file of feature weights.
+
+    path: of the file.
+    sha256: the digest that it must have, in hex.
+    """
 
     path: str | Path
     sha256: str

@@ -15,6 +15,9 @@ class SampleConfig:
     """What one training sample is made of, beside its record.
 
     crop: side of a square cut at random, in pixels, the same from image and maps; None = as stored.
+    plan: how records are shuffled.
+    augment: how images are changed at random.
+    masks: which holes are drawn.
     """
 
     crop: int | None = None
@@ -31,6 +34,7 @@ class SampleConfig:
 class TrainConfig:
     """How every generator is trained, on the common track.
 
+    samples: what one training sample is made of.
     precision: "no" is float32; "bf16" and "fp16" autocast, but for what a network keeps in float32 itself.
     deterministic: choose operations that repeat to the bit, and report those that cannot on the device at hand.
     accumulate: how many parts each process computes its share of a batch in, one after another, to save memory. The

@@ -18,11 +18,11 @@ from masks.reading import read_mask
 def run(generator: str, image_path: str, mask_path: str, output_path: str, version: str) -> None:
     """Fill the hole of one image and write the result as a PNG of the image's size.
 
-    generator: a generator with a registered model.
+    generator: short name of a generator with a registered model.
     image_path: a PNG or JPEG.
     mask_path: a black-and-white PNG of the image's size, white = hole.
     output_path: the PNG to write.
-    version: a version number of the registered model, or an alias.
+    version: a version number of the registered model, or an alias such as "candidate".
     Raises UserError for a file that cannot be used and for unequal sizes, ModelError for a model that cannot be loaded.
     """
     image = _read(image_path, decode, "give a PNG or JPEG")
