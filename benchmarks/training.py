@@ -33,7 +33,7 @@ from torch import Tensor
 
 from benchmarks.photographs import write_split
 from jobs.checks.apart import Say, run_apart
-from jobs.cluster.launch import train_workers
+from jobs.cluster.launch import GroupWork, train_workers
 from jobs.cluster.settings import ClusterConfig
 from jobs.generators.build import build_recipe
 from jobs.runs.checkpoints import network_state
@@ -181,9 +181,8 @@ class _Training:
         out = self.root / f"seconds-{self.trainings}.json"
         jobs = [self.job(SHORT) for _ in range(2)] + [self.job(SHORT + self.steps)]
         arguments = {"jobs": jobs, "out": str(out)}
-        train_workers(
-            time_trainings, arguments, self._cluster(workers), name=f"benchmark-{self.trainings}", shares=BATCH
-        )
+        work = GroupWork(function=time_trainings, arguments=arguments, batch_shares=BATCH)
+        train_workers(work, self._cluster(workers), name=f"benchmark-{self.trainings}")
         _, short, long = json.loads(out.read_text())
         return (long - short) / self.steps
 
@@ -240,7 +239,7 @@ def _train_here(job: TrainJob, say: Say) -> None:
 
 def _train_through_ray(argument: tuple[TrainJob, ClusterConfig], say: Say) -> None:
     job, cluster = argument
-    train_workers(train, {"job": job}, cluster, name="start", shares=BATCH)
+    train_workers(GroupWork(function=train, arguments={"job": job}, batch_shares=BATCH), cluster, name="start")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The code that makes a stage's outputs: the `deps` of the stage in dvc.yaml that are code or the lock of packages.
+"""List the code that makes a stage's outputs.
 
-dvc.yaml is the only list. DVC reruns a stage when one of these files changes; for the same reason a shard of an
-interrupted run is not reused, and an interrupted training is another experiment, once one of them has changed.
+These are the `deps` of the stage in dvc.yaml that are code, and the lock of packages. DVC reruns a stage when one of
+these files changes. For the same reason, once one of them has changed, a shard of an interrupted run is not reused and
+an interrupted training is not continued. dvc.yaml is the only list.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _LOCK = "requirements.lock"
 
 
 def stage_code(stage: str, key: str = "") -> dict[str, str]:
-    """Return the files of code that a stage declares, and the lock of packages, with their SHA-256.
+    """Return the files of code that a stage declares, and the lock of packages, each with its SHA-256.
 
     stage: a name in dvc.yaml, such as "masks".
     key: the generator, for a stage that has one variant per generator.

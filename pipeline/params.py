@@ -1,7 +1,7 @@
-"""The whole of params.yaml, typed: the only reader of that file.
+"""Read params.yaml into typed parameters. Nothing else reads that file.
 
-YAML is read by the parser that DVC uses, so that every value means the same to both; then every key and type is
-checked before anything runs. Imports nothing heavy.
+The YAML parser is the one that DVC uses, so that every value means the same to both. Every key and type is checked
+before anything runs. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ PARAMS_PATH = Path("params.yaml")
 
 
 class ParamsError(UserError):
-    """params.yaml says something that no stage understands; the message names the key and the nearest valid one."""
+    """A key or value of params.yaml is wrong; the message names it, and the nearest valid key."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteConfig:
-    """The frozen evaluation suite: which split's images, and which family of masks fills every hole-ratio bin."""
+    """The frozen images and masks of evaluation.
+
+    split: the split whose images are evaluated.
+    masks: the family of masks; every hole-ratio bin has a mask for every image.
+    """
 
     split: str = "val"
     masks: MaskConfig = field(default_factory=MaskConfig)
@@ -48,9 +52,19 @@ class SuiteConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """Everything a run depends on.
+    """Every parameter of a run.
 
-    edges: name of a column of shards -> how its edges are found. generators: a paper's short name -> its `Config`.
+    seed: of all random choices.
+    dataset: the data set that is ingested.
+    ingest: how images are stored in shards.
+    edges: name of a column of edges -> how its edges are found.
+    semantics: where label maps come from.
+    suite: the frozen images and masks of evaluation.
+    train: how every generator is trained.
+    evaluate: what is computed in evaluation.
+    cluster: where the work is done, and by how many processes.
+    generators: short name of a paper -> its hyperparameters; these generators are trained and compared.
+    store: where shards are, if they are in an object store.
     """
 
     seed: int
@@ -66,7 +80,7 @@ class Params:
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """All values, defaults included, as plain data."""
+        """Return all values, defaults included, as plain data."""
         return asdict(dataclasses.replace(self, generators={})) | {
             "generators": {name: asdict(config) for name, config in self.generators.items()}
         }
@@ -75,17 +89,9 @@ class Params:
 def read_params(path: Path = PARAMS_PATH) -> Params:
     """Read and check all parameters.
 
-    Raises ParamsError, in one line, for a file that is missing or no YAML, and for any key or value that is wrong.
+    Raises ParamsError, in one line, for a file that is missing or not YAML, and for any key or value that is wrong.
     """
-    try:
-        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is missing; run the command from the root of the checkout") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise ParamsError(f"{path} must be a mapping with keys {', '.join(_keys(Params))}")
-    params = _check(Params, tree, path.name)
+    params = _check(Params, _read_yaml(path), path.name)
     dataset = _dataset(params.dataset, path.name)
     _check_edges(params, path.name)
     configs = {name: _generator(name, values, path.name) for name, values in params.generators.items()}
@@ -109,13 +115,31 @@ def _dataset(values: Any, where: str) -> SourceConfig:
     return _check(config, values, f"{where}: dataset", within=True)
 
 
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is missing; run the command from the root of the checkout") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ParamsError(f"{path} must be a mapping with keys {', '.join(_keys(Params))}")
+    return tree
+
+
+def check_listed(params: Params, generator: str) -> None:
+    """Raise ParamsError if params.yaml does not list a generator of this name."""
+    if generator not in params.generators:
+        raise ParamsError(f"params.yaml: generators has no {generator!r}; it lists {', '.join(params.generators)}")
+
+
 def _check_edges(params: Params, where: str) -> None:
-    taken = {"image", "mask", "semantics"}
+    reserved = ("image", "mask", "semantics")
     for name in params.edges:
-        if not re.fullmatch(r"[a-z0-9_]+", name) or name in taken:
+        if not _is_name(name) or name in reserved:
             raise ParamsError(
                 f"{where}: edges has the key {name!r}; a column's name is made of a-z, 0-9 and _, and is none of "
-                f"{', '.join(sorted(taken))}"
+                f"{', '.join(reserved)}"
             )
     if params.train.edges not in params.edges:
         raise ParamsError(
@@ -124,8 +148,13 @@ def _check_edges(params: Params, where: str) -> None:
         )
 
 
+def _is_name(name: Any) -> bool:
+    """Tell whether a key may become a path and a word of a command."""
+    return re.fullmatch(r"[a-z0-9_]+", str(name)) is not None
+
+
 def _generator(name: str, values: Any, where: str) -> Any:
-    if not re.fullmatch(r"[a-z0-9_]+", str(name)):
+    if not _is_name(name):
         raise ParamsError(f"{where}: generators has the key {name!r}; names are made of a-z, 0-9 and _")
     try:
         config = card(name).Config
@@ -135,44 +164,58 @@ def _generator(name: str, values: Any, where: str) -> Any:
 
 
 def _check(target: type, tree: Any, where: str, *, within: bool = False) -> Any:
-    """Validate plain data against a dataclass, strictly; JSON on the way, since its lists may become tuples."""
+    """Validate plain data strictly against a dataclass and return an instance of it.
+
+    The data goes through JSON, since strict validation turns a list into a tuple only there.
+
+    where: start of every message: a file, or with `within` a key, to which the path of a value is appended.
+    """
     try:
         return TypeAdapter(target).validate_json(json.dumps(tree), strict=True, extra="forbid")
     except ValidationError as error:
-        first = error.errors()[0]
-        path = [str(part) for part in first["loc"]]
-        name = ".".join(path)
-        prefix = f"{where}.{name}" if within and name else f"{where}: {name}" if name else where
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise ParamsError(f"{prefix} is not a key; {_nearest(target, path)}") from None
-        if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-            raise ParamsError(f"{prefix} is missing; add it") from None
-        message = first["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-        raise ParamsError(f"{prefix}: {message[0].lower() + message[1:]}{value}") from None
-    except TypeError as error:  # json.dumps: dates and the like
-        named = ".".join(_not_plain(tree))
-        prefix = f"{where}.{named}" if within else f"{where}: {named}"
-        raise ParamsError(f"{prefix} is no number, text, true, false, list or mapping; put texts in quotes") from error
+        raise ParamsError(_describe(error.errors()[0], target, where, within=within)) from None
+    except TypeError as error:  # by json.dumps, for dates and the like
+        place = _place(where, _not_plain(tree), within=within)
+        raise ParamsError(f"{place} is no number, text, true, false, list or mapping; put texts in quotes") from error
+
+
+def _describe(error: Mapping[str, Any], target: type, where: str, *, within: bool) -> str:
+    """Return the message for one error of pydantic."""
+    path = [str(key) for key in error["loc"]]
+    place = _place(where, path, within=within)
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{place} is not a key; {_nearest(target, path)}"
+    if error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{place} is missing; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(error["input"], dict) else f", got {error['input']!r}"
+    return f"{place}: {message[0].lower() + message[1:]}{value}"
+
+
+def _place(where: str, path: list[str], *, within: bool) -> str:
+    """Return the start of a message, such as "params.yaml: ingest.size"."""
+    if not path:
+        return where
+    return f"{where}{'.' if within else ': '}{'.'.join(path)}"
 
 
 def _not_plain(tree: Any) -> list[str]:
-    """The path of the first value that YAML has and JSON has not, such as a date."""
-    parts = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for name, value in parts:
+    """Return the path of the first value that YAML has and JSON lacks, such as a date; [] if there is none."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, value in items:
         if isinstance(value, dict | list):
-            if found := _not_plain(value):
-                return [str(name), *found]
+            if path := _not_plain(value):
+                return [str(name), *path]
         elif not isinstance(value, str | int | float | None):
             return [str(name)]
     return []
 
 
 def _nearest(target: type, path: list[str]) -> str:
-    """The hint for an unknown key: the nearest key where it stands, or all of them."""
-    for part in path[:-1]:
-        names_any = typing.get_origin(target) is Mapping
-        target = typing.get_args(target)[1] if names_any else _types(target).get(part, target)
+    """Return the hint for an unknown key: the nearest key beside it, or all keys there."""
+    for key in path[:-1]:
+        has_free_keys = typing.get_origin(target) is Mapping
+        target = typing.get_args(target)[1] if has_free_keys else _types(target).get(key, target)
     return suggest(path[-1], _keys(target))
 
 

@@ -1,4 +1,4 @@
-"""Progress for people: a bar with rate and time left on a terminal, a line now and then elsewhere."""
+"""Show progress on standard error: a bar on a terminal, elsewhere a line every 15 seconds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,23 @@ _LINE_SECONDS = 15.0
 
 
 class Bar:
-    """Counts up to `total`; use as a context manager and call `at` with how far the work is."""
+    """Show how much of some work is done. Use it with `with`, and call `at` as the work proceeds.
+
+    what: name of the work.
+    total: how many units there are.
+    unit: plural of the unit, such as "images".
+    """
 
     def __init__(self, what: str, total: int, unit: str) -> None:
-        self.what, self.total, self.unit = what, total, unit
-        self._opened = self._start = self._printed = time.monotonic()
-        self._first: int | None = None
-        self._done = self._skipped = 0
+        self.what = what
+        self.total = total
+        self.unit = unit
+        self._opened = time.monotonic()
+        self._start = self._opened  # the rate counts from here
+        self._first: int | None = None  # units that were done then
+        self._printed = self._opened
+        self._done = 0
+        self._skipped = 0
         self._rich: Progress | None = None
         if sys.stderr.isatty():
             self._rich = Progress(
@@ -48,16 +58,18 @@ class Bar:
             print(f"{self.what}: {self._done} {self.unit} in {seconds:.1f} s", file=sys.stderr, flush=True)
 
     def at(self, done: int, note: str = "", *, skipped: int = 0) -> None:
-        """Show that `done` of the total are done, with a few words about them.
+        """Show that `done` units of the total are done.
 
-        skipped: how many of those since the last call had been done by an earlier run: they say nothing of the rate.
+        note: a few words that are shown beside.
+        skipped: units since the last call that an earlier run had done. They do not count in the rate.
         """
         self._done = done
         self._skipped += skipped
         now = time.monotonic()
         worked = done - self._skipped
         if self._first is None or worked == self._first:  # a resumed run does not start at 0
-            self._first, self._start = worked, now
+            self._first = worked
+            self._start = now
         rate = (worked - self._first) / max(now - self._start, 1e-9)
         if self._rich:
             self._rich.update(self._task, completed=done, note=f"{note} {self._pace(done, rate)}")
@@ -71,7 +83,7 @@ class Bar:
 
 
 def _span(seconds: float) -> str:
-    """Such as 45 s, 12 min or 3 h 20 min."""
+    """Return a text such as "45 s", "12 min" or "3 h 20 min"."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"
@@ -79,7 +91,7 @@ def _span(seconds: float) -> str:
 
 
 def track(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
-    """Yield the items and show how many have come."""
+    """Yield the items and show how many have come. The arguments are those of Bar."""
     with Bar(what, total, unit) as bar:
         for count, item in enumerate(items, start=1):
             yield item
@@ -87,5 +99,5 @@ def track(items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[I
 
 
 def printable(text: str) -> str:
-    """A text with whatever could move the cursor, break the line or turn it around escaped."""
+    """Return a text with every character escaped that moves the cursor, breaks the line or changes its direction."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

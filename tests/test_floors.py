@@ -135,6 +135,15 @@ def test_no_stage_imports_another():
         assert not others, f"{name} imports {others}"
 
 
+def test_no_verb_imports_another():
+    """Work that two verbs share is below them: in jobs/, or in pipeline/ beside the folder of verbs."""
+    shared = {("audit", "takedown")}  # quarantine takes images out as takedown does
+    for path in (ROOT / "pipeline" / "verbs").glob("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        others = {Path(other).stem for other in imported_files(name) if other.startswith("pipeline/verbs/")}
+        assert not {(path.stem, other) for other in others} - shared, f"{name} imports {others}"
+
+
 def test_package_files_are_empty_but_for_cards_and_lists():
     for path in (path for folder in (*FOLDERS, "tests") for path in (ROOT / folder).rglob("__init__.py")):
         is_list = path.is_relative_to(ROOT / "jobs" / "generators") or path.parent == ROOT / "datasets" / "sources"

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"torch", "ray", "mlflow", "albumentations", "webdataset", "accelerate", "matplotlib"}
 
 
 def run(code):
@@ -20,9 +21,25 @@ def test_our_datasets_is_the_one_that_libraries_find():
 
 
 def test_help_and_parameters_load_nothing_heavy():
-    heavy = "{'torch', 'ray', 'mlflow', 'albumentations', 'webdataset', 'accelerate', 'matplotlib'}"
     for module in ("pipeline.__main__", "pipeline.params"):
-        assert run(f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))").strip() == "[]", module
+        assert run(f"import sys, {module}; print(sorted({HEAVY} & set(sys.modules)))").strip() == "[]", module
+
+
+def test_the_help_of_every_verb_loads_nothing_heavy():
+    code = f"""
+import contextlib, io, sys
+from pipeline.__main__ import main
+from pipeline.discovery import find_verbs
+heavy = {HEAVY | {"numpy", "pyarrow", "cv2", "pydantic", "rich", "fsspec"}}
+for name in find_verbs():
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        main([name, "--help"])
+    assert f"example: python -m pipeline {{name}}" in said.getvalue(), name
+    print(name, sorted(heavy & set(sys.modules)))
+"""
+    lines = run(code).splitlines()
+    assert len(lines) > 12
+    assert all(line.endswith(" []") for line in lines), lines
 
 
 def test_cards_load_no_torch():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from files.environment import set_quiet_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,8 @@ class Augment:
     """
 
     def __init__(self, config: AugmentConfig, mirrored: Sequence[tuple[int, int]] = ()) -> None:
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise its import looks for updates online
-        import albumentations as A  # slow to import, and most commands only read the config
+        set_quiet_environment()  # before the import, which looks for updates otherwise
+        import albumentations as A  # here, since it takes seconds and most verbs only read the config
 
         self._transform = A.Compose(
             [A.HorizontalFlip(p=config.flip)],

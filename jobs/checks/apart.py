@@ -1,4 +1,4 @@
-"""Work in a process of its own, started anew."""
+"""Run work in a process of its own, so that its memory is counted and its crash is caught."""
 
 from __future__ import annotations
 
@@ -22,37 +22,46 @@ class ProbeError(UserError):
 
 
 def run_apart(work: Callable[[Argument, Say], Result], argument: Argument, heard: Say = lambda text: None) -> Result:
-    """`work(argument, say)` in a process of its own, started anew; `heard` gets what it says meanwhile.
+    """Run `work(argument, say)` in a new Python process and return its result.
 
-    Raises ProbeError with the first cause when the work fails or its process ends, as it does when memory runs out.
+    work: a function of a module, which the new process imports by name.
+    argument, and the result: must be picklable.
+    heard: called here with each text that the work passes to `say`.
+    Raises ProbeError with the first cause when the work fails or its process ends early. A process ends early, for
+    example, when the system kills it because memory runs out.
     """
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_apart, args=(theirs, work, argument), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_result, args=(sender, work, argument), daemon=True)
     process.start()
-    theirs.close()
+    sender.close()  # only the process holds it now, so that its end is seen here as the end of the messages
     try:
-        while True:
-            kind, content = ours.recv()
-            if kind == "done":
-                return content
-            if kind == "failed":
-                raise ProbeError(content)
-            heard(content)
+        return _receive(receiver, heard)
     except EOFError:
         process.join()
-        killed = " as the system kills what takes too much memory" if process.exitcode == -9 else ""
+        killed = ", as when the system runs out of memory" if process.exitcode == -9 else ""
         raise ProbeError(f"its process ended with exit code {process.exitcode}{killed}") from None
     finally:
         process.terminate()
         process.join()
 
 
-def _apart(pipe: Connection, work: Callable[[Any, Say], Any], argument: Any) -> None:
+def _receive(receiver: Connection, heard: Say) -> Any:
+    """Pass on texts until the result comes. Raises ProbeError for a failure, EOFError when the process ends."""
+    while True:
+        kind, content = receiver.recv()
+        if kind == "done":
+            return content
+        if kind == "failed":
+            raise ProbeError(content)
+        heard(content)
+
+
+def _send_result(sender: Connection, work: Callable[[Any, Say], Any], argument: Any) -> None:
     try:
-        pipe.send(("done", work(argument, lambda text: pipe.send(("said", text)))))
+        sender.send(("done", work(argument, lambda text: sender.send(("said", text)))))
     except Exception as error:
-        if not isinstance(error, ValueError | RuntimeError | OSError):  # a defect, not a configuration
+        if not isinstance(error, ValueError | RuntimeError | OSError):  # a defect, not a wrong configuration
             log.exception("%s failed", work.__name__)
         text = str(error).strip() or type(error).__name__
-        pipe.send(("failed", text.splitlines()[0]))
+        sender.send(("failed", text.splitlines()[0]))

@@ -1,13 +1,15 @@
-"""What training a generator takes, as far as its recipe says: steps, batch, columns, and bytes kept and exchanged."""
+"""Count what training a generator takes from its recipe alone: steps, batch, columns, bytes stored and exchanged."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Adadelta, Adam
 
 from jobs.generators.build import build_recipe
@@ -15,16 +17,21 @@ from jobs.recipe.contract import Phase, Recipe, Update
 
 
 def checkpoints_at_once(*, are_copied: bool) -> int:
-    """How many lie on the disk at most: two are kept, a third is written before the oldest goes, and one more may still
-    be on its way to an object store."""
+    """Return how many checkpoints of a training are on the disk at most.
+
+    Two are kept, and a third is written before the oldest is removed.
+    are_copied: whether they are copied to an object store; then one more may still be on its way there.
+    """
     return 4 if are_copied else 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepKind:
-    """The steps of a phase in which the same updates are due: they cost the same.
+    """The steps of a phase in which the same updates are due. They cost the same.
 
-    first: number of the first of them, from the start of the phase. steps: how many of them the phase has.
+    updates: the updates that are due.
+    first: index of the first such step, counted from the start of the phase.
+    steps: number of such steps in the phase.
     """
 
     updates: tuple[Update, ...]
@@ -34,8 +41,13 @@ class StepKind:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseFootprint:
-    """gradient_bytes: what the workers have to sum, in the mean over the phase's steps; a network that two updates of
-    a step train is summed twice."""
+    """One phase.
+
+    name: the phase.
+    steps: number of its steps.
+    gradient_bytes: gradients that the workers sum per step, in the mean over the phase. A network that two updates of
+        one step train is summed twice.
+    """
 
     name: str
     steps: int
@@ -44,8 +56,17 @@ class PhaseFootprint:
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """batch_size: over all workers. columns: needed beside the images. parameters: of each network.
-    weights_bytes: of all networks. checkpoint_bytes: of one checkpoint. phases: those that have steps."""
+    """One generator.
+
+    generator: short name of the paper.
+    steps: number of steps over all phases.
+    batch_size: images per step, over all workers.
+    columns: columns that are read beside the images.
+    parameters: network -> number of its parameters.
+    weights_bytes: weights and buffers of all networks.
+    checkpoint_bytes: size of one checkpoint.
+    phases: the phases that have steps.
+    """
 
     generator: str
     steps: int
@@ -58,23 +79,29 @@ class Footprint:
 
 
 def step_kinds(phase: Phase) -> list[StepKind]:
-    """Every kind of step that a phase has, by when it first comes."""
+    """Return the kinds of steps of a phase, in the order in which they first come."""
     cycle = math.lcm(*(update.every for update in phase.updates))
-    whole, rest = divmod(phase.steps, cycle)
     kinds: dict[tuple[Update, ...], StepKind] = {}
-    for step in range(min(cycle, phase.steps)):
-        due = phase.due(step)
-        kind = kinds.get(due, StepKind(updates=due, first=step, steps=0))
-        kinds[due] = dataclasses.replace(kind, steps=kind.steps + whole + (step < rest))
+    for first in range(min(cycle, phase.steps)):
+        due = phase.due(first)
+        kind = kinds.get(due, StepKind(updates=due, first=first, steps=0))
+        steps = len(range(first, phase.steps, cycle))
+        kinds[due] = dataclasses.replace(kind, steps=kind.steps + steps)
     return list(kinds.values())
 
 
-def footprint(generator: str, config: Any, *, has_average: bool = False) -> Footprint:
-    """Build the recipe without memory for its weights, and count. has_average: whether an average of them is kept.
+def footprints(configs: Mapping[str, Any], *, has_average: bool) -> list[Footprint]:
+    """Return the footprint of each generator. configs: short name -> hyperparameters. See `footprint`."""
+    return [footprint(generator, config, has_average=has_average) for generator, config in configs.items()]
 
-    Raises ValueError for an optimizer whose state has a size we do not know.
+
+def footprint(generator: str, config: Any, *, has_average: bool = False) -> Footprint:
+    """Build the recipe of a generator without memory for its weights, and count.
+
+    has_average: whether checkpoints hold an average of the generator's weights too.
+    Raises ValueError for an optimizer whose size of state is not known here.
     """
-    if hasattr(config, "features"):  # they belong to losses, are in no checkpoint, and may have to be fetched
+    if hasattr(config, "features"):  # feature weights belong to losses, not to checkpoints, and may need a download
         config = dataclasses.replace(config, features="random")
     with torch.device("meta"):
         recipe = build_recipe(generator, config, seed=0)
@@ -89,11 +116,11 @@ def footprint(generator: str, config: Any, *, has_average: bool = False) -> Foot
         parameters={name: sum(p.numel() for p in network.parameters()) for name, network in recipe.networks.items()},
         weights_bytes=weights,
         checkpoint_bytes=weights + averages + sum(map(_state_bytes, recipe.optimizers.values())),
-        phases=tuple(_phase(recipe, phase) for phase in recipe.phases if phase.steps),
+        phases=tuple(_phase_footprint(recipe, phase) for phase in recipe.phases if phase.steps),
     )
 
 
-def _phase(recipe: Recipe, phase: Phase) -> PhaseFootprint:
+def _phase_footprint(recipe: Recipe, phase: Phase) -> PhaseFootprint:
     total = sum(
         kind.steps * sum(_gradient_bytes(recipe, phase, update) for update in kind.updates)
         for kind in step_kinds(phase)
@@ -108,10 +135,10 @@ def _gradient_bytes(recipe: Recipe, phase: Phase, update: Update) -> int:
 
 def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
     if not isinstance(optimizer, Adam | Adadelta):
-        raise ValueError(f"how much state {type(optimizer).__name__} keeps is not known; add it to {__name__}")
+        raise ValueError(f"the size of the state of {type(optimizer).__name__} is not known; add it to {__name__}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return 2 * _bytes(parameters) + 4 * len(parameters)  # two averages, and a count of steps
+    return 2 * _bytes(parameters) + 4 * len(parameters)  # two averages and a count of steps
 
 
-def _bytes(tensors: Any) -> int:
+def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

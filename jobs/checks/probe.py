@@ -1,7 +1,7 @@
-"""A few real steps of a generator, in a process of its own: seconds of every kind of step, peak memory, reading.
+"""Measure a few real steps of a generator: seconds of every kind of step, peak memory, time to read.
 
-The process trains as one of `world_size` does, with its share of the batch and without the others: what they would
-exchange is not measured.
+The process trains as one of `world_size` does, with its share of the batch and without the others. The exchange between
+workers is not measured.
 """
 
 from __future__ import annotations
@@ -33,16 +33,20 @@ from jobs.training.settings import TrainConfig
 from jobs.training.step import TrainingStep
 from masks.masks import open_masks
 
-_MAX_STEPS = 20  # of a kind: more would not change a median by much
+_MAX_STEPS = 20  # of a kind, after the first; more would hardly change the median
 _MAX_READS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeJob:
-    """One generator to be probed as one worker of `world_size`.
+    """One generator, to be probed as one worker of `world_size`.
 
-    folders: column -> absolute folder of shards; empty for made-up batches of image_size x image_size.
-    ranks: whose first batches are read. seconds: how long to measure; None takes one step of every kind for each rank.
+    config: the generator's hyperparameters.
+    image_size: side of made-up images, in pixels.
+    folders: column -> absolute folder of shards; empty makes batches up.
+    ranks: the workers whose first batches are taken.
+    threads: CPU threads of the process.
+    seconds: how long to measure; None takes one step of every kind with the batch of each rank.
     """
 
     generator: str
@@ -60,7 +64,12 @@ class ProbeJob:
 
 @dataclass(frozen=True, kw_only=True)
 class KindProbe:
-    """seconds: of each measured step, the conversion of its batch included. steps: how many the phase has of them."""
+    """The measured steps of one kind.
+
+    updates: the updates that are due, each as its networks joined by "+".
+    steps: number of such steps in the phase.
+    seconds: of each measured step, with the conversion of its batch.
+    """
 
     updates: tuple[str, ...]
     steps: int
@@ -69,8 +78,11 @@ class KindProbe:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseProbe:
-    """kinds: empty where there was no time for this phase. is_warm: whether a first step, which allocates and tunes,
-    was left out."""
+    """The measured steps of one phase.
+
+    kinds: empty if there was no time for this phase.
+    is_warm: whether the first step of each kind was left out. It allocates and tunes, and is slower.
+    """
 
     name: str
     steps: int
@@ -80,12 +92,15 @@ class PhaseProbe:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What was measured. batch_size, height, width: of one worker's batch. reading_seconds: of each batch that was read
-    and decoded, by one process; empty for made-up batches.
+    """All that was measured.
 
-    peak_bytes: on a GPU of tensors, on a CPU of the process. needed_bytes: what the device must have for it: on a GPU
-    with the allocator's reserve and the context. memory_bytes: what the device has. not_repeatable: operations that
-    have no form there that repeats to the bit; only looked for under `deterministic`.
+    device: name of the device, such as "x86_64 CPU, 2 cores".
+    batch_size, height, width: of one worker's batch, in images and pixels.
+    reading_seconds: of each batch that one process read and decoded; empty for made-up batches.
+    peak_bytes: the most that tensors took on a GPU, or the process on a CPU.
+    needed_bytes: memory that the device must have; on a GPU with the allocator's reserve and the context.
+    memory_bytes: memory that the device has.
+    not_repeatable: operations without a form that repeats to the bit; only looked for under `deterministic`.
     """
 
     generator: str
@@ -104,15 +119,16 @@ class Probe:
 
 
 def probe(job: ProbeJob, say: Say = lambda text: None) -> Probe:
-    """Measure in this process, whose peak memory then is the answer's; `say` hears what is done.
+    """Measure in this process. Run it in a process of its own, since peak memory is that of the whole process.
 
-    A phase that is begun is gone through once, a step of every kind; one for which no time is left is not probed.
-    Raises ProbeError for a term that is not finite, and whatever building, reading and training raise.
+    Every phase that is begun takes at least one step of every kind. A phase for which no time is left is not probed.
+    say: called with the name of each phase that begins.
+    Raises ProbeError for a term that is not finite, and every error of building, reading and training.
     """
     torch.set_num_threads(job.threads)
     with deterministic(job.train.deterministic) as not_repeatable:
-        probed = _Probing(job).run(say)
-    return replace(probed, not_repeatable=tuple(sorted(not_repeatable)))
+        result = _Probing(job).run(say)
+    return replace(result, not_repeatable=tuple(sorted(not_repeatable)))
 
 
 class _Probing:
@@ -127,45 +143,52 @@ class _Probing:
         self.step = TrainingStep(self.recipe, job.train, self.device)
 
     def run(self, say: Say) -> Probe:
-        batches, reading_seconds = self._read() if self.job.folders else ([self._made_up()], [])
-        phases = [phase for phase in self.recipe.phases if phase.steps]
-        begin = time.perf_counter()
-        probed = []
-        for index, phase in enumerate(phases):
-            say(phase.name)
-            spent = time.perf_counter() - begin
-            limit = 0.0 if self.job.seconds is None else self.job.seconds
-            if index and limit and spent > limit:
-                probed.append(PhaseProbe(name=phase.name, steps=phase.steps))
-            else:
-                until = time.perf_counter() + (limit - spent) / (len(phases) - index)
-                probed.append(self._phase(phase, batches, until))
-        _, height, width, _ = batches[0].image.shape
+        batches, reading_seconds = self._read() if self.job.folders else ([self._make_up()], [])
+        phases = self._probe_phases(batches, say)
+        count, height, width, _ = batches[0].image.shape
         peak_bytes, needed_bytes, memory_bytes = _memory(self.device)
         return Probe(
             generator=self.job.generator,
             device=device_name(self.device),
             is_gpu=self.device.type == "cuda",
             threads=self.job.threads,
-            batch_size=len(batches[0].image),
+            batch_size=count,
             height=height,
             width=width,
-            phases=tuple(probed),
+            phases=tuple(phases),
             reading_seconds=tuple(reading_seconds),
             peak_bytes=peak_bytes,
             needed_bytes=needed_bytes,
             memory_bytes=memory_bytes,
         )
 
-    def _phase(self, phase: Phase, batches: list[ByteBatch], until: float) -> PhaseProbe:
-        """Steps of one phase until the time is over, of all kinds equally many."""
+    def _probe_phases(self, batches: list[ByteBatch], say: Say) -> list[PhaseProbe]:
+        """Probe the phases in order. Each gets an equal share of the time that is left when it begins."""
+        phases = [phase for phase in self.recipe.phases if phase.steps]
+        limit = self.job.seconds or 0.0
+        begin = time.perf_counter()
+        probes = []
+        for index, phase in enumerate(phases):
+            say(phase.name)
+            left = limit - (time.perf_counter() - begin)
+            if index and limit and left < 0:
+                probes.append(PhaseProbe(name=phase.name, steps=phase.steps))
+            else:
+                probes.append(self._probe_phase(phase, batches, left / (len(phases) - index)))
+        return probes
+
+    def _probe_phase(self, phase: Phase, batches: list[ByteBatch], limit: float) -> PhaseProbe:
+        """Take steps of one phase for `limit` seconds, of all kinds equally many."""
+        until = time.perf_counter() + limit
         self.step.start(phase)
         kinds = step_kinds(phase)
-        taken = [[self._step(phase, kind, batch) for batch in batches][:1] for kind in kinds]  # every rank's batch once
-        while time.perf_counter() < until and len(taken[0]) <= _MAX_STEPS:
-            for seconds, kind in zip(taken, kinds, strict=True):
-                seconds.append(self._step(phase, kind, batches[0]))
-        is_warm = len(taken[0]) > 1
+        seconds = [[self._time_first_step(phase, kind, batches)] for kind in kinds]
+        while time.perf_counter() < until and len(seconds[0]) <= _MAX_STEPS:
+            for kind, seconds_of_kind in zip(kinds, seconds, strict=True):
+                seconds_of_kind.append(self._time_step(phase, kind, batches[0]))
+        is_warm = len(seconds[0]) > 1
+        if is_warm:
+            seconds = [seconds_of_kind[1:] for seconds_of_kind in seconds]
         return PhaseProbe(
             name=phase.name,
             steps=phase.steps,
@@ -173,20 +196,31 @@ class _Probing:
                 KindProbe(
                     updates=tuple("+".join(update.networks) for update in kind.updates),
                     steps=kind.steps,
-                    seconds=tuple(seconds[is_warm:]),
+                    seconds=tuple(seconds_of_kind),
                 )
-                for seconds, kind in zip(taken, kinds, strict=True)
+                for kind, seconds_of_kind in zip(kinds, seconds, strict=True)
             ),
             is_warm=is_warm,
         )
 
-    def _step(self, phase: Phase, kind: StepKind, batch: ByteBatch) -> float:
+    def _time_first_step(self, phase: Phase, kind: StepKind, batches: list[ByteBatch]) -> float:
+        """Take a step with the batch of every rank, as any of them may fail. Returns the seconds of the first."""
+        seconds = [self._time_step(phase, kind, batch) for batch in batches]
+        return seconds[0]
+
+    def _time_step(self, phase: Phase, kind: StepKind, batch: ByteBatch) -> float:
+        """Return the seconds of one step, with the conversion of its batch.
+
+        Raises ProbeError for a term that is not finite.
+        """
         phase.set_learning_rates(self.recipe.optimizers, kind.first)
         terms: dict[str, Tensor] = {}
 
         def step() -> None:
-            there = batch.to(self.device)
-            terms.update(self.step(kind.first, there.channels_last() if self.job.train.channels_last else there))
+            converted = batch.to(self.device)
+            if self.job.train.channels_last:
+                converted = converted.channels_last()
+            terms.update(self.step(kind.first, converted))
 
         seconds = timed(step, self.device)
         for name, value in terms.items():
@@ -195,7 +229,10 @@ class _Probing:
         return seconds
 
     def _read(self) -> tuple[list[ByteBatch], list[float]]:
-        """The first batch of every rank asked for, and how long some batches took to read after a first one."""
+        """Read the first batch of every rank, then time some further batches.
+
+        Returns the batches and the seconds of each further one. The first batch opens files and is not timed.
+        """
         samples = TrainingSamples(
             {name: Path(self.job.folders[name]) for name in ("image", *self.recipe.columns)},
             self.job.train.samples,
@@ -224,8 +261,8 @@ class _Probing:
             )
         )
 
-    def _made_up(self) -> ByteBatch:
-        """Noise with real holes."""
+    def _make_up(self) -> ByteBatch:
+        """Return a batch of noise, with masks as in training."""
         count, side = self.recipe.batch_size // self.job.world_size, self.job.image_size
         rng = np.random.default_rng(derive_seed(self.job.seed, "probe"))
         masks = open_masks(self.job.train.samples.masks)
@@ -244,7 +281,7 @@ class _Probing:
 
 
 def timed(function: Callable[[], Any], device: torch.device) -> float:
-    """Seconds that a call takes, the device's work included."""
+    """Return the seconds that a call takes, with the work that it leaves to the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -255,32 +292,38 @@ def timed(function: Callable[[], Any], device: torch.device) -> float:
 
 
 def device_name(device: torch.device) -> str:
-    """Such as "NVIDIA H100" or "x86_64 CPU, 2 cores"."""
+    """Return a name such as "NVIDIA H100" or "x86_64 CPU, 2 cores"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most that tensors took on a GPU since its statistics were reset, or this process on a CPU."""
+    """Return the most bytes that tensors took on a GPU since its statistics were reset, or this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # Not ru_maxrss on Linux: a process inherits there what the one that started it had.
+    # On Linux ru_maxrss of a new process starts from the peak of the process that started it; VmHWM does not.
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _memory(device: torch.device) -> tuple[int, int, int]:
-    """(peak, needed, there) in bytes, as a Probe has them."""
+    """Return `peak_bytes`, `needed_bytes` and `memory_bytes` of a Probe."""
     peak = peak_bytes(device)
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        beside = total - free - torch.cuda.memory_reserved(device)  # context, libraries, other processes
-        return peak, torch.cuda.max_memory_reserved(device) + beside, total
-    limit = Path("/sys/fs/cgroup/memory.max")  # a container's
-    allowed = limit.read_text().strip() if limit.is_file() else "max"
+        others = total - free - torch.cuda.memory_reserved(device)  # context, libraries, other processes
+        return peak, torch.cuda.max_memory_reserved(device) + others, total
+    return peak, peak, _machine_bytes()
+
+
+def _machine_bytes() -> int:
+    """Return the memory that this process may use: the machine's, or the limit of its container."""
     total = psutil.virtual_memory().total
-    return peak, peak, total if allowed == "max" else min(total, int(allowed))
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.is_file() else "max"
+    return total if allowed == "max" else min(total, int(allowed))

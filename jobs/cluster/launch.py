@@ -1,6 +1,6 @@
-"""Where work runs: in this process, or on Ray workers. The only file that imports ray.
+"""Run work in this process or on Ray workers: the only file that imports ray.
 
-`RAY_ADDRESS` joins a cluster; without it a Ray of this machine alone is started, on loopback, and stopped again.
+`RAY_ADDRESS` joins a cluster. Without it, a Ray of this machine alone is started on loopback and stopped again.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from files.checkout import ROOT
+from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
 from files.errors import UserError
 from jobs.cluster.settings import ClusterConfig
 
@@ -27,13 +29,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
-# The code is shipped to workers, without what git ignores, .git and .venv, which Ray leaves out by itself.
+# Ray ships the checkout to its workers. It leaves out .git, .venv and the files that git ignores by itself.
 _EXCLUDED = [".dvc"]
 _TOKEN = Path.home() / ".ray" / "auth_token"
-_ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # keeps a one-machine Ray on loopback, on Linux too
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing calls home
-}
 
 
 class WorkerError(UserError):
@@ -41,10 +39,10 @@ class WorkerError(UserError):
 
 
 def map_tasks(task: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int) -> Iterator[Result]:
-    """Apply a function to every item, at most `num_workers` at once, and yield results in order of completion.
+    """Apply a function to every item and yield the results in order of completion.
 
-    0 workers: in this process. -1: as many as there are cores.
-    The first failure stops the rest and is raised as it was.
+    num_workers: how many run at once; 0 runs them in this process and in order, -1 as many as there are cores.
+    Raises the first failure as the task raised it; later items are not started.
     """
     if num_workers == 0 or len(items) <= 1:
         yield from map(task, items)
@@ -68,7 +66,7 @@ def map_tasks(task: Callable[[Item], Result], items: Sequence[Item], *, num_work
 
 @contextmanager
 def keep_ray(num_workers: int) -> Iterator[None]:
-    """Keep Ray and its workers from one `map_tasks` to the next; with 0 workers there is nothing to keep."""
+    """Keep Ray and its workers from one `map_tasks` to the next. With 0 workers there is no Ray to keep."""
     if num_workers == 0:
         yield
         return
@@ -76,88 +74,99 @@ def keep_ray(num_workers: int) -> Iterator[None]:
         yield
 
 
-def train_workers(
-    work: Callable[[dict], None],
-    arguments: dict,
-    config: ClusterConfig,
-    *,
-    name: str,
-    shares: int,
-    is_over: Callable[[], bool] = lambda: True,
-    final: tuple[type[Exception], ...] = (),
-    secondary: tuple[type[Exception], ...] = (),
-) -> None:
-    """Run `work(arguments)` on every training process, as one group that is started again after a failure.
+@dataclass(frozen=True, kw_only=True)
+class GroupWork:
+    """The work of one group of training processes.
 
-    Inside, torch.distributed is initialised when there is more than one process, and arguments["is_preempted"] tells
-    whether a node of the group will be taken away. shares: what a range's number of processes must divide.
-    is_over: whether work that returned has nothing left to do; if not, it is started again without counting as failed.
-    final: errors after which another try is useless, raised as they are. secondary: errors of processes that only lost
-    another one, whose own error says more.
-    Raises WorkerError with the first cause once `max_failures` restarts are used up; in this process, the last error.
+    function: called with the arguments in every process. With more than one, torch.distributed is initialised there.
+        Its arguments also hold "is_preempted", a function that tells whether a node of the group will be taken away.
+    arguments: must be picklable.
+    batch_shares: the number of processes must divide this number, if it may be chosen from a range.
+    is_finished: asked after the function has returned; if it answers False, the group is started again, which does not
+        count as a failure.
+    fatal_errors: errors after which another start is useless. They are raised as the function raised them.
+    consequential_errors: errors of processes that only lost another one, whose own error says more.
     """
-    first, failures = "", 0
+
+    function: Callable[[dict], None]
+    arguments: dict
+    batch_shares: int
+    is_finished: Callable[[], bool] = lambda: True
+    fatal_errors: tuple[type[Exception], ...] = ()
+    consequential_errors: tuple[type[Exception], ...] = ()
+
+
+def train_workers(work: GroupWork, config: ClusterConfig, *, name: str) -> None:
+    """Run the work as one group of processes, and start the group again after a failure.
+
+    config: `train_workers` processes at once; 0 runs the work in this process. `max_failures` further starts.
+    name: of the training, for messages.
+    Raises WorkerError with the first cause once the starts are used up; in this process, the last error.
+    """
+    first_cause, failures = "", 0
     while True:
         try:
-            _attempt(work, arguments, config, f"{name}-{uuid.uuid4().hex[:8]}", shares)
-            if is_over():
+            _start_group(work, config, f"{name}-{uuid.uuid4().hex[:8]}")
+            if work.is_finished():
                 return
         except Exception as error:
-            cause = _first_cause(error, final, secondary)
-            if isinstance(cause, final):
+            cause = _most_telling_cause(error, work)
+            if isinstance(cause, work.fatal_errors):
                 raise cause from error
-            first, failures = first or _said(cause), failures + 1
+            first_cause, failures = first_cause or _last_line(cause), failures + 1
             if failures > config.max_failures:
                 if config.worker_range[1] == 0:
                     raise
-                tries = f" at the first of {failures} starts" if failures > 1 else ""
-                raise WorkerError(f"training {name} failed{tries}: {first}") from error
-            log.warning("training %s failed (%s); starting it again", name, _said(cause))
+                starts = f" at the first of {failures} starts" if failures > 1 else ""
+                raise WorkerError(f"training {name} failed{starts}: {first_cause}") from error
+            log.warning("training %s failed (%s); starting it again", name, _last_line(cause))
             del cause  # it may hold the frames that hold Ray's objects, see `_ray`
 
 
-def _attempt(work: Callable[[dict], None], arguments: dict, config: ClusterConfig, name: str, shares: int) -> None:
+def _start_group(work: GroupWork, config: ClusterConfig, name: str) -> None:
+    """Run the work once. name: of this start, which no other start has."""
     if config.worker_range[1] == 0:
-        work(arguments)
+        work.function(work.arguments)
         return
     storage = config.storage_folder / "ray"
     fitting: Future[None] = Future()
 
     def fit() -> None:
         try:
-            fitting.set_result(_fit(work, arguments, config, name, shares, storage))
+            fitting.set_result(_fit(work, config, name, storage))
         except BaseException as error:
             fitting.set_exception(error)
 
-    # Not in the main thread, where Ray would put its own signal handlers in place of the stage's.
+    # In the main thread Ray would put its own signal handlers in place of the stage's.
     threading.Thread(target=fit, name="ray", daemon=True).start()
     try:
         while not wait([fitting], timeout=0.2).done:  # signals are handled in between
-            _keep_handler()
+            _restore_handler()
         fitting.result()
     finally:
         shutil.rmtree(storage / name, ignore_errors=True)
 
 
-def _keep_handler() -> None:
-    """Put this process's own handler of SIGTERM back: Ray's library takes its place and, having called it, aborts the
-    process three seconds later, whatever is still being saved."""
+def _restore_handler() -> None:
+    """Put this process's own handler of SIGTERM back.
+
+    Ray's library replaces it by one that calls it and then, three seconds later, aborts the process, even while a
+    checkpoint is being saved.
+    """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
-def _fit(
-    work: Callable[[dict], None], arguments: dict, config: ClusterConfig, name: str, shares: int, storage: Path
-) -> None:
+def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> None:
     with _ray(config.worker_range[1]) as ray:
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
         resources = {"CPU": 1} if not config.use_gpu else {"CPU": 1, "GPU": 1}
-        size = _group_size(config, shares, ray.available_resources(), resources)
+        size = _group_size(config, work.batch_shares, ray.available_resources(), resources)
         trainer = TorchTrainer(
-            partial(_on_worker, work),
-            train_loop_config=arguments,
+            partial(_on_worker, work.function),
+            train_loop_config=work.arguments,
             torch_config=TorchConfig(
                 backend="nccl" if config.use_gpu else "gloo", timeout_s=round(config.collective_seconds)
             ),
@@ -172,8 +181,8 @@ def _fit(
                 failure_config=FailureConfig(
                     max_failures=0,
                     max_preemption_failures=0,
-                    # The smallest group waits for room. A larger one that finds none, because a node that was just
-                    # lost was still counted, fails, and the next start counts again.
+                    # The smallest group waits for room. A larger group may find none, if Ray still counted a node that
+                    # was just lost: then it fails, and the next start counts again.
                     controller_failure_limit=0 if size > config.worker_range[0] else -1,
                 ),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
@@ -182,23 +191,27 @@ def _fit(
         trainer.fit()
 
 
-def _on_worker(work: Callable[[dict], None], arguments: dict) -> None:
+def _on_worker(function: Callable[[dict], None], arguments: dict) -> None:
     import ray.train
 
-    work({**arguments, "is_preempted": lambda: ray.train.get_preemption_info() is not None})
+    function({**arguments, "is_preempted": lambda: ray.train.get_preemption_info() is not None})
 
 
 def _group_size(
-    config: ClusterConfig, shares: int, available: Mapping[str, float], per_worker: Mapping[str, float]
+    config: ClusterConfig, batch_shares: int, available: Mapping[str, float], per_worker: Mapping[str, float]
 ) -> int:
-    """The largest allowed group that divides the shares and for which there is room; the smallest waits for room."""
+    """Return the largest allowed number of processes that divides the shares and for which there is room.
+
+    available, per_worker: resource -> amount, as Ray counts them.
+    Returns the smallest allowed number if there is room for none; that group then waits for room.
+    """
     fewest, most = config.worker_range
     if fewest == most:
         return fewest
-    sizes = [size for size in range(fewest, most + 1) if shares % size == 0]
+    sizes = [size for size in range(fewest, most + 1) if batch_shares % size == 0]
     if not sizes:
         raise WorkerError(
-            f"no number of processes from {fewest} to {most} divides the {shares} shares of a batch; "
+            f"no number of processes from {fewest} to {most} divides the {batch_shares} shares of a batch; "
             "change cluster.train_workers in params.yaml"
         )
     room = min(int(available.get(name, 0) // amount) for name, amount in per_worker.items())
@@ -209,36 +222,46 @@ def _apply(task: Callable[[Item], Result], item: Item) -> Result:
     return task(item)
 
 
-def _first_cause(
-    error: BaseException, final: tuple[type[Exception], ...], secondary: tuple[type[Exception], ...]
-) -> BaseException:
-    """Of a group's failures the one that says most: a final one, else one that did not only lose another process."""
+def _most_telling_cause(error: BaseException, work: GroupWork) -> BaseException:
+    """Return the failure of a group that says most: a fatal one first, a consequential one last, then by rank."""
     failures = getattr(error, "worker_failures", None)
     if not failures:
         return error
+    # Ray wraps the exception of a worker and keeps the original in the private `_base_exc`.
     raised = {rank: getattr(failure, "_base_exc", failure) for rank, failure in failures.items()}
-    rank = min(raised, key=lambda r: (not isinstance(raised[r], final), isinstance(raised[r], secondary), r))
-    return raised[rank] if isinstance(raised[rank], final) else WorkerError(f"rank {rank}: {_said(raised[rank])}")
+
+    def order(rank: int) -> tuple[bool, bool, int]:
+        cause = raised[rank]
+        return not isinstance(cause, work.fatal_errors), isinstance(cause, work.consequential_errors), rank
+
+    rank = min(raised, key=order)
+    if isinstance(raised[rank], work.fatal_errors):
+        return raised[rank]
+    return WorkerError(f"rank {rank}: {_last_line(raised[rank])}")
 
 
-def _said(error: BaseException) -> str:
-    """One line: a remote error's text is its whole traceback, whose last line says what is wrong."""
+def _last_line(error: BaseException) -> str:
+    """Return the last line of a message: a remote error's text is its whole traceback, which ends with the message."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[-1].strip()
 
 
 @contextmanager
 def _ray(num_cpus: int) -> Iterator:
-    """The ray module, connected; what this call started is stopped at the end. num_cpus: negative for all there are."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it explains itself at every start
+    """Connect to Ray and yield its module. Ray is stopped at the end if this call started it.
+
+    num_cpus: CPUs of a Ray that is started here; negative takes all.
+    """
+    set_quiet_environment()
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # keeps a one-machine Ray on loopback, on Linux too
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it prints several lines at every start
     import ray
 
     local = "RAY_ADDRESS" not in os.environ
     started = not ray.is_initialized()
     if started:
-        # References that an earlier session has left in failed frames name objects by numbers that begin anew: freed
-        # later, they would take this session's.
+        # Frames of an earlier failure may still hold references to objects of the Ray that ran then. This Ray gives its
+        # objects the same numbers, so freeing such a reference later would free an object of this Ray.
         gc.collect()
         ray.init(
             address="local" if local else None,
@@ -247,14 +270,15 @@ def _ray(num_cpus: int) -> Iterator:
             runtime_env={
                 "working_dir": str(ROOT),
                 "excludes": _EXCLUDED,
-                "env_vars": {"NO_ALBUMENTATIONS_UPDATE": "1"},
+                "env_vars": QUIET_ENVIRONMENT,
             },
             logging_level=logging.ERROR,
             log_to_driver=False,
+            # A private argument; it keeps a Ray of this machine alone on loopback.
             **({"_node_ip_address": "127.0.0.1"} if local else {}),
         )
     if _TOKEN.is_file():
-        _TOKEN.chmod(0o600)  # Ray leaves it readable for everybody
+        _TOKEN.chmod(0o600)  # Ray leaves it readable for every user
     try:
         yield ray
     finally:

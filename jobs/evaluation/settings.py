@@ -11,7 +11,11 @@ BaselineName = Literal["mean_colour", "telea", "navier_stokes", "biharmonic", "p
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of feature weights and the SHA-256 that it must have, in hex."""
+    """A file of feature weights.
+
+    path: the file.
+    sha256: the digest that the file must have, in hex.
+    """
 
     path: str | Path
     sha256: str

@@ -1,9 +1,12 @@
-"""What waits on disk for the tracking server, and the courier that brings it there, in order and once.
+"""Upload what a training wrote to its storage: events, samples and the model, to its run in MLflow.
 
-Training writes files to its storage and waits for nobody: `run.json` says what is trained, `events.jsonl` and
-`samples/` what happens, `model.json` and `model/` what is to be registered at the end. Whatever is made on the server
-is looked for there first, and of each figure the server has a beginning, whose end is asked for. So a delivery may
-break off or be killed anywhere: the next one completes it.
+Training itself only writes files and never waits for the tracking server: `run.json` describes the run, `events.jsonl`
+and `samples/` grow while it trains, `model.json` and `model/` hold what is registered at the end. An upload may break
+off or be killed at any moment; the next one completes it and nothing is on the server twice:
+
+1. Everything that is created on the server (run, logged file, registered version) is looked for there first.
+2. For every metric the server is asked for the last step that it has. Only later points are sent, in order.
+3. A resent point is dropped, since its step is not later than the last one on the server.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ from jobs.tracking import mlflow_runs as tracking
 
 log = logging.getLogger(__name__)
 
-END_SECONDS = 300.0  # the longest that a finished training waits for its delivery, which goes on as long as it succeeds
-STOP_SECONDS = 5.0  # the same after a failure or a signal
+END_SECONDS = 300.0  # the longest that a finished training waits for its upload
+STOP_SECONDS = 5.0  # the longest that a training waits for its upload after a failure or a signal
 _PAUSE_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _RUN, _MODEL, _EVENTS, _SAMPLES = RunFolder.RUN, RunFolder.MODEL, RunFolder.EVENTS, RunFolder.SAMPLES
@@ -37,7 +40,13 @@ _RUN, _MODEL, _EVENTS, _SAMPLES = RunFolder.RUN, RunFolder.MODEL, RunFolder.EVEN
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """What became of one training that had waited: its registered version, or the problem for which it still waits."""
+    """The outcome for one training that waited.
+
+    folder: where it waited.
+    run: name of its run.
+    version: the registered version, if there was a model.
+    problem: why it still waits; None if it does not.
+    """
 
     folder: str
     run: str
@@ -54,11 +63,26 @@ def describe_run(
     datasets: Sequence[tracking.TrackedDataset],
     files: Mapping[str, str],
 ) -> None:
-    """Write down the run that a training will be; a restart leaves what its first start wrote."""
-    if not (storage / _RUN).is_file():
-        run = {"name": name, "training": uuid.uuid4().hex, "started": time.time(), "tags": tags, "files": files}
-        rows = [asdict(dataset) for dataset in datasets]
-        _write(storage / _RUN, {**run, "parameters": tracking.flatten(parameters), "datasets": rows})
+    """Describe a training's run in its storage. A restart keeps the description of the first start.
+
+    storage: folder of the training.
+    name: of the run.
+    parameters: a tree of values; the run has them as flat texts.
+    datasets: what the training reads.
+    files: path below the run's artifacts -> text.
+    """
+    if (storage / _RUN).is_file():
+        return
+    description = {
+        "name": name,
+        "training": uuid.uuid4().hex,
+        "started": time.time(),
+        "tags": tags,
+        "files": files,
+        "parameters": tracking.flatten(parameters),
+        "datasets": [asdict(dataset) for dataset in datasets],
+    }
+    _write_json(storage / _RUN, description)
 
 
 def stage_model(
@@ -70,9 +94,14 @@ def stage_model(
     tags: Mapping[str, str],
     requirements: Sequence[str],
 ) -> None:
-    """Copy to the storage what is to be registered as `name`; see tracking.register_model.
+    """Copy to the storage what is registered when the training is delivered; see tracking.register_model.
 
-    files: folders by name. code: packages of this checkout.
+    storage: folder of the training.
+    name: of the registered model.
+    files: name -> folder.
+    code: packages of this checkout.
+    tags: of the registered version.
+    requirements: pinned packages, such as "numpy==2.0.0".
     """
     shutil.rmtree(storage / "model", ignore_errors=True)
     for key, folder in files.items():
@@ -80,11 +109,15 @@ def stage_model(
     tracking.copy_code(code, storage / "model" / "code", _copy)
     paths = {key: f"model/files/{key}/{folder.name}" for key, folder in files.items()}
     model = {"name": name, "files": paths, "tags": tags, "requirements": requirements}
-    _write(storage / _MODEL, {"ended": time.time(), "model": model})
+    _write_json(storage / _MODEL, {"ended": time.time(), "model": model})
 
 
 def park(storage: Path, undelivered: Path) -> Path:
-    """Move a finished training's storage to where it waits for the tracking server, without its checkpoints."""
+    """Move a finished training's storage to the folder where it waits for the tracking server, without its checkpoints.
+
+    undelivered: the folder of all waiting trainings. Returns the new place. Its name begins with a number that gives
+    the order of delivery.
+    """
     undelivered.mkdir(parents=True, exist_ok=True)
     number = 1 + max((_number(folder) for folder in _waiting(undelivered)), default=0)
     folder = undelivered / f"{number:04d}-{storage.parent.name}-{storage.name}"
@@ -96,28 +129,33 @@ def park(storage: Path, undelivered: Path) -> Path:
 
 
 def deliver(storage: Path) -> str | None:
-    """Bring all that a finished training has to say to its run and close it; returns its registered version."""
+    """Upload the rest of a finished training, register its model and close its run. Returns the registered version."""
     upload = _RunUpload(storage)
     upload.send([event for event, _ in read_events(storage / _EVENTS)])
     return upload.close("FINISHED")
 
 
 def deliver_waiting(undelivered: Path) -> list[Delivery]:
-    """Deliver the trainings that were set aside, oldest first, and remove each that has arrived."""
-    with _alone(undelivered):
+    """Deliver every waiting training, oldest first, and remove each one that was delivered from the disk."""
+    with _exclusive(undelivered):
         return _deliver_waiting(undelivered)
 
 
 class TrackingSync:
-    """Brings a training's events to its run while it runs, and the rest at the end, in a thread; use it with `with`.
+    """Upload a training's events while it trains, and the rest at its end, in a thread. Use it with `with`.
 
-    Left without an error, it delivers what was set aside before, then all of this training, and `delivered` says
-    whether it could; `problem` says why not. Left with one of `resumable`, it marks the run as SCHEDULED, that is, to
-    be taken up by the next start of the same training; with another error, as FAILED. The server alone can hold up the
-    thread, and leaving waits END_SECONDS for it at most, STOP_SECONDS after an error.
+    Leaving the block without an error delivers the trainings that wait in `undelivered`, then this one. Leaving it with
+    an error marks the run only: SCHEDULED, that is, to be continued by the next start of the same training, for one of
+    `resumable`; FAILED for any other. Leaving waits for the thread END_SECONDS at most, after an error STOP_SECONDS.
 
-    on_event is called in that thread with every event as it is found, delivered or not; on_warning with every warning
-    since this start.
+    storage: folder of the training.
+    undelivered: folder of the trainings that wait for the server.
+    on_event: called in the thread with every event of the log, delivered or not.
+    on_warning: called in the thread with every warning that the log got since this start.
+    resumable: errors after which the training will be continued.
+
+    delivered: whether everything of this training is on the server. Read it after the block.
+    problem: why not, in one line.
     """
 
     def __init__(
@@ -136,14 +174,16 @@ class TrackingSync:
         self.resumable = resumable
         self.delivered = False
         self.problem = f"the tracking server took more than {END_SECONDS:.0f} s"
-        self._upload: _RunUpload | None = None
-        self._offset = 0
-        log = storage / _EVENTS
-        self._told = log.stat().st_size if log.is_file() else 0  # what was warned of before this start
+        self._upload: _RunUpload | None = None  # None before the first connection and after an error
+        self._offset = 0  # of the log, in bytes: events before it were read
+        log_file = storage / _EVENTS
+        self._old_size = (
+            log_file.stat().st_size if log_file.is_file() else 0
+        )  # warnings before it are of earlier starts
         self._unsent: list[Event] = []
         self._status = "FINISHED"
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="tracking-sync", daemon=True)
 
     def __enter__(self) -> TrackingSync:
         self._thread.start()
@@ -156,25 +196,31 @@ class TrackingSync:
         self._thread.join(STOP_SECONDS if kind else END_SECONDS)
 
     def _run(self) -> None:
-        answers, pause = True, 0.0
+        self._sync_until_stopped()
+        try:
+            self._read()
+            self._finish()
+        except Exception as error:
+            self.problem = tracking.reason(error)
+
+    def _sync_until_stopped(self) -> None:
+        """Read and send new events again and again. The first of several errors in a row is logged."""
+        pause, is_failing = 0.0, False
         while not self._stop.wait(pause):
             try:
                 self._read()
                 self._send()
-                answers, pause = True, _PAUSE_SECONDS
-            except Exception as error:  # whatever it is, training goes on
-                if answers:
-                    log.warning(
-                        "tracking: %s; training goes on, and what it says waits in %s",
-                        tracking.reason(error),
-                        self.storage,
-                    )
-                self._upload, answers, pause = None, False, _RETRY_SECONDS
-        try:
-            self._read()
-            self._end()
-        except Exception as error:
-            self.problem = tracking.reason(error)
+            except Exception as error:  # no error of tracking may stop the training
+                if not is_failing:
+                    self._warn(error)
+                self._upload = None
+                pause, is_failing = _RETRY_SECONDS, True
+            else:
+                pause, is_failing = _PAUSE_SECONDS, False
+
+    def _warn(self, error: Exception) -> None:
+        reason = tracking.reason(error)
+        log.warning("tracking: %s; training goes on, and its events are kept in %s", reason, self.storage)
 
     def _read(self) -> None:
         for entry, offset in read_log(self.storage / _EVENTS, offset=self._offset):
@@ -182,7 +228,7 @@ class TrackingSync:
             if isinstance(entry, Event):
                 self._unsent.append(entry)
                 self.on_event(entry)
-            elif offset > self._told:
+            elif offset > self._old_size:
                 self.on_warning(entry)
 
     def _send(self) -> None:
@@ -191,86 +237,103 @@ class TrackingSync:
         self._upload.send(self._unsent)
         self._unsent.clear()
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         tracking.check_server()
         if self._status != "FINISHED":
             self._send()
             self._upload.close(self._status)
             return
-        with _alone(self.undelivered):
+        with _exclusive(self.undelivered):
             _deliver_waiting(self.undelivered)
             deliver(self.storage)
         self.delivered = True
 
 
 class _RunUpload:
-    """A training's run on the server, opened; after any error another is to be made, which asks what has arrived."""
+    """One training's run on the server, opened.
+
+    Discard it after any error: it remembers what it has sent, and only a new one asks the server what has arrived.
+    """
 
     def __init__(self, storage: Path) -> None:
         self.storage = storage
-        run = json.loads((storage / _RUN).read_bytes())
-        run["datasets"] = [tracking.TrackedDataset(**dataset) for dataset in run["datasets"]]
-        self.run_id = tracking.open_run(**run)
-        self._last: dict[str, int] = {}
-        self._pictures: set[Path] = set()
+        description = json.loads((storage / _RUN).read_bytes())
+        description["datasets"] = [tracking.TrackedDataset(**dataset) for dataset in description["datasets"]]
+        self.run_id = tracking.open_run(**description)
+        self._last_step: dict[str, int] = {}  # metric -> last step on the server
+        self._sent_samples: set[Path] = set()
 
     def send(self, events: Sequence[Event]) -> None:
-        """Send what the server has not; of a step that was run twice, the figures of the first time."""
+        """Send the metrics and samples that the server lacks.
+
+        A step that was computed twice, because a restart repeated it, keeps the metrics of its first time.
+        """
         points = []
         for event in events:
             groups = {"": event.losses, "speed/": event.speed, "system/": event.system}
-            figures = {f"{prefix}{name}": value for prefix, group in groups.items() for name, value in group.items()}
-            points += self._new(figures, event.step, event.time)
+            metrics = {f"{prefix}{name}": value for prefix, group in groups.items() for name, value in group.items()}
+            points += self._new_points(metrics, event.step, event.time)
         tracking.log_points(self.run_id, points)
-        pictures = sorted(set((self.storage / _SAMPLES).glob("step-*.png")) - self._pictures)
-        if pictures:
-            tracking.log_files(self.run_id, pictures, _SAMPLES)
-            self._pictures.update(pictures)
+        samples = sorted(set((self.storage / _SAMPLES).glob("step-*.png")) - self._sent_samples)
+        if samples:
+            tracking.log_files(self.run_id, samples, _SAMPLES)
+            self._sent_samples.update(samples)
 
     def close(self, status: str) -> str | None:
-        """Say in which segments the training ran, and end the run; register the model of one that is finished."""
-        ran = read_segments(self.storage / _EVENTS)
-        if ran:
-            tracking.log_text(self.run_id, json.dumps([asdict(segment) for segment in ran], indent=2), "segments.json")
-        if status == "FINISHED" and ran:
-            figures = {"useful_step_ratio": useful_step_ratio(ran), "restarts": len(ran) - 1.0, **device_hours(ran)}
-            tracking.log_points(self.run_id, self._new(figures, ran[-1].to_step, ran[-1].started + ran[-1].seconds))
-        handed_in = json.loads((self.storage / _MODEL).read_bytes()) if (self.storage / _MODEL).is_file() else {}
-        version = self._register(**handed_in["model"]) if status == "FINISHED" and handed_in else None
-        tracking.close_run(self.run_id, status, ended=handed_in.get("ended"))
+        """Log the segments and end the run with a status. Register the model of a finished training.
+
+        Returns the registered version, if there is one.
+        """
+        self._log_segments(status)
+        version = None
+        staged = _read_json(self.storage / _MODEL)
+        if status == "FINISHED" and staged:
+            version = self._register(**staged["model"])
+        tracking.close_run(self.run_id, status, ended=staged.get("ended"))
         return version
 
-    def _new(self, figures: Mapping[str, float], step: int, seconds: float) -> list[tuple[str, float, int, float]]:
-        """Those figures that come after the last one sent."""
-        found = []
-        for key, value in figures.items():
-            if key not in self._last:
-                self._last[key] = tracking.last_step(self.run_id, key)
-            if step > self._last[key]:
-                self._last[key] = step
-                found.append((key, value, step, seconds))
-        return found
+    def _log_segments(self, status: str) -> None:
+        ran = read_segments(self.storage / _EVENTS)
+        if not ran:
+            return
+        tracking.log_text(self.run_id, json.dumps([asdict(segment) for segment in ran], indent=2), "segments.json")
+        if status == "FINISHED":
+            last = ran[-1]
+            metrics = {"useful_step_ratio": useful_step_ratio(ran), "restarts": len(ran) - 1.0, **device_hours(ran)}
+            tracking.log_points(self.run_id, self._new_points(metrics, last.to_step, last.started + last.seconds))
+
+    def _new_points(self, metrics: Mapping[str, float], step: int, seconds: float) -> list[tracking.Point]:
+        """Return the points that come after the last step of their metric, and count them as sent."""
+        points = []
+        for key, value in metrics.items():
+            if key not in self._last_step:
+                self._last_step[key] = tracking.last_step(self.run_id, key)
+            if step > self._last_step[key]:
+                self._last_step[key] = step
+                points.append((key, value, step, seconds))
+        return points
 
     def _register(self, *, name: str, files: Mapping[str, str], **rest: Any) -> str:
-        paths = {key: self.storage / path for key, path in files.items()}
-        return tracking.register_model(self.run_id, name, files=paths, code=self.storage / "model" / "code", **rest)
+        folders = {key: self.storage / path for key, path in files.items()}
+        return tracking.register_model(self.run_id, name, files=folders, code=self.storage / "model" / "code", **rest)
 
 
 def _deliver_waiting(undelivered: Path) -> list[Delivery]:
-    for left in undelivered.glob(".[0-9]*"):  # delivered, and not wholly removed
-        shutil.rmtree(left)
-    done = []
-    for folder in _waiting(undelivered):
-        run = json.loads((folder / _RUN).read_bytes())["name"]
-        try:
-            tracking.check_server()
-            version = deliver(folder)
-        except Exception as error:  # the next one may have better luck
-            done.append(Delivery(folder=str(folder), run=run, problem=tracking.reason(error)))
-            continue
-        shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))
-        done.append(Delivery(folder=str(folder), run=run, version=version))
-    return done
+    for folder in undelivered.glob(".[0-9]*"):  # was delivered, but its removal was killed
+        shutil.rmtree(folder)
+    return [_deliver_one(folder) for folder in _waiting(undelivered)]
+
+
+def _deliver_one(folder: Path) -> Delivery:
+    """Deliver one waiting training and remove it. After an error it keeps waiting, and the next one is tried."""
+    run = json.loads((folder / _RUN).read_bytes())["name"]
+    try:
+        tracking.check_server()
+        version = deliver(folder)
+    except Exception as error:
+        return Delivery(folder=str(folder), run=run, problem=tracking.reason(error))
+    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))  # so that no half-removed one is delivered again
+    return Delivery(folder=str(folder), run=run, version=version)
 
 
 def _waiting(undelivered: Path) -> list[Path]:
@@ -282,15 +345,25 @@ def _number(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One delivery at a time from a folder, if there is one; a killed one holds up nobody."""
-    with (folder / ".lock").open("w") if folder.is_dir() else contextlib.nullcontext() as file:
-        if file:
-            lock_file(file)
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Let one process at a time deliver from a folder. Without the folder nothing waits and there is no lock.
+
+    The lock of a process that is killed is free again.
+    """
+    if not folder.is_dir():
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        lock_file(file)
         yield
 
 
-def _write(path: Path, tree: Mapping[str, Any]) -> None:
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a file, or {} if there is none."""
+    return json.loads(path.read_bytes()) if path.is_file() else {}
+
+
+def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
     write_durably(path, json.dumps(tree, indent=2).encode())
 
 

@@ -1,7 +1,7 @@
-"""Runs, figures and registered models in MLflow: the only file that imports mlflow.
+"""Write runs, metrics and registered models to MLflow: the only file that imports mlflow.
 
-Everything here talks to the tracking server and raises when it does not answer. What is said of a training may be said
-again after such an error, or after a kill, without anything being there twice: see jobs/tracking/delivery.py.
+Every function talks to the tracking server and raises when it does not answer. After such an error, or after a kill, a
+call may be repeated and leaves nothing twice: see jobs/tracking/delivery.py.
 """
 
 from __future__ import annotations
@@ -20,16 +20,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from files.environment import QUIET_ENVIRONMENT
 from files.errors import UserError
+from jobs.tracking.address import tracking_uri
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-# It would try again for four minutes at a dead server, and a request whose answer was lost could make a second run.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.update(  # before the import of mlflow, which reads some of them only then
+    {
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # unpickling a model would run any code that it holds
+        # MLflow would retry for four minutes, and a repeated request whose answer was lost could make a second run.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "GIT_PYTHON_REFRESH": "quiet",  # its git library warns on a machine without git
+    }
+    | QUIET_ENVIRONMENT
+    | os.environ  # a variable that the user has set stays
+)
 import mlflow
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -39,10 +46,12 @@ from mlflow.types import Schema, TensorSpec
 
 from files.checkout import ROOT, permanent_checkout
 
-logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table it makes
+logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table that it makes
 logging.getLogger("alembic").setLevel(logging.ERROR)
 
 EXPERIMENT = "inpaint-foundry"
+Point = tuple[str, float, int, float]
+"""One value of a metric: key, value, step, Unix time in seconds."""
 
 
 class ModelError(UserError):
@@ -51,7 +60,14 @@ class ModelError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedDataset:
-    """What a run read: a split's name, the digest of its manifest, where it lies, and how many records it has."""
+    """One column of a split that a run read.
+
+    name: of the data set, the split and the column.
+    digest: of its manifest.
+    source: its folder.
+    records: how many it has.
+    context: what the run read it for, such as "training".
+    """
 
     name: str
     digest: str
@@ -60,18 +76,13 @@ class TrackedDataset:
     context: str
 
 
-def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the SQLite database in the checkout."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{permanent_checkout() / 'mlflow.db'}"
-
-
 def check_server() -> None:
     """Raise MlflowException when the tracking server does not answer."""
     _client().search_experiments(max_results=1)
 
 
 def reason(error: Exception) -> str:
-    """What went wrong with the tracking server, in one line, without the password that its address may hold."""
+    """Return an error of the tracking server in one line, without the password that its address may hold."""
     first = next(iter(str(error).strip().splitlines()), "")
     if re.match(r"API request to .* failed with (timeout )?exception", first):
         first = f"{tracking_uri()} does not answer"
@@ -90,10 +101,13 @@ def open_run(
     training: str | None = None,
     started: float | None = None,
 ) -> str:
-    """Start a run, or take up the one that was opened for this `training` before, and return its id.
+    """Start a run, or continue the one that was opened before for the same training. Returns the id of the run.
 
-    files: path below the run's artifacts -> text. training: an id that no other training has; it is kept as a tag.
-    started: Unix time, in seconds; now, if not given.
+    parameters: a tree of values; the run has them as flat texts.
+    datasets: what the run reads.
+    files: path below the run's artifacts -> text.
+    training: an id that no other training has, stored as a tag; None always starts a run.
+    started: Unix time, in seconds; None is now.
     """
     client = _client()
     experiment = _experiment(client)
@@ -114,9 +128,9 @@ def open_run(
 
 
 def close_run(run_id: str, status: str = "FINISHED", *, ended: float | None = None) -> None:
-    """Mark a run as FINISHED, FAILED, or SCHEDULED, that is, stopped and to be taken up again.
+    """Set the status of a run: FINISHED, FAILED, or SCHEDULED, that is, stopped and to be continued.
 
-    ended: Unix time, in seconds; now, if not given.
+    ended: Unix time, in seconds; None is now. A SCHEDULED run has no end.
     """
     if status == "SCHEDULED":
         _client().update_run(run_id, status=status)
@@ -125,7 +139,7 @@ def close_run(run_id: str, status: str = "FINISHED", *, ended: float | None = No
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
-    """Log figures of a finished run, such as its evaluation."""
+    """Log the metrics of a finished run, such as its evaluation, at one step and the present time."""
     log_points(run_id, [(key, value, step, time.time()) for key, value in metrics.items()])
 
 
@@ -146,8 +160,8 @@ def run_of_version(name: str, tags: Mapping[str, str]) -> str | None:
     return None if newest is None else newest.run_id
 
 
-def log_points(run_id: str, points: Sequence[tuple[str, float, int, float]]) -> None:
-    """Log figures in order: key, value, step, Unix time. A database takes equal points as one."""
+def log_points(run_id: str, points: Sequence[Point]) -> None:
+    """Log points in order. Equal points are stored once."""
     metrics = [Metric(key, value, _milliseconds(seconds), step) for key, value, step, seconds in points]
     client = _client()
     for start in range(0, len(metrics), 1000):
@@ -155,12 +169,12 @@ def log_points(run_id: str, points: Sequence[tuple[str, float, int, float]]) -> 
 
 
 def last_step(run_id: str, key: str) -> int:
-    """The highest step of a metric that the server has; -1 before the first."""
+    """Return the highest step of a metric on the server; -1 before the first."""
     return max((metric.step for metric in _client().get_metric_history(run_id, key)), default=-1)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Parameters as MLflow keeps them: `a.b` -> text, of 6000 characters at most."""
+    """Return a tree of parameters as MLflow stores them: `a.b` -> text, cut after 6000 characters."""
     rows: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -181,11 +195,11 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
 
 
 def log_files(run_id: str, paths: Iterable[Path], folder: str) -> None:
-    """Copy those files to a folder of a run's artifacts that are not there yet, whole."""
+    """Copy files to a folder of a run's artifacts, except those that are there with their whole size."""
     client = _client()
-    there = {(Path(entry.path).name, entry.file_size) for entry in client.list_artifacts(run_id, folder)}
+    uploaded = {(Path(entry.path).name, entry.file_size) for entry in client.list_artifacts(run_id, folder)}
     for path in paths:
-        if (path.name, path.stat().st_size) not in there:
+        if (path.name, path.stat().st_size) not in uploaded:
             client.log_artifact(run_id, str(path), folder)
 
 
@@ -198,10 +212,16 @@ def register_model(
     code: Path,
     requirements: Sequence[str],
 ) -> str:
-    """Register a trained generator, once for each run, and return its version, which is the `candidate` from then on.
+    """Register a trained generator, once for each run, and give it the alias `candidate`. Returns its version.
 
-    The model is code and data, without pickle: the packages in the folder `code`, see `copy_code`, `files` by name,
-    and `jobs/tracking/registered_model.py`, which puts them together. It takes and gives 8-bit images.
+    The model is code and data, without pickle. `jobs/tracking/registered_model.py` loads it. It takes and returns 8-bit
+    images.
+
+    name: of the registered model.
+    files: name -> folder.
+    tags: of the version.
+    code: folder of packages, see `copy_code`.
+    requirements: pinned packages, such as "numpy==2.0.0".
     """
     client = _client()
     version = _version_of(client, name, run_id)
@@ -215,16 +235,22 @@ def register_model(
 
 
 def copy_code(packages: Sequence[str], folder: Path, copy: Callable[[str, str], object]) -> None:
-    """Copy packages of this checkout without what Python leaves beside them, so that the registered bytes repeat."""
+    """Copy packages of this checkout to a folder, without Python's caches, so that the same code gives the same bytes.
+
+    copy: copies one file, from a path to a path.
+    """
     for package in packages:
         ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(ROOT / package, folder / package, ignore=ignored, copy_function=copy)
 
 
 def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """A registered generator as a function (image uint8 (N, H, W, 3), mask uint8 (N, H, W, 1)) -> image.
+    """Load a registered generator as a function of image uint8 (N, H, W, 3) and mask uint8 (N, H, W, 1), 1 = hole.
 
-    version: a number or an alias such as "candidate". Raises ModelError when there is none.
+    The function returns the filled image, uint8 (N, H, W, 3).
+    name: of the registered model.
+    version: a number, or an alias such as "candidate".
+    Raises ModelError if there is no such version or it cannot be loaded.
     """
     mlflow.set_tracking_uri(tracking_uri())
     separator = "/" if version.isdigit() else "@"
@@ -236,7 +262,10 @@ def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np
 
 
 class RegisteredModel(mlflow.pyfunc.PythonModel):
-    """A registered generator: `load` gives the function from its files that `predict` applies."""
+    """A registered generator as MLflow runs it.
+
+    load: makes the function that `predict` applies from the model's files, which it gets as name -> path.
+    """
 
     _skip_type_hint_validation = True  # the model has a signature; MLflow would ask for a second one in type hints
 
@@ -244,16 +273,20 @@ class RegisteredModel(mlflow.pyfunc.PythonModel):
         self._load = load
 
     def load_context(self, context: Any) -> None:
-        """Called by MLflow with the model's files."""
-        self._fill = self._load({name: Path(path) for name, path in context.artifacts.items()})
+        """Load the model. MLflow calls this with the model's files."""
+        self._inpaint = self._load({name: Path(path) for name, path in context.artifacts.items()})
 
     def predict(self, context, model_input, params=None):
-        """model_input: {"image": uint8 (N, H, W, 3), "mask": uint8 (N, H, W, 1), 1 = hole} -> uint8 (N, H, W, 3)."""
-        return self._fill(model_input["image"], model_input["mask"])
+        """Fill holes.
+
+        model_input: {"image": uint8 (N, H, W, 3), "mask": uint8 (N, H, W, 1), 1 = hole}.
+        Returns uint8 (N, H, W, 3).
+        """
+        return self._inpaint(model_input["image"], model_input["mask"])
 
 
 def serve(model: RegisteredModel) -> None:
-    """Declare what MLflow finds when it runs the file of a model that was registered as code."""
+    """Tell MLflow which model it loads from the file that calls this: a model that was registered as code."""
     set_model(model)
 
 
@@ -265,8 +298,8 @@ def _log_model(
     code: Path,
     requirements: Sequence[str],
 ) -> None:
-    left = client.search_logged_models([_experiment(client)], f"source_run_id = '{run_id}'")
-    for model in left:  # of a registration that did not come to its end
+    unfinished = client.search_logged_models([_experiment(client)], f"source_run_id = '{run_id}'")
+    for model in unfinished:  # of a registration that was killed
         client.delete_logged_model(model.model_id)
     signature = ModelSignature(
         inputs=Schema(
@@ -292,18 +325,21 @@ def _log_model(
 
 
 def _version_of(client: mlflow.MlflowClient, name: str, run_id: str) -> str | None:
-    """The registered version that came from a run."""
-    found = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    return min((str(version.version) for version in found), key=int, default=None)
+    """Return the registered version that came from a run, or None."""
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return min((str(version.version) for version in versions), key=int, default=None)
 
 
 def _run_of(client: mlflow.MlflowClient, experiment: str, training: str) -> Run | None:
-    """The one run of a training; of several, which lost answers may have made, one is kept."""
-    found = client.search_runs([experiment], f"tags.training = '{training}'")
-    found = sorted(found, key=lambda run: (not run.data.metrics, run.info.start_time, run.info.run_id))
-    for run in found[1:]:
+    """Return the run of a training, or None.
+
+    A request to create the run, whose answer was lost, may have been repeated. Of several runs one is kept.
+    """
+    runs = client.search_runs([experiment], f"tags.training = '{training}'")
+    runs = sorted(runs, key=lambda run: (not run.data.metrics, run.info.start_time, run.info.run_id))
+    for run in runs[1:]:
         client.delete_run(run.info.run_id)
-    return found[0] if found else None
+    return runs[0] if runs else None
 
 
 def _client() -> mlflow.MlflowClient:
@@ -314,13 +350,17 @@ def _client() -> mlflow.MlflowClient:
 
 
 def _make_database(path: Path) -> None:
-    """MLflow makes its tables in many steps and cannot go on amid them: they are made aside, and put in place whole."""
+    """Make an empty tracking database, complete or not at all.
+
+    MLflow creates its tables in many steps and cannot continue when it is killed between them. They are created in
+    another file, which is then linked to the path.
+    """
     if path.exists():
         return
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:
         made = Path(folder) / path.name
         mlflow.MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments(max_results=1)
-        with contextlib.suppress(FileExistsError):  # another process was faster
+        with contextlib.suppress(FileExistsError):  # another process made it first
             os.link(made, path)
 
 
@@ -329,9 +369,9 @@ def _milliseconds(seconds: float | None) -> int | None:
 
 
 def _experiment(client: mlflow.MlflowClient) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found:
-        return found.experiment_id
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment:
+        return experiment.experiment_id
     local = "MLFLOW_TRACKING_URI" not in os.environ
     return client.create_experiment(
         EXPERIMENT, artifact_location=(permanent_checkout() / "mlartifacts").as_uri() if local else None

@@ -1,4 +1,4 @@
-"""What MLflow runs to load a registered generator; it stands beside a copy of the code that trained it."""
+"""Load a registered generator. MLflow runs this file beside a copy of the code that trained the generator."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from pipeline.layout import (
     model_folder,
     results_folder,
 )
-from pipeline.params import Params, ParamsError
+from pipeline.params import Params, check_listed
 from pipeline.progress import track
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,8 @@ def run(params: Params, row: str) -> None:
     row: a generator, or "baselines".
     Raises ParamsError for a row that is neither "baselines" nor a generator that params.yaml lists.
     """
-    if row != BASELINES_ROW and row not in params.generators:
-        raise ParamsError(f"params.yaml: generators has no {row}; it lists {', '.join(params.generators)}")
+    if row != BASELINES_ROW:
+        check_listed(params, row)
     images = Column(column_folder("image", params.suite.split), store=params.store, remedy="dvc repro ingest")
     masks = Column(column_folder("mask", params.suite.split), store=params.store, remedy="dvc repro masks")
     images.verify()
@@ -137,3 +138,16 @@ def _metric_points(groups: Mapping[str, Group]) -> dict[str, float]:
         for name, group in groups.items()
         for metric, mean in _means(group).items()
     }
+
+
+VERB = {
+    "help": "stage: score one generator, or the baselines",
+    "example": "evaluate edge_connect",
+    "arguments": {"row": {"help": 'a generator that params.yaml lists, or "baselines"'}},
+}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Run the stage for one row of the results."""
+    run(params, arguments.row)
+    return 0

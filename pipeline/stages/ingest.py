@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from argparse import Namespace
 from collections import Counter
 from dataclasses import asdict
 
@@ -103,3 +104,12 @@ class _Rejects:
             f"{self._limit:g} allows: {reasons}. One is {self._first}. Repair or remove them, or raise "
             "ingest.max_rejected; finished shards are kept"
         )
+
+
+VERB = {"help": "stage: raw images to image shards, records and manifests", "example": "ingest"}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Run the stage."""
+    run(params)
+    return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -271,3 +272,12 @@ def _track(suite: str, rows: Mapping[str, Mapping[str, Group]]) -> None:
     except Exception as error:  # every client and store raises its own kinds
         why = tracking.reason(error)
         log.warning("%s is written, but not tracked (%s); later: python -m pipeline report", REPORT, why)
+
+
+VERB = {"help": "stage: all results to one page", "example": "report"}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Run the stage."""
+    run(params)
+    return 0

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,8 +18,9 @@ from datasets.shards.column import Column
 from datasets.stream.plan import sharing_problem
 from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
+from jobs.checks.fitness import mismatch
 from jobs.checks.footprint import Footprint, footprint
-from jobs.cluster.launch import train_workers
+from jobs.cluster.launch import GroupWork, train_workers
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
 from jobs.runs.checkpoints import WEIGHTS_NAME, CheckpointError, newest_whole_checkpoint, read_progress
@@ -35,9 +37,8 @@ from jobs.tracking.training_run import describe_training, stage_trained_model
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
 from pipeline.code import stage_code
-from pipeline.fitness import unfit
 from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
-from pipeline.params import Params, ParamsError
+from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
 
 log = logging.getLogger(__name__)
@@ -101,8 +102,7 @@ def run(params: Params, generator: str) -> None:
 
 def _check(params: Params, generator: str) -> _Training:
     """Check parameters and data, and that no other experiment is left unfinished."""
-    if generator not in params.generators:
-        raise ParamsError(f"params.yaml: generators has no {generator}; it lists {', '.join(params.generators)}")
+    check_listed(params, generator)
     counts = footprint(generator, params.generators[generator])
     _check_batch(params, generator, counts.batch_size)
     columns = _verify_columns(params, generator, ("image", *counts.columns))
@@ -132,7 +132,8 @@ def _verify_columns(params: Params, generator: str, names: tuple[str, ...]) -> d
     for column in columns.values():
         column.verify()
     for name, column in columns.items():
-        if problem := unfit(params, generator, name, column):
+        crop, config = params.train.samples.crop, params.generators[generator]
+        if problem := mismatch(name, column, generator=generator, config=config, crop=crop):
             raise ParamsError(problem)
     return columns
 
@@ -236,16 +237,15 @@ def _train(training: _Training) -> None:
         store=params.store,
         checkpoints=training.checkpoints,
     )
-    train_workers(
-        train,
-        {"job": job},
-        params.cluster,
-        name=f"{training.generator}-{training.experiment.name}",
-        shares=training.footprint.batch_size // params.train.accumulate,
-        is_over=lambda: folder.weights.is_file() or folder.stop_request.is_file(),
-        final=(TrainingError, WeightsError),
-        secondary=(PeerError,),
+    work = GroupWork(
+        function=train,
+        arguments={"job": job},
+        batch_shares=training.footprint.batch_size // params.train.accumulate,
+        is_finished=lambda: folder.weights.is_file() or folder.stop_request.is_file(),
+        fatal_errors=(TrainingError, WeightsError),
+        consequential_errors=(PeerError,),
     )
+    train_workers(work, params.cluster, name=f"{training.generator}-{training.experiment.name}")
 
 
 def _check_finished(training: _Training, parent: int) -> None:
@@ -334,3 +334,16 @@ def _render(event: Event) -> str:
     speed = event.speed.get("images_per_second")
     losses = "  ".join(f"{name} {value:.4g}" for name, value in list(event.losses.items())[:3])
     return f"{losses}  {speed:.1f} images/s" if speed else losses
+
+
+VERB = {
+    "help": "stage: train one generator",
+    "example": "train edge_connect",
+    "arguments": {"generator": {"help": "a name that params.yaml lists"}},
+}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Run the stage for one generator."""
+    run(params, arguments.generator)
+    return 0

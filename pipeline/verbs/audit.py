@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -273,3 +274,20 @@ def render(audit: Audit, *, as_json: bool) -> str:
 def _line(finding: Finding) -> str:
     place = f"{finding.file}: {printable(finding.key)}" if finding.key else finding.file
     return f"{place}: {printable(finding.problem)}"
+
+
+VERB = {
+    "help": "read every byte of the shards and say what is wrong; changes nothing",
+    "example": "audit --json",
+    "arguments": {
+        "--json": {"action": "store_true", "help": "print JSON"},
+        "--quarantine": {"action": "store_true", "help": "take unusable images out, as takedown does"},
+    },
+}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Print the audit. Returns 1 if there are findings that were not quarantined."""
+    audit = run(params, quarantine=arguments.quarantine)
+    print(render(audit, as_json=arguments.json))
+    return int(bool(audit.findings) and audit.quarantined is None)

@@ -1,8 +1,9 @@
-"""Finished trainings that wait for the tracking server -> their runs and registered versions."""
+"""Upload finished trainings that the tracking server did not answer for: their runs and registered versions."""
 
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -12,12 +13,12 @@ from pipeline.params import Params
 
 
 def run(params: Params) -> list[Delivery]:
-    """Deliver all that waits, oldest first; what cannot be delivered says why and stays."""
+    """Deliver every waiting training, oldest first. One that cannot be delivered keeps waiting and has a `problem`."""
     return deliver_waiting(undelivered_folder(params.cluster.storage_folder))
 
 
 def render(deliveries: Sequence[Delivery], *, as_json: bool) -> str:
-    """A line per training."""
+    """Return a line per training, or all as JSON."""
     if as_json:
         return json.dumps([asdict(delivery) for delivery in deliveries], indent=2)
     return "\n".join(_line(delivery) for delivery in deliveries) or "nothing waits to be delivered"
@@ -27,3 +28,17 @@ def _line(delivery: Delivery) -> str:
     if delivery.problem:
         return f"{delivery.run}: still waits in {delivery.folder} ({delivery.problem})"
     return f"{delivery.run}: delivered" + (f", registered as version {delivery.version}" if delivery.version else "")
+
+
+VERB = {
+    "help": "bring the tracking server what finished trainings could not, because it did not answer",
+    "example": "deliver",
+    "arguments": {"--json": {"action": "store_true", "help": "print JSON"}},
+}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Deliver, and print what was done. Returns 1 if something still waits."""
+    deliveries = run(params)
+    print(render(deliveries, as_json=arguments.json))
+    return int(any(delivery.problem for delivery in deliveries))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from argparse import Namespace
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -129,3 +130,20 @@ def _equal_sources(one: _Split, other: _Split, max_distance: int) -> list[Pair]:
         for right in indices[one.sources[left].as_py()]
     ]
     return [pair for pair in pairs if pair.distance > max_distance]
+
+
+VERB = {
+    "help": "list pictures that lie, equal or nearly so, in two splits",
+    "example": "duplicates --distance 4",
+    "arguments": {
+        "--distance": {"type": "int", "default": 4, "help": "bits of 64 that may differ (default: 4)"},
+        "--json": {"action": "store_true", "help": "print JSON"},
+    },
+    "reads_params": False,
+}
+
+
+def main(params: None, arguments: Namespace) -> int:
+    """Print the pairs."""
+    print(run(arguments.distance, as_json=arguments.json))
+    return 0

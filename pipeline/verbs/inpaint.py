@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from masks.reading import read_mask
 def run(generator: str, image_path: str, mask_path: str, output_path: str, version: str) -> None:
     """Fill the hole of one image and write the result as a PNG of the image's size.
 
-    generator: a generator with a registered model.
+    generator: short name of a generator with a registered model.
     image_path: a PNG or JPEG.
     mask_path: a black-and-white PNG of the image's size, white = hole.
     output_path: the PNG to write.
-    version: a version number of the registered model, or an alias.
+    version: a version number of the registered model, or an alias such as "candidate".
     Raises UserError for a file that cannot be used and for unequal sizes, ModelError for a model that cannot be loaded.
     """
     image = _read(image_path, decode, "give a PNG or JPEG")
@@ -42,3 +43,23 @@ def _read(path: str, decode: Callable[[bytes], np.ndarray], remedy: str) -> np.n
         raise UserError(f"{path}: {error}; {remedy}") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {remedy}") from error
+
+
+VERB = {
+    "help": "fill the hole of an image with a registered generator",
+    "example": "inpaint edge_connect photo.png hole.png filled.png",
+    "arguments": {
+        "generator": {},
+        "image": {"help": "PNG or JPEG"},
+        "mask": {"help": "black-and-white PNG of the same size, white = hole"},
+        "output": {"help": "PNG to write"},
+        "--version": {"default": "candidate", "help": "a version number or an alias (default: candidate)"},
+    },
+    "reads_params": False,
+}
+
+
+def main(params: None, arguments: Namespace) -> int:
+    """Write the filled image."""
+    run(arguments.generator, arguments.image, arguments.mask, arguments.output, arguments.version)
+    return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
@@ -139,3 +140,23 @@ def _has_clusters() -> bool:
     """Return whether the labels of train are clusters by k-means."""
     folder = column_folder("semantics", "train")
     return folder.is_dir() and read_manifest(folder).parameters.get("source") == "kmeans"
+
+
+VERB = {
+    "help": "take images out of all shards and keep them out; without names, finish or obey tombstones.jsonl",
+    "example": 'takedown train/beach_0042 --reason "the owner asked for it"',
+    "arguments": {
+        "names": {"nargs": "*", "metavar": "name", "help": "a record's key, or the name of its source"},
+        "--reason": {"help": "why, in your words; needed with names"},
+        "--date": {"help": "when this was decided, YYYY-MM-DD (default: today)"},
+        "--this-copy-only": {"action": "store_true", "help": "leave other records with the same bytes in"},
+        "--json": {"action": "store_true", "help": "print JSON"},
+    },
+}
+
+
+def main(params: Params, arguments: Namespace) -> int:
+    """Take the images out and print what was done."""
+    outcome = run(params, arguments.names, arguments.reason, arguments.date, this_copy_only=arguments.this_copy_only)
+    print(render(outcome, as_json=arguments.json))
+    return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from benchmarks.photographs import write_split
-from jobs.cluster.launch import train_workers
+from jobs.cluster.launch import GroupWork, train_workers
 from jobs.cluster.settings import ClusterConfig
 from jobs.generators import card
 from jobs.training import loop as training_loop
@@ -59,7 +59,7 @@ def drive(folder: Path) -> None:
     )
     cluster = ClusterConfig(train_workers=(1, 2), storage=str(folder / "storage"))
     arguments = {"job": job, "record": str(folder / "consumed")}
-    train_workers(train, arguments, cluster, name="two-nodes", shares=BATCH)
+    train_workers(GroupWork(function=train, arguments=arguments, batch_shares=BATCH), cluster, name="two-nodes")
 
 
 def train(arguments: dict) -> None:

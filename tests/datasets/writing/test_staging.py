@@ -216,7 +216,7 @@ def test_masks_of_changed_code_are_not_mixed_with_those_of_the_code_before(param
 
 
 @pytest.mark.parametrize(
-    "path", ["pipeline/verbs/price.py", "pipeline/stages/report.py", "datasets/stream/proof.py", "masks/lama.py"]
+    "path", ["pipeline/planning/price.py", "pipeline/stages/report.py", "datasets/stream/proof.py", "masks/lama.py"]
 )
 def test_code_that_makes_no_shard_throws_no_finished_shard_away(params, tmp_path, monkeypatch, path):
     copy = checkout(tmp_path, monkeypatch)

@@ -76,7 +76,7 @@ def test_what_fails_in_its_own_process_is_told_in_one_line():
     with pytest.raises(ProbeError, match=r"^3 is odd$"):
         run_apart(refuse, 3, heard.append)
     assert heard == ["begun"]
-    with pytest.raises(ProbeError, match="exit code -9 as the system kills what takes too much memory"):
+    with pytest.raises(ProbeError, match="exit code -9, as when the system runs out of memory"):
         run_apart(die, None)
 
 

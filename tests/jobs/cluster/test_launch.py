@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from datasets.shards.manifest import ManifestError
-from jobs.cluster.launch import WorkerError, _group_size, keep_ray, map_tasks, train_workers
+from jobs.cluster.launch import GroupWork, WorkerError, _group_size, keep_ray, map_tasks, train_workers
 from jobs.cluster.settings import ClusterConfig
-from jobs.tracking.mlflow_runs import tracking_uri
+from jobs.tracking.address import tracking_uri
 
 
 def square(number):
@@ -52,6 +52,11 @@ def fail_with_a_cause(arguments):
     raise ValueError("no such column: depth")
 
 
+def train(function, folder, config, name="here", kill=True, **options):
+    arguments = {"folder": str(folder), "kill": kill}
+    train_workers(GroupWork(function=function, arguments=arguments, batch_shares=4, **options), config, name=name)
+
+
 def test_in_this_process_results_come_in_order_and_errors_as_they_are():
     assert list(map_tasks(square, range(5), num_workers=0)) == [0, 1, 4, 9, 16]
     with pytest.raises(ManifestError, match="shard 3 is missing"):
@@ -59,42 +64,36 @@ def test_in_this_process_results_come_in_order_and_errors_as_they_are():
 
 
 def test_without_workers_training_runs_here(tmp_path):
-    train_workers(note_rank, {"folder": str(tmp_path)}, ClusterConfig(train_workers=0), name="here", shares=4)
+    train(note_rank, tmp_path, ClusterConfig(train_workers=0))
     assert (tmp_path / "rank-0").read_text() == str(os.getpid())
 
 
 def test_in_this_process_a_failure_is_followed_by_another_start(tmp_path):
-    train_workers(
-        fail_once,
-        {"folder": str(tmp_path), "kill": False},
-        ClusterConfig(train_workers=0, max_failures=1),
-        name="here",
-        shares=4,
-    )
+    train(fail_once, tmp_path, ClusterConfig(train_workers=0, max_failures=1), kill=False)
     assert (tmp_path / "attempts").read_text() == "xx"
 
 
 def test_in_this_process_the_limit_ends_it_with_the_error_as_it_is(tmp_path):
     config = ClusterConfig(train_workers=0, max_failures=2)
     with pytest.raises(ValueError, match="no such column: depth"):
-        train_workers(fail_with_a_cause, {"folder": str(tmp_path)}, config, name="here", shares=4)
+        train(fail_with_a_cause, tmp_path, config)
     assert (tmp_path / "attempts").read_text() == "xxx"
 
 
-def test_a_final_error_is_not_tried_again(tmp_path):
+def test_a_fatal_error_is_not_tried_again(tmp_path):
     config = ClusterConfig(train_workers=0, max_failures=2)
     with pytest.raises(ManifestError, match="no shards"):
-        train_workers(give_up, {"folder": str(tmp_path)}, config, name="here", shares=4, final=(ManifestError,))
+        train(give_up, tmp_path, config, fatal_errors=(ManifestError,))
     assert (tmp_path / "attempts").read_text() == "x"
 
 
-def test_work_that_is_not_over_is_started_again_without_counting(tmp_path):
-    def is_over():
+def test_work_that_is_not_finished_is_started_again_without_counting(tmp_path):
+    def is_finished():
         return (tmp_path / "rank-0").stat().st_size and next(calls) == 3
 
     calls = iter(range(9))
     config = ClusterConfig(train_workers=0, max_failures=0)
-    train_workers(note_rank, {"folder": str(tmp_path)}, config, name="here", shares=4, is_over=is_over)
+    train(note_rank, tmp_path, config, is_finished=is_finished)
     assert next(calls) == 4
 
 
@@ -137,7 +136,7 @@ def test_ray_tasks_give_what_one_process_gives():
 @pytest.mark.slow
 def test_ray_train_runs_every_rank_in_a_process_of_its_own(tmp_path):
     config = ClusterConfig(train_workers=2, storage=str(tmp_path / "storage"))
-    train_workers(note_rank, {"folder": str(tmp_path)}, config, name="ranks", shares=4)
+    train(note_rank, tmp_path, config, name="ranks")
     processes = {(tmp_path / f"rank-{rank}").read_text() for rank in range(2)}
     assert len(processes) == 2
     assert str(os.getpid()) not in processes
@@ -153,7 +152,7 @@ def test_a_size_that_counted_on_a_lost_node_is_given_up_and_counted_anew(tmp_pat
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
     config = ClusterConfig(train_workers=(1, 2), storage=str(tmp_path / "storage"), max_failures=1)
     with keep_ray(1):
-        train_workers(note_rank, {"folder": str(tmp_path)}, config, name="counts", shares=4)
+        train(note_rank, tmp_path, config, name="counts")
     assert not answers
     assert [path.name for path in tmp_path.glob("rank-*")] == ["rank-0"]
 
@@ -162,7 +161,7 @@ def test_a_size_that_counted_on_a_lost_node_is_given_up_and_counted_anew(tmp_pat
 def test_a_training_that_always_fails_stops_at_the_limit_with_the_first_cause(tmp_path):
     config = ClusterConfig(train_workers=1, storage=str(tmp_path / "storage"), max_failures=1)
     with pytest.raises(WorkerError, match=r"rank 0: .*no such column: depth"):
-        train_workers(fail_with_a_cause, {"folder": str(tmp_path)}, config, name="fails", shares=4)
+        train(fail_with_a_cause, tmp_path, config, name="fails")
     assert (tmp_path / "attempts").read_text() == "xx"
 
 
@@ -182,7 +181,7 @@ def test_a_group_that_lost_its_memory_once_and_a_process_once_finishes(tmp_path,
     config = ClusterConfig(train_workers=1, storage=str(tmp_path / "storage"), max_failures=2)
     gc.disable()
     try:
-        train_workers(fail_once, {"folder": str(tmp_path), "kill": True}, config, name="survives", shares=4)
+        train(fail_once, tmp_path, config, name="survives")
     finally:
         gc.enable()
     assert (tmp_path / "attempts").read_text() == "xxx"

@@ -35,7 +35,7 @@ def silent(monkeypatch):
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SILENT_SECONDS))
         yield
     for thread in threading.enumerate():
-        if thread.name == "courier":  # left behind on purpose
+        if thread.name == "tracking-sync":  # left behind on purpose
             thread.join()
 
 
@@ -86,7 +86,7 @@ def steps(client, run, key):
     return [metric.step for metric in client.get_metric_history(run.info.run_id, key)]
 
 
-def courier(folder, **options):
+def sync(folder, **options):
     return TrackingSync(folder, folder.parent.parent / "undelivered", **options)
 
 
@@ -99,17 +99,17 @@ def until(condition, seconds=30.0):
 
 def test_a_training_is_one_run_through_kills_signals_and_errors(live, tmp_path):
     folder = storage(tmp_path, steps=(1, 2), model=False)
-    killed = courier(folder)
+    killed = sync(folder)
     killed.__enter__()
     until(lambda: runs(live) and steps(live, runs(live)[0], "a/l1") == [1, 2])
-    killed._end = lambda: None  # from here on it does nothing, as after a kill
+    killed._finish = lambda: None  # from here on it does nothing, as after a kill
     killed.__exit__(None)
     assert runs(live)[0].info.status == "RUNNING"
     log = EventLog(folder / "events.jsonl")
     told = []
     for error, status, step in ((KeyboardInterrupt, "SCHEDULED", 3), (ValueError, "FAILED", 4), (None, "FINISHED", 5)):
         log.segment(from_step=1, world_size=1, nodes=["here"], devices=["cpu"])
-        with contextlib.suppress(BaseException), courier(folder, on_warning=told.append) as last:
+        with contextlib.suppress(BaseException), sync(folder, on_warning=told.append) as last:
             log.warning(f"on the way to step {step}")
             log.log(2, {"a/l1": 2.0})  # again
             log.log(step, {"a/l1": float(step)})
@@ -142,23 +142,23 @@ def test_a_silent_server_holds_up_nobody(silent, tmp_path, monkeypatch, caplog):
 
     sys.addaudithook(watch)
     start = time.monotonic()
-    with courier(folder, on_event=seen.append) as finished:
+    with sync(folder, on_event=seen.append) as finished:
         entered = time.monotonic() - start
-        until(lambda: "courier" in connecting)
+        until(lambda: "tracking-sync" in connecting)
         left = time.monotonic()
     left = time.monotonic() - left
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     bounds = {KeyboardInterrupt: "STOP_SECONDS", None: "END_SECONDS"}
     for error, bound in bounds.items():
         monkeypatch.setattr(delivery, bound, 0.5)
-        with contextlib.suppress(BaseException), courier(folder) as left_behind:
+        with contextlib.suppress(BaseException), sync(folder) as left_behind:
             stopping = time.monotonic()
             if error:
                 raise error
         assert 0.5 <= time.monotonic() - stopping < 20
         assert "took more than" in left_behind.problem
     watched = False
-    assert connecting == {"courier"}  # the thread that trains has nothing to wait for
+    assert connecting == {"tracking-sync"}  # the thread that trains has nothing to wait for
     assert entered < 2
     assert left < 2 * SILENT_SECONDS + 5  # one request that was under way, and one that asks again
     assert not finished.delivered
@@ -173,7 +173,7 @@ def test_what_was_set_aside_is_delivered_before_the_next_training_ends(database,
     names = ["toy", "toy", "other"]
     for index, name in enumerate(names):
         folder = storage(tmp_path, name, steps=range(1, 3 + index))
-        with courier(folder) as went:
+        with sync(folder) as went:
             pass
         assert not went.delivered
         left = park(folder, undelivered)
@@ -183,7 +183,7 @@ def test_what_was_set_aside_is_delivered_before_the_next_training_ends(database,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
     client = mlflow.MlflowClient(f"sqlite:///{database}")
     own = storage(tmp_path, "toy", steps=range(1, 9))
-    with courier(own) as went:
+    with sync(own) as went:
         pass
     assert went.delivered
     assert not list(undelivered.glob("*-*"))

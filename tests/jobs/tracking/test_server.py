@@ -20,8 +20,8 @@ from benchmarks.photographs import write_split
 from files.checkout import ROOT
 from files.durable import file_digest
 from jobs.runs.events import EventLog, losses_by_step
+from jobs.tracking.address import tracking_uri
 from jobs.tracking.delivery import TrackingSync, deliver_waiting, park
-from jobs.tracking.mlflow_runs import tracking_uri
 from jobs.training import run_writer
 from jobs.training.loop import train
 from tests.jobs.tracking.test_delivery import describe, runs, steps, storage, until
@@ -121,10 +121,10 @@ def test_a_server_that_comes_and_goes_changes_nothing_in_a_training(server, fold
 
     monkeypatch.setattr(run_writer, "EventLog", Disturbed)
     describe(Path(noisy.storage), "toy")
-    with TrackingSync(Path(noisy.storage), tmp_path / "runs" / "undelivered") as courier:
+    with TrackingSync(Path(noisy.storage), tmp_path / "runs" / "undelivered") as sync:
         train({"job": noisy})
     assert faults == ["absent", "killed"]
-    assert courier.delivered
+    assert sync.delivered
     assert file_digest(Path(noisy.storage, "weights.safetensors")) == file_digest(
         Path(quiet.storage, "weights.safetensors")
     )
@@ -139,7 +139,7 @@ import mlflow
 import jobs.training.loop as loop
 import jobs.training.run_writer as run_writer
 from jobs.tracking.delivery import TrackingSync
-from jobs.tracking.mlflow_runs import tracking_uri
+from jobs.tracking.address import tracking_uri
 from tests.jobs.tracking.test_delivery import runs, steps, until
 job = pickle.loads(sys.stdin.buffer.read())
 class Dying(run_writer.EventLog):
@@ -171,9 +171,9 @@ def test_a_training_whose_driver_is_killed_goes_on_in_its_run(server, folders, t
         assert result.returncode == -signal.SIGKILL
         (run,) = runs(client())
         assert run.info.status == "RUNNING"  # stale
-    with TrackingSync(Path(killed.storage), tmp_path / "runs" / "undelivered") as courier:
+    with TrackingSync(Path(killed.storage), tmp_path / "runs" / "undelivered") as sync:
         train({"job": killed})
-    assert courier.delivered
+    assert sync.delivered
     assert len(events.read_text().splitlines()) > len(losses_by_step(events))  # some steps are there twice
     assert_told_once(events)
 

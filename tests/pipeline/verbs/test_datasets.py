@@ -6,12 +6,12 @@ import json
 import pytest
 
 from datasets.sources import SOURCES, source_config
-from pipeline import listing
 from pipeline.__main__ import main
+from pipeline.verbs import datasets
 
 
 def test_the_list_names_all_that_a_user_needs_in_120_columns():
-    text = listing.datasets(as_json=False)
+    text = datasets.render(as_json=False)
     assert max(map(len, text.splitlines())) <= 120
     words = " ".join(text.split())
     for name, source in SOURCES.items():
@@ -26,7 +26,7 @@ def test_the_list_names_all_that_a_user_needs_in_120_columns():
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_one_card_is_shown_whole(name):
-    text = listing.datasets(name, as_json=False)
+    text = datasets.render(name, as_json=False)
     assert max(map(len, text.splitlines())) <= 120
     words = " ".join(text.split())
     card = SOURCES[name].card
@@ -36,10 +36,10 @@ def test_one_card_is_shown_whole(name):
 
 
 def test_json_holds_every_field_and_params_that_work():
-    rows = {row["name"]: row for row in json.loads(listing.datasets(as_json=True))}
+    rows = {row["name"]: row for row in json.loads(datasets.render(as_json=True))}
     assert list(rows) == list(SOURCES)
     for name, source in SOURCES.items():
-        assert json.loads(listing.datasets(name, as_json=True)) == rows[name]
+        assert json.loads(datasets.render(name, as_json=True)) == rows[name]
         for field in dataclasses.fields(source.card):
             assert json.dumps(rows[name][field.name]) == json.dumps(getattr(source.card, field.name))
         assert tuple(rows[name]["classes"]) == source.classes

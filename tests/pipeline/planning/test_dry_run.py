@@ -14,7 +14,7 @@ from files.objects import StoreConfig
 from files.pictures import encode_png
 from jobs.cluster.settings import ClusterConfig
 from jobs.generators import card
-from pipeline.verbs import dry_run
+from pipeline.planning import dry_run
 from tests.pipeline.pictures import small_params
 
 NAMES = ("context_encoder", "edge_connect")
@@ -42,7 +42,7 @@ def failed(params, workers=64):
 def without_steps(monkeypatch):
     """Steps take a process each; the checks before them do not need any."""
     monkeypatch.setattr(
-        dry_run, "_step", lambda params, taken, *rest: dry_run._check(f"step {taken.generator}", "", "")
+        dry_run, "_check_step", lambda params, footprint, *rest: dry_run._passed(f"step {footprint.generator}", "")
     )
 
 
@@ -56,7 +56,7 @@ def test_a_configuration_of_64_workers_passes(params):
     assert details["step edge_connect"].startswith("edges, image, inpaint, joint")
     assert not Path("runs").exists()  # nothing is left behind
     assert json.loads(dry_run.render(found, as_json=True))["passed"] is True
-    assert "64 workers: nothing stands in the way" in dry_run.render(found, as_json=False)
+    assert "64 workers: no check failed" in dry_run.render(found, as_json=False)
 
 
 def test_a_batch_that_cannot_be_shared(params, without_steps):
@@ -142,8 +142,8 @@ def test_checkpoints_are_copied_to_a_store_that_takes_them_or_the_check_fails(s3
 
 
 def test_checkpoints_that_have_no_room(params, without_steps, monkeypatch):
-    taken = dry_run.footprints(params)
-    needed = 3 * max(each.checkpoint_bytes for each in taken)
+    counted = dry_run.footprints(params.generators, has_average=False)
+    needed = 3 * max(footprint.checkpoint_bytes for footprint in counted)
     usage = dry_run.shutil.disk_usage(".")
     for free, is_full in ((needed - 1, True), (needed, False)):
         monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda path, free=free: usage._replace(free=free))

@@ -15,7 +15,7 @@ from jobs.generators.build import build_recipe
 from jobs.runs.checkpoints import NETWORKS, OPTIMIZERS, take_snapshot, write_checkpoint
 from pipeline.layout import column_folder
 from pipeline.params import ParamsError
-from pipeline.verbs import plan
+from pipeline.planning import plan
 from tests.pipeline.pictures import small_params
 
 

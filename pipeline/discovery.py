@@ -1,0 +1,81 @@
+"""Find the verbs of the command line and their arguments without importing the files that run them.
+
+A file in pipeline/stages or pipeline/verbs declares a verb of the same name with two names at its end:
+
+    VERB = {"help": "one line", "example": "name words", "arguments": {"name": {...}, "--option": {...}}}
+
+    def main(params: Params, arguments: Namespace) -> int: ...
+
+VERB is a literal and is read from the text of the file. Importing the file may take seconds (torch, ray, mlflow), and
+`--help` must answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_FOLDERS = ("stages", "verbs")
+_TYPES = {"int": int, "float": float}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """Describe one verb.
+
+    module: dotted name of its file.
+    help: one line, shown in the list of verbs and above its arguments.
+    example: words that follow `python -m pipeline`.
+    arguments: name or option -> keyword arguments of `add_argument`; `type` is the text "int" or "float".
+    reads_params: whether params.yaml is read and checked before the file is imported. If not, `main` gets None.
+    """
+
+    module: str
+    help: str
+    example: str
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reads_params: bool = True
+
+    @property
+    def name(self) -> str:
+        """The word on the command line."""
+        return self.module.rpartition(".")[2]
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the declared arguments to the parser of this verb."""
+        for name, options in self.arguments.items():
+            kind = {"type": _TYPES[options["type"]]} if "type" in options else {}
+            parser.add_argument(name, **{**options, **kind})
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Import the file and run its `main`. Returns the exit code."""
+        params = None
+        if self.reads_params:
+            from pipeline.params import read_params
+
+            params = read_params()
+        return importlib.import_module(self.module).main(params, arguments)
+
+
+def find_verbs() -> dict[str, Verb]:
+    """Return every declared verb by name, in alphabetical order."""
+    root = Path(__file__).resolve().parent
+    verbs = []
+    for path in (path for folder in _FOLDERS for path in (root / folder).glob("*.py")):
+        declaration = _read_declaration(path)
+        if declaration is not None:
+            verbs.append(Verb(module=f"pipeline.{path.parent.name}.{path.stem}", **declaration))
+    return {verb.name: verb for verb in sorted(verbs, key=lambda verb: verb.name)}
+
+
+def _read_declaration(path: Path) -> dict[str, Any] | None:
+    """Return the literal VERB of a file, or None if the file declares no verb."""
+    for statement in reversed(ast.parse(path.read_text(encoding="utf-8")).body):
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "VERB":
+            return ast.literal_eval(statement.value)
+    return None
