@@ -18,6 +18,7 @@ from files.errors import UserError
 from files.pictures import IGNORE
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
 from jobs.recipe.losses import cross_entropy
+from jobs.recipe.padding import check_sides
 
 NUM_SCALES = 5
 SMALLEST_MULTIPLE = 2 ** (NUM_SCALES - 1)
@@ -47,13 +48,9 @@ class SemanticEncoder(nn.Module):
         self.middle = nn.Sequential(*(ResidualBlock(channels[-1], dilation) for dilation in (1, 2, 4, 8)))
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        height, width = image.shape[-2:]
-        # A map of one cell has no deviation to normalise with.
-        if height % SMALLEST_MULTIPLE or width % SMALLEST_MULTIPLE or height * width <= SMALLEST_MULTIPLE**2:
-            raise UserError(
-                f"H and W must be multiples of {SMALLEST_MULTIPLE}, and one of them larger; got {(height, width)}; "
-                f"pad the batch and crop the result"
-            )
+        check_sides(image, SMALLEST_MULTIPLE)
+        if image.shape[-2:] == (SMALLEST_MULTIPLE, SMALLEST_MULTIPLE):  # one cell has no deviation to normalise with
+            raise UserError(f"an image must be larger than {SMALLEST_MULTIPLE} x {SMALLEST_MULTIPLE} pixels")
         features = [torch.cat((image * (1 - mask), mask), dim=1)]
         for stage in self.stages:
             features.append(stage(features[-1]))

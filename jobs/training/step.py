@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from files.errors import UserError
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, is_discriminator
 from jobs.training.settings import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -47,11 +47,11 @@ class TrainingStep:
             self.averages = {
                 name: AveragedModel(network, multi_avg_fn=average)
                 for name, network in recipe.networks.items()
-                if not name.endswith("_d")
+                if not is_discriminator(name)
             }
         if config.compile:
             for name, network in recipe.networks.items():
-                if not name.endswith("_d"):  # a gradient penalty differentiates twice, which compiled code cannot
+                if not is_discriminator(name):  # a gradient penalty differentiates twice, which compiled code cannot
                     network.compile()
         self._wrapped: Networks = {}
 
@@ -94,7 +94,7 @@ class TrainingStep:
         """
         if self._buffers:
             torch._foreach_copy_(self._kept, self._buffers)
-        parts = batch.parts(self.config.accumulate)
+        parts = batch.micro_batches(self.config.accumulate)
         updates = phase.due(step)
         shared = self._shared_outputs(phase, updates, batch) if len(parts) == 1 else None
         logged: Terms = {}

@@ -12,7 +12,6 @@ from jobs.generators.coherence_priors.losses import one_hot, patch_coherence, st
 from jobs.generators.coherence_priors.networks import Generator
 from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.semantic import (
     SMALLEST_MULTIPLE,
     check_labels,
@@ -24,8 +23,6 @@ from jobs.layers.vgg import VGG19, imagenet_normalised
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
-
-__all__ = ["Config", "build"]
 
 PATCH_LAYER, PATCH_SCALE = "relu3_1", 2  # its cells are 2^2 pixels wide
 
@@ -44,6 +41,7 @@ def build(config: Config) -> Recipe:
         phases=_phases(config, rates),
         inpaint=_inpaint,
         batch_size=config.batch_size,
+        multiple=SMALLEST_MULTIPLE,
         columns=("semantics",),
     )
 
@@ -149,7 +147,4 @@ def _halved(
 
 
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
-    # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-    image, mask = (pad_to_multiple(tensor, SMALLEST_MULTIPLE) for tensor in (batch.image, batch.mask))
-    output = networks["generator"](image, mask, all_scales=False)["image0"]
-    return {"output": crop(output, *batch.image.shape[-2:])}
+    return {"output": networks["generator"](batch.image, batch.mask, all_scales=False)["image0"]}

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from files.errors import UserError
 from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.layers.composite import composite
 from jobs.layers.feature_mask import shrink_by_vote
 from jobs.layers.unet import UNet
+from jobs.recipe.padding import check_sides
 
 CSA_LEVEL = 3  # the attention works at 1 / 2^3 of the size, as VGG-16's relu4_3
 
@@ -32,7 +32,7 @@ class RoughNetwork(nn.Module):
         self.register_buffer("fill", torch.tensor(fill).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        _check_size(image, self.unet.levels)
+        check_sides(image, 2**self.unet.levels)
         return torch.tanh(self.unet(composite(self.fill, image, mask)))
 
 
@@ -71,7 +71,7 @@ class RefinementNetwork(nn.Module):
         self.apply(_initialise)
 
     def forward(self, rough: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        _check_size(image, self.levels)
+        check_sides(image, 2**self.levels)
         filled = composite(self.fill, image, mask)
         hole = shrink_by_vote(mask, CSA_LEVEL)
         skips = [self.entry(torch.cat((composite(rough.detach(), filled, mask), filled), dim=1))]
@@ -113,15 +113,6 @@ class FeatureDiscriminator(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.stages(features)
-
-
-def _check_size(image: Tensor, levels: int) -> None:
-    height, width = image.shape[-2:]
-    if height % 2**levels or width % 2**levels:
-        raise UserError(
-            f"H and W must be multiples of {2**levels}, got {(height, width)}; pad the batch and crop the result, "
-            "or take fewer levels"
-        )
 
 
 def _down(in_channels: int, out_channels: int, *, last_norm: bool = True) -> nn.Sequential:

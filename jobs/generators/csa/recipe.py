@@ -13,12 +13,9 @@ from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.generators.csa.losses import consistency, relativistic
 from jobs.generators.csa.networks import FeatureDiscriminator, RefinementNetwork, RoughNetwork
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG16, imagenet_normalised
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam
-
-__all__ = ["Config", "build"]
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam, is_discriminator
 
 
 def build(config: Config) -> Recipe:
@@ -37,15 +34,12 @@ def build(config: Config) -> Recipe:
         networks["features_d"] = FeatureDiscriminator(width=config.d_width, strides=config.feature_d)
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        size, multiple = batch.image.shape[-2:], 2**config.levels
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        image, mask = pad_to_multiple(batch.image, multiple), pad_to_multiple(batch.mask, multiple)
-        rough = networks["rough"](image, mask)
-        refined = networks["generator"](rough, image, mask)[0]
-        return {"output": crop(refined.clamp(-1, 1), *size), "rough": crop(rough, *size)}
+        rough = networks["rough"](batch.image, batch.mask)
+        refined = networks["generator"](rough, batch.image, batch.mask)[0]
+        return {"output": refined.clamp(-1, 1), "rough": rough}
 
-    rates = {n: config.d_learning_rate if n.endswith("_d") else config.learning_rate for n in networks}
-    discriminators = tuple(n for n in networks if n.endswith("_d"))
+    rates = {n: config.d_learning_rate if is_discriminator(n) else config.learning_rate for n in networks}
+    discriminators = tuple(n for n in networks if is_discriminator(n))
     joint = Phase(
         name="joint",
         steps=config.steps,
@@ -62,6 +56,7 @@ def build(config: Config) -> Recipe:
         phases=(joint,),
         inpaint=inpaint,
         batch_size=config.batch_size,
+        multiple=2**config.levels,
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from files.errors import UserError
 from jobs.layers.attention import ContextualAttention
 from jobs.layers.composite import composite
+from jobs.recipe.padding import check_sides
 
 
 class Generator(nn.Module):
@@ -30,9 +31,7 @@ class Generator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, image: Tensor, mask: Tensor, refine: bool = True) -> tuple[Tensor, ...]:
-        height, width = image.shape[-2:]
-        if height % 8 or width % 8:
-            raise UserError(f"H and W must be multiples of 8, got {(height, width)}; pad the batch and crop the result")
+        check_sides(image, 8)
         known = image * (1 - mask)
         coarse = self.coarse(known, mask)
         if not refine:

@@ -11,12 +11,9 @@ from jobs.generators.deepfill_v1 import Config
 from jobs.generators.deepfill_v1.losses import box_discount, gradient_penalty, hole_discount, l1_of_known
 from jobs.generators.deepfill_v1.networks import Critic, Generator
 from jobs.layers.composite import composite
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.windows import crop_windows, window_around_hole
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam
-
-__all__ = ["Config", "build"]
 
 
 def build(config: Config) -> Recipe:
@@ -81,10 +78,8 @@ def build(config: Config) -> Recipe:
         return terms
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        size = batch.image.shape[-2:]
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        coarse, refined = networks["generator"](pad_to_multiple(batch.image, 8), pad_to_multiple(batch.mask, 8))
-        return {"output": crop(refined, *size), "coarse": crop(coarse, *size)}
+        coarse, refined = networks["generator"](batch.image, batch.mask)
+        return {"output": refined, "coarse": coarse}
 
     return Recipe(
         networks=networks,
@@ -109,4 +104,5 @@ def build(config: Config) -> Recipe:
         ),
         inpaint=inpaint,
         batch_size=config.batch_size,
+        multiple=8,
     )

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from files.errors import UserError
 from jobs.layers.attention import ContextualAttention
 from jobs.layers.convolution import GatedConv2d
+from jobs.recipe.padding import check_sides
 
 
 class Generator(nn.Module):
@@ -64,9 +65,7 @@ class Generator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, image: Tensor, mask: Tensor, sketch: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        height, width = image.shape[-2:]
-        if height % 8 or width % 8:
-            raise UserError(f"H and W must be multiples of 8, got {(height, width)}; pad the batch and crop the result")
+        check_sides(image, 8)
         if self.guided and sketch is None:
             raise UserError("a guided generator needs a sketch; pass zeros where nothing is drawn")
         known = image * (1 - mask)

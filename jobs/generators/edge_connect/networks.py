@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from files.errors import UserError
 from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
+from jobs.recipe.padding import check_sides
 
 
 class ResidualBlock(nn.Module):
@@ -57,9 +57,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        height, width = features.shape[-2:]
-        if height % 4 or width % 4 or min(height, width) < 12:
-            raise UserError(f"EdgeConnect's H and W must be multiples of 4, at least 12, got {height} x {width}")
+        check_sides(features, 4, smallest=12)
         return self.layers(features)
 
 

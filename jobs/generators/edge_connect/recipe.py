@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,6 @@ from jobs.generators.edge_connect.losses import (
     perceptual_and_style,
 )
 from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, ImageGenerator, complete_edges
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG19
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
@@ -41,6 +42,8 @@ def build(config: Config) -> Recipe:
         phases=_phases(config),
         inpaint=_inpaint,
         batch_size=config.batch_size,
+        multiple=4,
+        smallest_side=SMALLEST_SIDE,
         columns=("edge",),
     )
 
@@ -160,19 +163,10 @@ def _image_d_terms(config: Config) -> Losses:
 
 
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
-    height, width = batch.image.shape[-2:]
-    if min(height, width) < SMALLEST_SIDE:
-        raise UserError(f"EdgeConnect needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
-    # The mask is mirrored with the rest: as known, its mirrored pixels would be the hidden ones.
-    padded = Batch(
-        image=pad_to_multiple(batch.image, 4),
-        mask=pad_to_multiple(batch.mask, 4),
-        edge=pad_to_multiple(_edge(batch) * (1 - batch.mask), 4),
-    )
-    predicted = _predict_edges(networks, padded)["edge"]
-    completed = complete_edges(predicted, padded.edge, padded.mask)
-    output = 2 * _paint(networks, padded, completed) - 1
-    return {"output": crop(output, height, width), "edge": crop(completed, height, width)}
+    visible = replace(batch, edge=_edge(batch) * (1 - batch.mask))
+    predicted = _predict_edges(networks, visible)["edge"]
+    completed = complete_edges(predicted, visible.edge, visible.mask)
+    return {"output": 2 * _paint(networks, visible, completed) - 1, "edge": completed}
 
 
 def _edge(batch: Batch) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from files.errors import UserError
 from jobs.layers.normalization import BatchNorm2d
+from jobs.recipe.padding import check_sides
 
 
 class Generator(nn.Module):
@@ -43,9 +44,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        if height % 4 or width % 4:
-            raise UserError(f"H and W must be multiples of 4, got {(height, width)}; pad the batch and crop the result")
+        check_sides(image, 4)
         filled = image * (1 - mask) + self.mean * mask
         return 2 * torch.sigmoid(self.layers(torch.cat((filled, mask), dim=1))) - 1
 

@@ -10,13 +10,10 @@ from jobs.generators.global_local.blending import blend
 from jobs.generators.global_local.losses import reconstruction
 from jobs.generators.global_local.networks import Discriminator, Generator
 from jobs.layers.composite import composite
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.windows import crop_windows, window_around_hole
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
 from jobs.recipe.losses import bce_fake, bce_real
-
-__all__ = ["Config", "build"]
 
 
 def build(config: Config) -> Recipe:
@@ -55,10 +52,10 @@ def build(config: Config) -> Recipe:
         return completion_terms(networks, batch, outputs) | {"adversarial": config.adversarial_weight * bce_real(fake)}
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        size = batch.image.shape[-2:]
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        raw = crop(networks["generator"](pad_to_multiple(batch.image, 4), pad_to_multiple(batch.mask, 4)), *size)
-        return {"output": blend(raw, batch.image, batch.mask) if config.blend else raw}
+        return {"output": networks["generator"](batch.image, batch.mask)}
+
+    def finish(outputs: Outputs, batch: Batch) -> Outputs:
+        return {"output": blend(outputs["output"], batch.image, batch.mask)} if config.blend else outputs
 
     train_discriminator = Update(networks=("generator_d",), terms=discriminator_terms)
     return Recipe(
@@ -90,6 +87,8 @@ def build(config: Config) -> Recipe:
         ),
         inpaint=inpaint,
         batch_size=config.batch_size,
+        multiple=4,
+        finish=finish,
     )
 
 

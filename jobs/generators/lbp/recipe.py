@@ -13,13 +13,10 @@ from jobs.generators.lbp.codes import pattern_map, unknown_codes
 from jobs.generators.lbp.losses import VGG_LAYERS, perceptual_and_style, square_around_hole, squared_differences
 from jobs.generators.lbp.networks import Discriminator, Generator, PatternGenerator
 from jobs.layers.composite import composite
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG16
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
 from jobs.recipe.losses import bce_fake, bce_real
-
-__all__ = ["Config", "build"]
 
 
 def build(config: Config) -> Recipe:
@@ -42,6 +39,7 @@ def build(config: Config) -> Recipe:
         phases=_phases(config),
         inpaint=_inpaint(config),
         batch_size=config.batch_size,
+        multiple=2**config.levels,
     )
 
 
@@ -157,13 +155,10 @@ def _discriminator_terms(config: Config, network: str, fake_name: str, prefix: s
 
 def _inpaint(config: Config) -> Callable[[Networks, Batch], Outputs]:
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        height, width = batch.image.shape[-2:]
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        mask = pad_to_multiple(batch.mask, 2**config.levels)
-        image = pad_to_multiple(batch.image, 2**config.levels) * (1 - mask)
+        mask = batch.mask
+        image = batch.image * (1 - mask)
         patterns = _complete_patterns(config, networks, Batch(image=image, mask=mask))["patterns"]
         painted, _ = networks["generator"](image, patterns, mask)
-        output = composite(painted, image, mask)
-        return {"output": crop(output, height, width), "patterns": (crop(patterns, height, width) + 1) / 2}
+        return {"output": composite(painted, image, mask), "patterns": (patterns + 1) / 2}
 
     return inpaint

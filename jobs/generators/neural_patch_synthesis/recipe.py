@@ -22,8 +22,6 @@ from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import bce_fake, bce_real
 
-__all__ = ["Config", "build"]
-
 
 def build(config: Config) -> Recipe:
     """The content network with fresh weights, drawn from torch's global generator, and the texture stage's VGG-19."""

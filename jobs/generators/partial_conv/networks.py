@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from files.errors import UserError
 from jobs.layers.normalization import BatchNorm2d
+from jobs.recipe.padding import check_sides
 
 
 class PartialConv2d(nn.Conv2d):
@@ -123,10 +124,7 @@ class Generator(nn.Module):
         return tuple(f"encoder.{number}.norm" for number in range(1, len(self.encoder)))
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        height, width = image.shape[-2:]
-        if height % self.multiple or width % self.multiple:
-            rule = f"multiples of {self.multiple} for {len(self.encoder)} levels"
-            raise UserError(f"PartialConv's H and W must be {rule}, got {height} x {width}")
+        check_sides(image, self.multiple)
         levels = [(image, 1 - mask)]
         for stage in self.encoder:
             levels.append(stage(levels[-1]))

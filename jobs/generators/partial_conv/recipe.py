@@ -9,12 +9,10 @@ from jobs.generators.partial_conv import Config
 from jobs.generators.partial_conv.losses import VGG_LAYERS, feature_losses, pixel_losses, scaled, total_variation
 from jobs.generators.partial_conv.networks import Generator
 from jobs.layers.composite import composite
-from jobs.layers.padding import crop
 from jobs.layers.vgg import VGG16
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
-
-__all__ = ["Config", "build"]
+from jobs.recipe.padding import crop
 
 
 def build(config: Config) -> Recipe:

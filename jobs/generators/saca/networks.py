@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from files.errors import UserError
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
 from jobs.layers.discriminators import PatchDiscriminator
+from jobs.recipe.padding import check_sides
 
 
 class SACA(nn.Module):
@@ -98,9 +98,7 @@ class Generator(nn.Module):
         self.apply(_initialise)
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
-        height, width = image.shape[-2:]
-        if height % 4 or width % 4 or min(height, width) < 8:
-            raise UserError(f"SACA's H and W must be multiples of 4, at least 8, got {height} x {width}")
+        check_sides(image, 4, smallest=8)
         assignments: list[Tensor] = []
 
         def aggregate(saca: SACA | None, features: Tensor) -> Tensor:

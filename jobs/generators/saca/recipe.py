@@ -16,13 +16,10 @@ from jobs.generators.saca.losses import (
     supervision,
 )
 from jobs.generators.saca.networks import Discriminator, Generator
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG19
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
-
-__all__ = ["Config", "build"]
 
 SMALLEST_SIDE = 5  # becomes 8 by padding
 PLACES = {"both": ("bottleneck", "dec128"), "bottleneck": ("bottleneck",), "dec128": ("dec128",), "neither": ()}
@@ -82,17 +79,14 @@ def build(config: Config) -> Recipe:
         ),
         inpaint=_inpaint,
         batch_size=config.batch_size,
+        multiple=4,
+        smallest_side=SMALLEST_SIDE,
         columns=("semantics",) if config.supervision_weight else (),
     )
 
 
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
-    height, width = batch.image.shape[-2:]
-    if min(height, width) < SMALLEST_SIDE:
-        raise UserError(f"SACA needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
-    # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-    output, _ = networks["generator"](pad_to_multiple(batch.image, 4), pad_to_multiple(batch.mask, 4))
-    return {"output": crop(output, height, width)}
+    return {"output": networks["generator"](batch.image, batch.mask)[0]}
 
 
 def _labels(batch: Batch) -> Tensor:

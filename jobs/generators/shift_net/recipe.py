@@ -10,13 +10,10 @@ from jobs.generators.shift_net import Config
 from jobs.generators.shift_net.losses import VGG_LAYERS, crop_hole, discounted_l1, guidance, style_and_content
 from jobs.generators.shift_net.networks import Generator
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG16
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import bce_fake, bce_real
-
-__all__ = ["Config", "build"]
 
 
 def build(config: Config) -> Recipe:
@@ -63,9 +60,7 @@ def build(config: Config) -> Recipe:
         return terms
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        image, mask = (pad_to_multiple(tensor, 2**config.levels) for tensor in (batch.image, batch.mask))
-        return {"output": crop(networks["generator"](image, mask)["output"], *batch.image.shape[-2:])}
+        return {"output": networks["generator"](batch.image, batch.mask)["output"]}
 
     networks = {"generator": generator, "generator_d": discriminator}
     return Recipe(
@@ -81,4 +76,5 @@ def build(config: Config) -> Recipe:
         ),
         inpaint=inpaint,
         batch_size=config.batch_size,
+        multiple=2**config.levels,
     )

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from files.errors import UserError
 from jobs.generators.spl.normalization import BasicRegionNorm, LearnableRegionNorm
 from jobs.layers.normalization import SPADE
+from jobs.recipe.padding import check_sides
 
 
 class EncoderStage(nn.Module):
@@ -219,9 +219,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        height, width = image.shape[-2:]
-        if height % 4 or width % 4 or min(height, width) < 12:
-            raise UserError(f"SPL's H and W must be multiples of 4, at least 12, got {height} x {width}")
+        check_sides(image, 4, smallest=12)
         white = (image + 1) / 2 * (1 - mask) + mask
         features = white
         for stage in self.encoder:

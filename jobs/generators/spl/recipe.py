@@ -6,18 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from files.errors import UserError
 from jobs.generators.spl import Config
 from jobs.generators.spl.losses import hole_weighted_l1
 from jobs.generators.spl.networks import Generator
 from jobs.generators.spl.teacher import Teacher
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import bce_fake, bce_real
-
-__all__ = ["Config", "build"]
 
 SMALLEST_SIDE = 9  # becomes 12 by padding, so 3 between the modulated blocks, which mirror 2
 
@@ -90,6 +86,8 @@ def build(config: Config) -> Recipe:
         ),
         inpaint=_inpaint,
         batch_size=config.batch_size,
+        multiple=4,
+        smallest_side=SMALLEST_SIDE,
     )
 
 
@@ -99,12 +97,7 @@ def enlarged(image: Tensor) -> Tensor:
 
 
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
-    height, width = batch.image.shape[-2:]
-    if min(height, width) < SMALLEST_SIDE:
-        raise UserError(f"SPL needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
-    # The mask is mirrored with the image: as known, its mirrored pixels would be the hidden ones.
-    output, _ = networks["generator"](pad_to_multiple(batch.image, 4), pad_to_multiple(batch.mask, 4))
-    return {"output": crop(output, height, width)}
+    return {"output": networks["generator"](batch.image, batch.mask)[0]}
 
 
 def _unit(image: Tensor) -> Tensor:

@@ -22,9 +22,8 @@ from jobs.recipe.contract import Networks, Phase, Recipe, Terms, Update
 
 
 def build_tiny(name: str, seed: int = 0) -> Recipe:
-    module = load(name)
     torch.manual_seed(seed)
-    return module.build(module.Config.tiny())
+    return load(name).build(card(name).Config.tiny())
 
 
 def start_phase(recipe: Recipe, phase: Phase) -> None:

@@ -11,6 +11,7 @@ import torch
 from skimage.color import rgb2gray
 from torch import Tensor
 
+from jobs.generators.build import inpaint
 from jobs.generators.edge_connect import losses
 from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, Generator, ImageGenerator, ResidualBlock
 from jobs.generators.edge_connect.recipe import Config, build
@@ -18,7 +19,7 @@ from jobs.layers.composite import composite
 from jobs.layers.vgg import VGG19
 from jobs.layers.weights import WeightsError
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Phase, Recipe, Terms
+from jobs.recipe.contract import Phase, Recipe, Terms, is_discriminator
 
 PHASES = ("edges", "image", "inpaint", "joint")
 
@@ -314,7 +315,7 @@ def test_the_defaults_are_the_papers():
         {"edges": 1e-6, "edges_d": 1e-7, "image": 1e-6, "image_d": 1e-7}
     )
     for name, optimizer in recipe.optimizers.items():
-        assert optimizer.defaults["lr"] == pytest.approx(1e-5 if name.endswith("_d") else 1e-4)
+        assert optimizer.defaults["lr"] == pytest.approx(1e-5 if is_discriminator(name) else 1e-4)
         assert optimizer.defaults["betas"] == (0.0, 0.9)
 
 
@@ -332,7 +333,7 @@ def test_every_stage_takes_a_step_with_all_its_terms(gan):
 def test_generators_step_before_their_discriminators():
     for phase in make_recipe().phases:
         names = [name for update in phase.updates for name in update.networks]
-        assert names == sorted(names, key=lambda name: name.endswith("_d"))
+        assert names == sorted(names, key=lambda name: is_discriminator(name))
 
 
 def test_without_its_terms_vgg_is_not_built(tmp_path):
@@ -381,13 +382,6 @@ def test_the_networks_can_learn_one_image():
 
 
 # Inpainting
-
-
-def inpaint(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
-    for network in recipe.networks.values():
-        network.eval()
-    with torch.no_grad():
-        return recipe.inpaint(recipe.networks, batch)
 
 
 def test_known_edges_stay_and_the_hole_has_soft_ones():

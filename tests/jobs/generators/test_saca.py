@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.batches import make_batch, visible
 from benchmarks.loops.saca import saca
 from files.pictures import IGNORE
+from jobs.generators.build import inpaint
 from jobs.generators.saca import PARAMETERS, Config, losses
 from jobs.generators.saca.networks import SACA, Generator
 from jobs.generators.saca.recipe import build
@@ -349,13 +350,13 @@ def test_odd_sizes_come_back_as_they_were(size):
     recipe = build(Config.tiny())
     image, mask = torch.zeros(2, 3, *size), torch.ones(2, 1, *size)
     batch = dataclasses.replace(make_batch((64, 64)), image=image, mask=mask)
-    assert recipe.inpaint(recipe.networks, visible(batch))["output"].shape == (2, 3, *size)
+    assert inpaint(recipe, visible(batch))["output"].shape == (2, 3, *size)
 
 
 def test_what_cannot_be_done_is_refused_with_the_rule():
     recipe = build(Config.tiny())
     with pytest.raises(ValueError, match="at least 5 pixels, got 4 x 64"):
-        recipe.inpaint(recipe.networks, visible(make_batch((4, 64))))
+        inpaint(recipe, visible(make_batch((4, 64))))
     for size in ((64, 66), (4, 64)):
         with pytest.raises(ValueError, match=rf"multiples of 4, at least 8, got {size[0]} x {size[1]}"):
             Generator(width=2)(torch.zeros(1, 3, *size), torch.zeros(1, 1, *size))
