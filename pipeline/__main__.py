@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     verb("report", "stage: all results to one page", "report")
     generators = verb("generators", "list the generators there are", "generators --json")
     generators.add_argument("--json", action="store_true", help="print JSON")
+    configure = verb("configure", "write the list of generators into params.yaml", "configure --generators all")
+    configure.add_argument("--generators", required=True, help='"all", or names with commas between')
+    configure.add_argument("--preset", choices=["demo", "paper"], default="demo", help="their values (default: demo)")
     datasets = verb("datasets", "list the data sets there are and what each needs on disk", "datasets places2")
     datasets.add_argument("name", nargs="?", help="show one whole, with its known defects and options")
     datasets.add_argument("--json", action="store_true", help="print JSON")
@@ -120,6 +123,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
         which = (arguments.name,) if arguments.verb == "datasets" else ()
         print(getattr(listing, arguments.verb)(*which, as_json=arguments.json))
+        return 0
+    if arguments.verb == "configure":
+        from pipeline.verbs import configure
+
+        print(configure.run(arguments.generators, arguments.preset))
         return 0
     if arguments.verb == "duplicates":
         from pipeline.verbs import duplicates

@@ -57,7 +57,8 @@ class SuiteConfig:
 class Params:
     """Everything a run depends on.
 
-    edges: name of a column of shards -> how its edges are found. generators: a paper's short name -> its `Config`.
+    edges: name of a column of shards -> how its edges are found. generators: a paper's short name -> its `Config`,
+        which params.yaml gives as a `preset` ("paper" if there is none) and the values that differ from it.
     """
 
     seed: int
@@ -126,7 +127,18 @@ def _generator(name: str, values: Any, where: str) -> Any:
         config = card(name).Config
     except ValueError as error:
         raise ParamsError(f"{where}: generators: {error}") from None
-    return _check(config, values or {}, f"{where}: generators.{name}", within=True)
+    where = f"{where}: generators.{name}"
+    if isinstance(values, dict) and "preset" in values:
+        values = _preset(config, values["preset"], where) | {key: v for key, v in values.items() if key != "preset"}
+    return _check(config, values or {}, where, within=True)
+
+
+def _preset(config: type, preset: Any, where: str) -> dict[str, Any]:
+    """Return the values of a paper's preset: "paper", the defaults of its `Config`, or "demo"."""
+    presets = {"paper": config, "demo": config.demo}
+    if not isinstance(preset, str) or preset not in presets:
+        raise ParamsError(f"{where}.preset: must be one of {', '.join(presets)}, got {preset!r}")
+    return asdict(presets[preset]())
 
 
 def _check(target: type, tree: Any, where: str, *, within: bool = False) -> Any:

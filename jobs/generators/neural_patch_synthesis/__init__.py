@@ -149,3 +149,16 @@ class Config:
             source_margin=0,
             features="random",
         )
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            image_size=64,
+            width=16,
+            bottleneck_units=256,
+            batch_size=16,
+            steps=900,
+            texture_iterations=0,  # no VGG-19 in a demo: on random features the stage only costs time, 0.2 s per image
+            features="random",
+        )
