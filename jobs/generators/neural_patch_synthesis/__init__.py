@@ -62,6 +62,8 @@ from typing import Literal
 PAPER: str = "High-Resolution Image Inpainting using Multi-Scale Neural Patch Synthesis (Yang et al.)"
 YEAR: int = 2017
 NEEDS: tuple[str, ...] = ("vgg19",)
+USES: tuple[str, ...] = ("context_encoder",)
+"""Papers whose networks or losses this one imports."""
 PARAMETERS: dict[str, int] = {"generator": 71_190_208, "generator_d": 2_831_232}
 
 

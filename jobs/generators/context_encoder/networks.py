@@ -126,26 +126,6 @@ def central_hole(mask: Tensor, overlap: int) -> Tensor:
     return hole
 
 
-def overlap_weights(size: int, overlap: int, overlap_weight: float) -> Tensor:
-    """The weight of each predicted pixel: overlap_weight on the ring that overlaps known context, 1 inside.
-
-    Pathak et al., CVPR 2016, Sec. 5.1. Returns (1, 1, size, size); the ring is `overlap` pixels wide.
-    """
-    weights = torch.full((1, 1, size, size), overlap_weight)
-    weights[..., overlap : size - overlap, overlap : size - overlap] = 1.0
-    return weights
-
-
-def reconstruction(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean over all elements of the weighted squared error; the weights are not normalised.
-
-    prediction, target: (N, 3, H, W) in [-1, 1]; weights: broadcastable to them. The authors' code weights the gradient
-    of the plain mean, which is the gradient of this.
-    """
-    error = (prediction - target).square()
-    return error.mean() if weights is None else (weights * error).mean()
-
-
 def _stage_widths(size: int, width: int) -> list[int]:
     """Channels after each halving from size down to 4: 64, 64, 128, 256, 512 at 128; one 64 more at twice the size."""
     num_stages = int(math.log2(size // 4))
