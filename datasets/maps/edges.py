@@ -20,8 +20,10 @@ from scipy import ndimage
 # Private, and the only compiled form there is; tests hold the result against the public function.
 from skimage.feature._canny_cy import _nonmaximum_suppression_bilinear
 
+from files.colours import GREY_WEIGHTS
+
 _UNIT = np.arange(256) * (1 / 255)
-_GREY_WEIGHTS = np.array([0.2125, 0.7154, 0.0721])
+_GREY_WEIGHTS = np.array(GREY_WEIGHTS)
 _GREY_ROWS = 32  # at a time, so that their three channels stay in the cache
 _KEPT_PIXELS = 2**20  # at 32 bytes each; what a larger image is worked out in is not kept for the next one
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 
 class ContextualAttention(nn.Module):
     """Rebuild every cell of a map as a weighted sum of background patches that hold no hole.
@@ -39,7 +41,7 @@ class ContextualAttention(nn.Module):
 
     def forward(self, foreground: Tensor, background: Tensor, mask: Tensor) -> Tensor:
         # Scores reach hundreds: in half precision their softmax would be noise.
-        dtype = torch.promote_types(foreground.dtype, torch.float32)
+        dtype = wide_dtype(foreground)
         with torch.autocast(foreground.device.type, enabled=False):
             weights = self.weights(foreground.to(dtype), background.to(dtype), mask.to(dtype))  # (N, P, L)
             patches = F.unfold(background.to(dtype), kernel_size=4, stride=2, padding=1)  # (N, 16 * C, L)

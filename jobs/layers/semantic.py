@@ -19,6 +19,7 @@ from files.pictures import IGNORE
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
 from jobs.recipe.losses import cross_entropy
 from jobs.recipe.padding import check_sides
+from jobs.recipe.precision import widen
 
 NUM_SCALES = 5
 SMALLEST_MULTIPLE = 2 ** (NUM_SCALES - 1)
@@ -87,7 +88,7 @@ def heads_of_all_scales(width: int, num_classes: int) -> nn.ModuleList:
 
 def class_probabilities(logits: Tensor) -> Tensor:
     """Softmax over the classes, in float32 at least: (N, K, h, w) -> the same shape, in [0, 1]."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+    return widen(logits).softmax(dim=1)
 
 
 def hole_cells(mask: Tensor, scale: int) -> Tensor:
@@ -128,5 +129,5 @@ def cross_entropy_of_all_scales(predictions: Mapping[str, Tensor], labels: Tenso
 
 def _enlarge(prediction: Tensor, size: torch.Size) -> Tensor:
     """The prediction at full size, bilinear, in float32 at least."""
-    prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+    prediction = widen(prediction)
     return prediction if prediction.shape[-2:] == size else F.interpolate(prediction, size, mode="bilinear")

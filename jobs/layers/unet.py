@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.layers.initialisation import draw_normal
+
 
 class UNet(nn.Module):
     """Halve the image `levels` times and double it again, with skips between equal sizes. Ends without activation.
@@ -54,7 +56,7 @@ class UNet(nn.Module):
             if level > 1:
                 stage.append(nn.InstanceNorm2d(out, affine=affine))
             self.ups.append(stage)
-        self.apply(_initialise)
+        self.apply(draw_normal)
 
     @property
     def upwards(self) -> range:
@@ -89,9 +91,3 @@ class UNet(nn.Module):
                 joined = insert[level](joined)
             decoded = self.up(level, joined)
         return decoded
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, VGG19_Weights
 
+from files.colours import IMAGENET_DEVIATION, IMAGENET_MEAN
 from jobs.layers.weights import WeightsError, read_weights
 
 # Simonyan and Zisserman, 2015, Table 1, columns D and E: convolutions of each block, and their channels.
@@ -18,10 +19,15 @@ _CONVOLUTIONS = {"VGG-16": (2, 2, 3, 3, 3), "VGG-19": (2, 2, 4, 4, 4)}
 _REMEDY = "weights are 'imagenet', 'random', or a .safetensors or .pth file"
 
 
+def to_unit(image: Tensor) -> Tensor:
+    """Convert an image from [-1, 1] to [0, 1], the range that feature networks take."""
+    return (image + 1) / 2
+
+
 def imagenet_normalised(image: Tensor) -> Tensor:
-    """ImageNet's mean taken off and its deviation divided out: (N, 3, H, W), RGB in [0, 1] -> the same shape."""
-    mean = image.new_tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
-    deviation = image.new_tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
+    """Subtract ImageNet's mean and divide by its deviation: (N, 3, H, W), RGB in [0, 1] -> the same shape."""
+    mean = image.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
+    deviation = image.new_tensor(IMAGENET_DEVIATION).view(3, 1, 1)
     return (image - mean) / deviation
 
 

@@ -35,6 +35,21 @@ def crop_windows(tensor: Tensor, starts: Tensor, size: int) -> Tensor:
     return tensor.gather(2, rows).gather(3, columns)
 
 
+def border_discount(size: int, gamma: float, like: Tensor) -> Tensor:
+    """Weigh the pixels of a square window by gamma to the power of the distance to its border.
+
+    max(gamma^min(i, size - i), gamma^min(j, size - j)), rows and columns counted from 0, as in the authors' codes of
+    DeepFill v1 and Shift-Net. The weight is 1 in the first line and gamma in the last.
+    size: side of the window, in pixels.
+    gamma: in (0, 1].
+    like: a tensor of the wanted type and device.
+    Returns (size, size).
+    """
+    lines = torch.arange(size, dtype=like.dtype, device=like.device)
+    powers = gamma ** torch.minimum(lines, size - lines)
+    return torch.maximum(powers[:, None], powers[None, :])
+
+
 def _start(occupied: Tensor, size: int) -> Tensor:
     """(N, L), True where a line holds some of the hole -> the first line of a window of `size` lines, int64 (N,)."""
     length = occupied.shape[1]

@@ -19,7 +19,7 @@ from jobs.layers.semantic import (
     hole_cells,
     l1_of_all_scales,
 )
-from jobs.layers.vgg import VGG19, imagenet_normalised
+from jobs.layers.vgg import VGG19, imagenet_normalised, to_unit
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
@@ -132,7 +132,7 @@ def _coherence_terms(config: Config) -> Losses:
 
 
 def _vgg_input(image: Tensor) -> Tensor:
-    return imagenet_normalised((image + 1) / 2)
+    return imagenet_normalised(to_unit(image))
 
 
 def _halved(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from files.errors import UserError
+from jobs.layers.initialisation import draw_normal
 from jobs.layers.normalization import BatchNorm2d
 
 
@@ -154,8 +155,7 @@ def _upsampling(widths: list[int]) -> nn.Sequential:
 
 def _initialise(module: nn.Module) -> None:
     """Authors' code: N(0, 0.02) for convolutions, N(1, 0.02) for normalisation's scale, 0 for its shift."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, std=0.02)
-    elif isinstance(module, BatchNorm2d):
+    draw_normal(module)
+    if isinstance(module, BatchNorm2d):
         nn.init.normal_(module.weight, mean=1.0, std=0.02)
         nn.init.zeros_(module.bias)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 EPSILON = 1e-8
 SWEEPS = 16
 TOLERANCE = 1e-6
@@ -65,7 +67,7 @@ def _attend(
     Returns the output; the cells' order (N, P), holes first; whether the k-th is a hole (N, P); the cell that it was
     matched with (N, P); a_k (N, P), 0 for k = 1 and where there is no hole.
     """
-    dtype = torch.promote_types(features.dtype, torch.float32)
+    dtype = wide_dtype(features)
     with torch.autocast(features.device.type, enabled=False):
         rows = features.to(dtype).flatten(2).transpose(1, 2).contiguous()  # (N, P, C)
         hole = hole & ~hole.all(dim=1, keepdim=True)  # nothing to copy from: nothing is copied
@@ -91,7 +93,7 @@ def _attend(
 @_attend.register_fake
 def _(features: Tensor, hole: Tensor, cosine: bool, clamp: bool, sweeps: bool) -> tuple[Tensor, ...]:
     cells = hole.new_empty(hole.shape, dtype=torch.int64)
-    weights = features.new_empty(hole.shape, dtype=torch.promote_types(features.dtype, torch.float32))
+    weights = features.new_empty(hole.shape, dtype=wide_dtype(features))
     output = features.new_empty(features.shape)
     return output, cells, hole.new_empty(hole.shape), cells.new_empty(hole.shape), weights
 

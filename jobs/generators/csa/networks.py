@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.layers.composite import composite
 from jobs.layers.feature_mask import shrink_by_vote
+from jobs.layers.initialisation import draw_normal
 from jobs.layers.unet import UNet
 from jobs.recipe.padding import check_sides
 
@@ -68,7 +69,7 @@ class RefinementNetwork(nn.Module):
         self.ups = nn.ModuleList([nn.Sequential(nn.ReLU(), *_doubling(widths[-1], widths[-2]))])
         self.ups.extend(_up(2 * widths[n], widths[n - 1]) for n in range(levels - 1, 0, -1))
         self.exit = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, 3, 3, padding=1))
-        self.apply(_initialise)
+        self.apply(draw_normal)
 
     def forward(self, rough: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         check_sides(image, 2**self.levels)
@@ -109,7 +110,7 @@ class FeatureDiscriminator(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Conv2d(wide, wide, 4, stride=stride, padding=1),
         )
-        self.apply(_initialise)
+        self.apply(draw_normal)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.stages(features)
@@ -147,9 +148,3 @@ def _doubling(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
         nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1),
         nn.InstanceNorm2d(out_channels, affine=True),
     )
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

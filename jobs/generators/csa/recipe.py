@@ -13,7 +13,7 @@ from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.generators.csa.losses import consistency, relativistic
 from jobs.generators.csa.networks import FeatureDiscriminator, RefinementNetwork, RoughNetwork
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.layers.vgg import VGG16, imagenet_normalised
+from jobs.layers.vgg import VGG16, imagenet_normalised, to_unit
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam, is_discriminator
 
@@ -67,13 +67,14 @@ def _forward(config: Config) -> Callable[[Networks, Batch], Outputs]:
     of the real image, (N, 512, H / 8, W / 8), if there is a consistency loss.
     """
     judges, compares = bool(config.feature_adversarial_weight), bool(config.consistency_weight)
-    real_layers = ("pool3",) * judges + ("relu4_3",) * compares
+    layers = {"pool3": judges, "relu4_3": compares}
+    real_layers = tuple(layer for layer, is_needed in layers.items() if is_needed)
     real_vgg = VGG16(real_layers, config.features, config.features_seed) if real_layers else None
     # A network of its own for fakes: of them nothing beyond pool3 is looked at.
     fake_vgg = VGG16(("pool3",), config.features, config.features_seed) if judges else None
 
     def seen(image: Tensor) -> Tensor:
-        return imagenet_normalised((image + 1) / 2) if config.vgg_norm == "imagenet" else image
+        return imagenet_normalised(to_unit(image)) if config.vgg_norm == "imagenet" else image
 
     def forward(networks: Networks, batch: Batch) -> Outputs:
         rough = networks["rough"](batch.image, batch.mask)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from files.errors import UserError
 from jobs.layers.attention import ContextualAttention
 from jobs.layers.composite import composite
+from jobs.layers.initialisation import draw_glorot
 from jobs.recipe.padding import check_sides
 
 
@@ -28,7 +29,7 @@ class Generator(nn.Module):
         super().__init__()
         self.coarse = Coarse(width, tf_same)
         self.refinement = Refinement(width, mask_pool, tf_same)
-        self.apply(_initialise)
+        self.apply(draw_glorot)
 
     def forward(self, image: Tensor, mask: Tensor, refine: bool = True) -> tuple[Tensor, ...]:
         check_sides(image, 8)
@@ -124,7 +125,7 @@ class Critic(nn.Module):
             in_channels = factor * width
             size = -(-size // 2)
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(in_channels * size * size, 1))
-        self.apply(_initialise)
+        self.apply(draw_glorot)
 
     def forward(self, image: Tensor) -> Tensor:
         if image.shape[-2:] != (self.size, self.size):
@@ -172,10 +173,3 @@ def _decoder(width: int) -> list[nn.Module]:
         *_conv(width, width // 2),
         nn.Conv2d(width // 2, 3, 3, padding=1),
     ]
-
-
-def _initialise(module: nn.Module) -> None:
-    """TensorFlow's default, which the authors use: Glorot uniform, bias 0."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)

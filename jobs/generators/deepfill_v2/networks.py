@@ -12,6 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from files.errors import UserError
 from jobs.layers.attention import ContextualAttention
 from jobs.layers.convolution import GatedConv2d
+from jobs.layers.initialisation import draw_glorot
 from jobs.recipe.padding import check_sides
 
 
@@ -62,7 +63,7 @@ class Generator(nn.Module):
         self.attention = ContextualAttention(mask_pool=mask_pool)
         self.after_attention = nn.Sequential(GatedConv2d(4 * c, 4 * c), GatedConv2d(4 * c, 4 * c))
         self.merge = nn.Sequential(GatedConv2d(8 * c, 4 * c), GatedConv2d(4 * c, 4 * c), *_decoder(c))
-        self.apply(_initialise)
+        self.apply(draw_glorot)
 
     def forward(self, image: Tensor, mask: Tensor, sketch: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_sides(image, 8)
@@ -96,7 +97,7 @@ class Discriminator(nn.Module):
         for factor in (1, 2, 4, 4, 4, 4):
             conv = nn.Conv2d(in_channels, factor * width, 5, stride=2, padding=2)
             # Before wrapping: spectral_norm estimates sigma once for the weights it finds.
-            _initialise(conv)
+            draw_glorot(conv)
             layers += [spectral_norm(conv, n_power_iterations=1, eps=1e-12), nn.LeakyReLU(0.2)]
             in_channels = factor * width
         self.stages = nn.Sequential(*(layers if last_activation else layers[:-1]))
@@ -121,10 +122,3 @@ def _decoder(width: int) -> list[nn.Module]:
         nn.Conv2d(width // 2, 3, 3, padding=1),
         nn.Tanh(),
     ]
-
-
-def _initialise(module: nn.Module) -> None:
-    """TensorFlow's default, which the authors use: Glorot uniform, bias 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)

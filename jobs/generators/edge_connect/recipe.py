@@ -7,23 +7,17 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from files.colours import GREY_WEIGHTS
 from files.errors import UserError
 from jobs.generators.edge_connect import Config
-from jobs.generators.edge_connect.losses import (
-    PERCEPTUAL_LAYERS,
-    STYLE_LAYERS,
-    discriminator_loss,
-    generator_loss,
-    l1_by_hole,
-    perceptual_and_style,
-)
+from jobs.generators.edge_connect.losses import discriminator_loss, generator_loss, l1_by_hole
 from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, ImageGenerator, complete_edges
-from jobs.layers.vgg import VGG19
+from jobs.layers.perceptual import PERCEPTUAL_LAYERS, STYLE_LAYERS, perceptual_and_style
+from jobs.layers.vgg import VGG19, to_unit
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
 from jobs.recipe.losses import feature_matching
 
-GREY = (0.2125, 0.7154, 0.0721)  # as scikit-image, whose Canny made the edges
 SMALLEST_SIDE = 9  # becomes 12 by padding, so 3 between the residual blocks, which mirror 2
 
 
@@ -83,11 +77,11 @@ def _learning_rates(generators: float, config: Config) -> dict[str, float]:
 
 
 def _predict_edges(networks: Networks, batch: Batch) -> Outputs:
-    return {"edge": networks["edges"](_grey(_unit(batch.image)), _edge(batch), batch.mask)}
+    return {"edge": networks["edges"](_grey(to_unit(batch.image)), _edge(batch), batch.mask)}
 
 
 def _paint(networks: Networks, batch: Batch, edge: Tensor) -> Tensor:
-    return networks["image"](_unit(batch.image), edge, batch.mask)
+    return networks["image"](to_unit(batch.image), edge, batch.mask)
 
 
 def _paint_true_edges(networks: Networks, batch: Batch) -> Outputs:
@@ -108,7 +102,7 @@ def _paint_fixed_edges(networks: Networks, batch: Batch) -> Outputs:
 
 def _judge_edges(networks: Networks, batch: Batch, edge: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """D1's features of predicted and of true edges, each beside the whole grey image; as one batch of 2 N."""
-    grey = _grey(_unit(batch.image))
+    grey = _grey(to_unit(batch.image))
     features = networks["edges_d"](torch.cat([torch.cat([grey, edge], dim=1), torch.cat([grey, _edge(batch)], dim=1)]))
     fake, real = zip(*(feature.chunk(2) for feature in features), strict=True)
     return list(fake), list(real)
@@ -138,7 +132,7 @@ def _image_terms(config: Config) -> Losses:
     vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, config.features, config.features_seed) if uses_vgg else None
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        image, predicted = _unit(batch.image), outputs["output"]
+        image, predicted = to_unit(batch.image), outputs["output"]
         scores = networks["image_d"](predicted)[-1]
         found = {
             "image_l1": config.l1_weight * l1_by_hole(predicted, image, batch.mask),
@@ -155,7 +149,7 @@ def _image_terms(config: Config) -> Losses:
 
 def _image_d_terms(config: Config) -> Losses:
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        both = torch.cat([_unit(batch.image), outputs["output"].detach()])
+        both = torch.cat([to_unit(batch.image), outputs["output"].detach()])
         real, fake = networks["image_d"](both)[-1].chunk(2)
         return {"image_d_adversarial": discriminator_loss(config.gan, real, fake)}
 
@@ -175,11 +169,6 @@ def _edge(batch: Batch) -> Tensor:
     return batch.edge
 
 
-def _unit(image: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], the range that losses and loss weights belong to."""
-    return (image + 1) / 2
-
-
 def _grey(image: Tensor) -> Tensor:
     """(N, 3, H, W) -> (N, 1, H, W), both in [0, 1]."""
-    return (image * image.new_tensor(GREY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return (image * image.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 
 class SpatialAttention(nn.Module):
     """Add to a feature map what each cell of the hole borrows from its best matches.
@@ -44,7 +46,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, generated: Tensor, known: Tensor, mask: Tensor) -> Tensor:
         hole = self._hole_cells(generated, known, mask)
-        dtype = torch.promote_types(generated.dtype, torch.float32)
+        dtype = wide_dtype(generated)
         with torch.autocast(generated.device.type, enabled=False):
             inner = generated.to(dtype).flatten(2).transpose(1, 2)  # (N, P, C), as is outer
             outer = known.to(dtype).flatten(2).transpose(1, 2)

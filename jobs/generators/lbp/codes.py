@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 Border = Literal["zero", "code"]
 
 # (row, column) of a neighbour in an image padded by 1, relative to its centre's place in the image, and its weight.
@@ -25,7 +27,7 @@ def pattern_map(image: Tensor, border: Border) -> Tensor:
     codes are other numbers.
     """
     codes = local_binary_pattern(grey_levels(image), border)
-    return codes.to(torch.promote_types(image.dtype, torch.float32)) / 127.5 - 1
+    return codes.to(wide_dtype(image)) / 127.5 - 1
 
 
 def grey_levels(image: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.layers.vgg import VGG16, imagenet_normalised
+from jobs.layers.vgg import VGG16, imagenet_normalised, to_unit
 from jobs.recipe.losses import gram
 
 VGG_LAYERS = ("pool1", "pool2", "pool3")
@@ -30,7 +30,7 @@ def perceptual_and_style(
     """
 
     def shown(picture: Tensor) -> Tensor:
-        return picture.flip(1) if vgg_input == "raw" else imagenet_normalised((picture + 1) / 2)
+        return picture.flip(1) if vgg_input == "raw" else imagenet_normalised(to_unit(picture))
 
     features = list(vgg(shown(predicted)).values())
     with torch.no_grad():

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
 from jobs.layers.discriminators import PatchDiscriminator
+from jobs.layers.initialisation import draw_normal
 from jobs.recipe.padding import check_sides
+from jobs.recipe.precision import wide_dtype
 
 
 class SACA(nn.Module):
@@ -43,7 +45,7 @@ class SACA(nn.Module):
         logits = self.assign(features)
         values = self.value(features)
         # Shares of a region may be tiny: in half precision their softmax and quotients would be noise.
-        dtype = torch.promote_types(features.dtype, torch.float32)
+        dtype = wide_dtype(features)
         with torch.autocast(features.device.type, enabled=False):
             assignment = logits.to(dtype).flatten(2).softmax(dim=1)  # (N, K, h*w)
             # The largest, not the mean: a half-covered cell would leak the hole's features into a description.
@@ -95,7 +97,7 @@ class Generator(nn.Module):
         self.saca_low = SACA(2 * c, regions) if "dec128" in saca_at else None
         self.u0 = ConvNormReLU(2 * c + c, c)
         self.out = nn.Conv2d(c, 3, 3, padding=1)
-        self.apply(_initialise)
+        self.apply(draw_normal)  # EdgeConnect's start (inferred for this paper)
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
         check_sides(image, 4, smallest=8)
@@ -128,11 +130,3 @@ class Discriminator(PatchDiscriminator):
 
 def _doubled(features: Tensor) -> Tensor:
     return F.interpolate(features, scale_factor=2.0, mode="nearest")
-
-
-def _initialise(module: nn.Module) -> None:
-    """EdgeConnect's start (inferred for this paper): N(0, 0.02), biases 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -8,15 +8,14 @@ from torch import Tensor
 from files.errors import UserError
 from jobs.generators.saca import Config
 from jobs.generators.saca.losses import (
-    PERCEPTUAL_LAYERS,
-    STYLE_LAYERS,
     l1_by_hole,
     negative_entropy,
     perceptual_and_style,
     supervision,
 )
 from jobs.generators.saca.networks import Discriminator, Generator
-from jobs.layers.vgg import VGG19
+from jobs.layers.perceptual import PERCEPTUAL_LAYERS, STYLE_LAYERS
+from jobs.layers.vgg import VGG19, to_unit
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
@@ -48,7 +47,7 @@ def build(config: Config) -> Recipe:
         return {"d_real": 0.5 * hinge_real(real), "d_fake": 0.5 * hinge_fake(fake)}
 
     def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        image, predicted = _unit(batch.image), _unit(outputs["output"])
+        image, predicted = to_unit(batch.image), to_unit(outputs["output"])
         scores = networks["generator_d"](outputs["output"])
         terms = {
             "l1": config.l1_weight * l1_by_hole(predicted, image, batch.mask),
@@ -93,8 +92,3 @@ def _labels(batch: Batch) -> Tensor:
     if batch.semantics is None:
         raise UserError("supervised SACA needs labels; give the batch the column 'semantics'")
     return batch.semantics
-
-
-def _unit(image: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], the range that the loss weights belong to."""
-    return (image + 1) / 2

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 
 def region_norm(features: Tensor, region: Tensor, eps: float = 1e-5) -> Tensor:
     """Take off the mean and divide out the deviation of the region each place belongs to, per sample and channel.
@@ -20,7 +22,7 @@ def region_norm(features: Tensor, region: Tensor, eps: float = 1e-5) -> Tensor:
     features: (N, C, H, W), any range; region: (N, 1, H, W), 0 or 1, one per sample, no gradient. Returns (N, C, H, W).
     An empty region adds nothing. Statistics are at least float32, variances are sums of squares of what is centred.
     """
-    dtype = torch.promote_types(features.dtype, torch.float32)
+    dtype = wide_dtype(features)
     with torch.autocast(features.device.type, enabled=False):
         hole = region.to(dtype)
         members = torch.cat((hole, 1 - hole), dim=1).flatten(2)  # (N, 2, P): sums over regions are products with it

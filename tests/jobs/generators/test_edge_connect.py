@@ -16,6 +16,7 @@ from jobs.generators.edge_connect import losses
 from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, Generator, ImageGenerator, ResidualBlock
 from jobs.generators.edge_connect.recipe import Config, build
 from jobs.layers.composite import composite
+from jobs.layers.perceptual import PERCEPTUAL_LAYERS, STYLE_LAYERS, perceptual_and_style
 from jobs.layers.vgg import VGG19
 from jobs.layers.weights import WeightsError
 from jobs.recipe.batch import Batch
@@ -233,9 +234,9 @@ def test_l1_is_the_mean_over_the_image_by_the_share_of_the_hole():
 def test_perceptual_counts_the_image_and_style_the_hole_alone():
     batch = make_batch()
     image = (batch.image + 1) / 2
-    vgg = VGG19(losses.PERCEPTUAL_LAYERS + losses.STYLE_LAYERS, "random")
+    vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, "random")
     predicted = torch.rand(image.shape, generator=torch.Generator().manual_seed(2))
-    perceptual, style = losses.perceptual_and_style(vgg, predicted, image, batch.mask)
+    perceptual, style = perceptual_and_style(vgg, predicted, image, batch.mask)
     # Layer by layer, with a plain loop over matrices for the Gram.
     found, wanted = vgg(predicted), vgg(image)
     assert perceptual.item() == pytest.approx(
@@ -249,15 +250,15 @@ def test_perceptual_counts_the_image_and_style_the_hole_alone():
     assert style.item() == pytest.approx(expected, rel=1e-3)
 
     outside = composite(predicted, torch.rand(image.shape), batch.mask)
-    changed_perceptual, unchanged_style = losses.perceptual_and_style(vgg, outside, image, batch.mask)
+    changed_perceptual, unchanged_style = perceptual_and_style(vgg, outside, image, batch.mask)
     assert torch.equal(unchanged_style, style)
     assert not torch.equal(changed_perceptual, perceptual)
 
 
 def test_both_vanish_for_the_image_itself():
     batch = make_batch()
-    vgg = VGG19(losses.PERCEPTUAL_LAYERS + losses.STYLE_LAYERS, "random")
-    assert losses.perceptual_and_style(vgg, batch.image, batch.image, batch.mask) == (0, 0)
+    vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, "random")
+    assert perceptual_and_style(vgg, batch.image, batch.image, batch.mask) == (0, 0)
 
 
 def test_feature_matching_vanishes_for_the_true_edges_and_moves_no_discriminator():
