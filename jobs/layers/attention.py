@@ -16,8 +16,8 @@ class ContextualAttention(nn.Module):
 
     Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, in the form of the authors' code: the
     weights are the softmax of cosine similarities (only the background is normalised) that were fused with those of
-    diagonal neighbours. Matching is done at half the map's resolution with 3x3 patches; what is pasted are 4x4 patches
-    of the full map, two pixels apart. Has no parameters. Scores and softmax are computed in float32 at least.
+    diagonal neighbours. Matching is done at half the map's resolution with 3x3 patches; 4x4 patches of the full map,
+    two pixels apart, are pasted. Has no parameters. Scores and softmax are computed in float32 at least.
 
     fuse: add the scores of neighbouring pairs, so that neighbours copy from neighbours.
     softmax_scale: the factor on the scores; 10 in the paper's code.

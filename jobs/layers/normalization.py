@@ -60,7 +60,7 @@ def _global_statistics(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _Normalise(torch.autograd.Function):
     """(x - mean) / sqrt(variance + eps) * weight + bias; the gradient knows that mean and variance are the batch's.
 
-    PyTorch's kernels for given statistics do the work; what the statistics add to the gradient is linear in x.
+    PyTorch's kernels for given statistics do the work. The gradient through the statistics is linear in x.
     """
 
     @staticmethod

@@ -39,8 +39,8 @@ class VGG(nn.Module):
     layers: names such as "relu1_1", "relu5_2" or "pool3"; the class's `layer_names` has them all.
     weights: "imagenet", torchvision's own download; "random", He-normal ones drawn from `seed`, without touching the
         global generators; or a .safetensors or .pth file of a whole torchvision VGG or of its features.
-    forward(image): (N, 3, H, W), passed on as it is: the mean and deviation of ImageNet are the caller's choice, as
-        the papers differ. Returns {layer: (N, C, h, w)}, halved once per pool.
+    forward(image): (N, 3, H, W), not normalised here, as the papers differ. Returns {layer: (N, C, h, w)}, halved once
+        per pool.
     Fixed: always in eval mode, no parameter asks for a gradient, though gradients pass through to the image. Belongs to
     no recipe's networks, so it is neither trained nor saved nor moved with them: it follows its input's device.
     Raises ValueError for an unknown layer or no layer, WeightsError for a file that is missing or does not fit and for
@@ -78,15 +78,15 @@ class VGG(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         self.to(image.device)
-        found, features = {}, image
+        named, features = {}, image
         for position, layer in enumerate(self.features):
             features = layer(features)
             if position in self.names:
-                found[self.names[position]] = features
-        return found
+                named[self.names[position]] = features
+        return named
 
     def train(self, mode: bool = True) -> VGG:
-        """Stays in eval mode, whatever the mode."""
+        """Stay in eval mode."""
         return super().train(False)
 
     def _draw(self, seed: int) -> None:

@@ -50,7 +50,7 @@ def pad_to_multiple(tensor: Tensor, multiple: int) -> Tensor:
 def pad_batch(batch: Batch, multiple: int) -> Batch:
     """Pad image, mask and edge of a batch alike; labels are left out.
 
-    batch: what is inpainted.
+    batch: the batch to inpaint.
     multiple: the padded sides are multiples of it.
     """
     # The hole is mirrored with the image: otherwise the mirrored hole would count as known pixels.

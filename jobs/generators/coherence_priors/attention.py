@@ -26,7 +26,7 @@ class SemanticWiseAttention(nn.Module):
     softmax_scale: the factor on the cosines; 10 in contextual attention's code.
     forward(features, logits, hole): (N, C, h, w), any range, h and w multiples of rate; (N, K, h, w); (N, 1, h, w),
         1 = hole. Returns (N, C, h, w): known cells, and samples without any, as they were, bit for bit.
-    Classes and holes are constants for the gradient; features get it as what is compared and as what is copied.
+    Classes and holes are constants for the gradient; features get it through comparison and through copying.
     """
 
     def __init__(self, *, rate: int = 1, softmax_scale: float = 10.0) -> None:

@@ -1,4 +1,4 @@
-"""The two coherence losses: of textures, by patches of the same class, and of structure, by what discriminators see."""
+"""The two coherence losses: of textures, by patches of the same class, and of structure, by discriminators."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PATCH_LAYER, PATCH_SCALE = "relu3_1", 2  # its cells are 2^2 pixels wide
 
 
 def build(config: Config) -> Recipe:
-    """Coherence priors with fresh weights, drawn from torch's global generator."""
+    """Build Coherence priors. Initial weights are drawn from torch\'s global generator."""
     networks = {
         "generator": Generator(width=config.width, num_classes=config.num_classes),
         "texture_d": PatchDiscriminator(3 + config.num_classes, config.d_width),
@@ -52,7 +52,7 @@ def _phases(config: Config, rates: dict[str, float]) -> tuple[Phase, Phase]:
         return networks["generator"](batch.image, batch.mask)
 
     def predict_and_compose(networks: Networks, batch: Batch) -> Outputs:
-        """Also "completed", I_c, and what discriminators see beside images: "layout", S_hat, and "true_layout", Y."""
+        """Add "completed", I_c, and the layouts that discriminators see: "layout", S_hat, and "true_layout", Y."""
         outputs = predict(networks, batch)
         layout = straight_through_one_hot(outputs["logits0"], batch.semantics)
         return outputs | {
@@ -117,16 +117,16 @@ def _coherence_terms(config: Config) -> Losses:
         return hinge_generator(texture_scores) + hinge_generator(structure_scores)
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        found = {"structure": config.structure_weight * structure(networks, outputs)}
+        weighted = {"structure": config.structure_weight * structure(networks, outputs)}
         if vgg is not None:
             with torch.no_grad():
                 real = vgg(_vgg_input(batch.image))[PATCH_LAYER]
             generated = vgg(_vgg_input(outputs["completed"]))[PATCH_LAYER]
             labels = batch.semantics[:, :: 2**PATCH_SCALE, :: 2**PATCH_SCALE]  # nearest
-            found["patch"] = config.patch_weight * patch_coherence(
+            weighted["patch"] = config.patch_weight * patch_coherence(
                 generated, real, labels, hole_cells(batch.mask, PATCH_SCALE)
             )
-        return found
+        return weighted
 
     return terms
 

@@ -1,4 +1,4 @@
-"""Context Encoder's networks, regions and squared error, on which Neural Patch Synthesis builds."""
+"""Context Encoder's networks and the regions of its centre variant."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Generator(nn.Module):
     """Fill the hole with one colour, squeeze the image into a 4 x 4 code and decode it.
 
     Pathak et al., CVPR 2016, supplement's first figure; widths and layers of the authors' code.
-    forward(image, mask): image (N, 3, S, S) in [-1, 1]; mask (N, 1, S, S), 1 = hole. What stands under the hole is not
+    forward(image, mask): image (N, 3, S, S) in [-1, 1]; mask (N, 1, S, S), 1 = hole. Pixels under the hole are not
         read. Returns (N, 3, P, P) in (-1, 1): P = S in the random variant, S / 2 (the centre) in the centre variant.
     fill: the colour in the hole, in [-1, 1].
     Raises ValueError for images of another size than image_size: the bottleneck fixes it.
@@ -95,7 +95,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Judge what the generator predicts, without mask and context.
+    """Judge the generator's prediction, without mask and context.
 
     Pathak et al., CVPR 2016, Sec. 3.2; layers of the authors' code. A discriminator that saw the context would see the
     seam around the hole and win by it.

@@ -31,7 +31,7 @@ class CoherentSemanticAttention(nn.Module):
         stays the same; it agrees with the scan up to 1e-6 of the largest value, and falls back to it where that is not
         reached in 16 sweeps, and without `clamp`.
     forward(features, hole): (N, C, H, W), any range, and (N, 1, H, W), 1 = hole cell, one map per sample. Returns
-        (N, C, H, W), known cells bit for bit. A sample without a hole cell, or without a known one, is left as it is.
+        (N, C, H, W), known cells bit for bit. A sample without a hole cell, or without a known one, is unchanged.
     Gradient: with the output written as Y = A f, A held fixed, it is g + A^T g (the authors' intention). So known
         cells, which A maps to themselves, get 2 g and their share of the holes' g; hole cells get g.
     Raises ValueError for another shape of `hole`.
@@ -57,12 +57,12 @@ class CoherentSemanticAttention(nn.Module):
         return _attend(features, hole.flatten(1) > 0, self.norm == "cosine", self.clamp, sweeps)[0]
 
 
-# One operator to torch.compile, which would unroll the scan and compile it anew for every number of hole cells.
+# One operator to torch.compile, which would unroll the scan and compile it for every number of hole cells.
 @torch.library.custom_op("inpaint_foundry::coherent_semantic_attention", mutates_args=())
 def _attend(
     features: Tensor, hole: Tensor, cosine: bool, clamp: bool, sweeps: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The layer's output and what its gradient takes: features (N, C, H, W), hole (N, P) bool, P = H * W.
+    """Compute the layer's output and the inputs of its gradient: features (N, C, H, W), hole (N, P) bool, P = H * W.
 
     Returns the output; the cells' order (N, P), holes first; whether the k-th is a hole (N, P); the cell that it was
     matched with (N, P); a_k (N, P), 0 for k = 1 and where there is no hole.
@@ -114,7 +114,7 @@ def _transposed(ctx, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor, None,
     passed = (1 - weights)[..., None] * carried * inside
     samples, cells = order.shape
     offsets = cells * torch.arange(samples, device=order.device)[:, None]
-    # What the identity passes to known cells, and what the holes pass to the cells they were matched with.
+    # Gradient through the identity at known cells, and from hole cells to the cells that they were matched with.
     total = given.reshape(samples * cells, -1)
     total = total.index_add(0, (order + offsets).flatten(), (ordered * ~inside).flatten(0, 1))
     total = total.index_add(0, (source + offsets).flatten(), passed.flatten(0, 1))
@@ -149,7 +149,7 @@ def _shares(unit: Tensor, previous: Tensor, likeness: Tensor, cosine: bool, clam
 
 
 def _scan(unit: Tensor, matched: Tensor, likeness: Tensor, cosine: bool, clamp: bool) -> tuple[Tensor, Tensor]:
-    """o_k (N, n, C) and a_k (N, n), one k after the other. What comes first is c_1."""
+    """o_k (N, n, C) and a_k (N, n), one k after the other. The first is c_1."""
     # a_k depends on o_{k-1}: the step is quadratic in the state, so no associative scan exists.
     steps = zip(unit.unbind(1)[1:], matched.unbind(1)[1:], likeness.unbind(1)[1:], strict=True)
     generated, weights = [matched[:, 0]], [torch.zeros_like(likeness[:, 0])]

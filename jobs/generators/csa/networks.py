@@ -22,7 +22,7 @@ class RoughNetwork(nn.Module):
 
     Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019, Sec. 3.1; layers of the authors' code.
     fill: the colour in the hole, RGB in [-1, 1]. levels: how often the image is halved.
-    forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. What stands under the hole is not
+    forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. Pixels under the hole are not
         read; the mask is no input. Returns (N, 3, H, W) in [-1, 1].
     Raises ValueError if H or W is no multiple of 2^levels.
     """
@@ -44,7 +44,7 @@ class RefinementNetwork(nn.Module):
     1 / 2^n of the size. All norms are affine instance norms. Skips are taken after the norm, before the LeakyReLU.
     fill, levels: as in `RoughNetwork`; at least 4 levels.
     forward(rough, image, mask): rough (N, 3, H, W) in [-1, 1], which gets no gradient; image and mask as in
-        `RoughNetwork`. What stands under the hole is not read; the mask only says where the rough guess is pasted and
+        `RoughNetwork`. Pixels under the hole are not read; the mask only says where the rough guess is pasted and
         which cells the attention replaces.
     Returns the image (N, 3, H, W), unbounded; "CSA(f)", the attention's output before its norm, and "CSA_d", what the
         decoder has at the same place, both (N, 8 * width, H / 8, W / 8), any range; and which cells of these are hole,

@@ -19,7 +19,7 @@ from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
 
 
 def build(config: Config) -> Recipe:
-    """CSA with fresh weights, drawn from torch's global generator.
+    """Build CSA. Initial weights are drawn from torch\'s global generator.
 
     Without `feature_adversarial_weight` there is no feature discriminator; without `consistency_weight`, too, no VGG.
     """
@@ -61,7 +61,7 @@ def build(config: Config) -> Recipe:
 
 
 def _forward(config: Config) -> Callable[[Networks, Batch], Outputs]:
-    """What the updates share: all that the generators return, and VGG-16's features of the real and the refined image.
+    """Return the forward function: the generators' outputs, and VGG-16's features of the real and the refined image.
 
     "real_features" and "fake_features": (N, 256, H / 8, W / 8), if there is a feature discriminator; "target", relu4_3
     of the real image, (N, 512, H / 8, W / 8), if there is a consistency loss.
@@ -111,18 +111,18 @@ def _generator_terms(config: Config) -> Callable[[Networks, Batch, Outputs], Ter
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         refined = outputs["refined"]
-        found = {
+        weighted = {
             "rough_l1": config.l1_weight * F.l1_loss(outputs["rough"], batch.image),
             "refined_l1": config.l1_weight * F.l1_loss(refined, batch.image),
             "adversarial": config.adversarial_weight * adversarial(networks["generator_d"], batch.image, refined),
         }
         if "target" in outputs:
             maps = (outputs["attended"], outputs["decoded"])
-            found["consistency"] = config.consistency_weight * consistency(maps, outputs["target"], outputs["hole"])
+            weighted["consistency"] = config.consistency_weight * consistency(maps, outputs["target"], outputs["hole"])
         if "features_d" in networks:
             loss = adversarial(networks["features_d"], outputs["real_features"], outputs["fake_features"])
-            found["feature_adversarial"] = config.feature_adversarial_weight * loss
-        return found
+            weighted["feature_adversarial"] = config.feature_adversarial_weight * loss
+        return weighted
 
     return terms
 

@@ -19,8 +19,8 @@ class Generator(nn.Module):
 
     Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, Sec. 3.1 and 4.3.
     width: channels of the first layer. tf_same: pad strided convolutions as TensorFlow does.
-    forward(image, mask, refine): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. What stands under the hole
-        is not read. Returns the coarse and the refined image, each (N, 3, H, W) in [-1, 1]; with refine=False the
+    forward(image, mask, refine): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. Pixels under the hole
+        are not read. Returns the coarse and the refined image, each (N, 3, H, W) in [-1, 1]; with refine=False the
         coarse one alone.
     Raises ValueError if H or W is no multiple of 8.
     """

@@ -22,7 +22,7 @@ class Generator(nn.Module):
     Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019, Fig. 3.
     width: channels of the first layer; guided: whether a sketch is part of the input.
     forward(image, mask, sketch): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole; sketch (N, 1, H, W),
-        1 = edge, read inside the hole only, required if guided. What stands under the hole is not read.
+        1 = edge, read inside the hole only, required if guided. Pixels under the hole are not read.
     Returns the coarse and the refined image, each (N, 3, H, W) in (-1, 1).
     Raises ValueError if H or W is no multiple of 8, or if guided without a sketch.
     """

@@ -16,7 +16,7 @@ from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 
 def build(config: Config) -> Recipe:
-    """DeepFill v2 with fresh weights, drawn from torch's global generator."""
+    """Build DeepFill v2. Initial weights are drawn from torch\'s global generator."""
     generator = Generator(width=config.width, guided=config.guided, mask_pool=config.mask_pool)
     discriminator = Discriminator(width=config.d_width, guided=config.guided, last_activation=config.d_last_activation)
 
@@ -73,7 +73,7 @@ def build(config: Config) -> Recipe:
 
 
 def _sketch(batch: Batch) -> Tensor:
-    """The edges inside the hole, (N, 1, H, W): what a user would draw there."""
+    """Return the edges inside the hole, as a user would draw them, (N, 1, H, W)."""
     if batch.edge is None:
         raise UserError('guided DeepFill v2 needs batch.edge; read the column "edge" or pass zeros')
     return batch.edge * batch.mask

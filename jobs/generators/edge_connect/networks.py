@@ -62,10 +62,10 @@ class Generator(nn.Module):
 
 
 class EdgeGenerator(Generator):
-    """G1: edges everywhere, from what is visible. Spectral norm in all layers but the last.
+    """G1: predict edges everywhere from the visible pixels. Spectral norm in all layers but the last.
 
     forward(grey, edge, mask): (N, 1, H, W) each, edge 0 or 1, mask 1 = hole. Returns the probability of an edge,
-    (N, 1, H, W). Nothing under the hole is looked at.
+    (N, 1, H, W). Pixels under the hole are not read.
     """
 
     def __init__(self, width: int, residual_blocks: int) -> None:
@@ -80,7 +80,7 @@ class ImageGenerator(Generator):
     """G2: the image, from its visible part and edges everywhere. No spectral norm, and the mask is no input.
 
     forward(image, edge, mask): (N, 3, H, W), (N, 1, H, W) twice; edge in [0, 1], also in the hole; mask 1 = hole.
-    Returns (N, 3, H, W). No colour under the hole is looked at.
+    Returns (N, 3, H, W). Colours under the hole are not read.
     """
 
     def __init__(self, width: int, residual_blocks: int) -> None:

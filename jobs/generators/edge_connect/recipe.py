@@ -1,4 +1,4 @@
-"""EdgeConnect's stages as phases. Nazeri et al. 2019, Sec. 3; see the card for what differs."""
+"""EdgeConnect's stages as phases. Nazeri et al. 2019, Sec. 3; the card lists the differences."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _learning_rates(generators: float, config: Config) -> dict[str, float]:
     return {"edges": generators, "edges_d": discriminators, "image": generators, "image_d": discriminators}
 
 
-# What a phase's updates share: "edge", C_pred, (N, 1, H, W), and "output", I_pred, (N, 3, H, W), both in [0, 1].
+# Outputs that the updates of a phase share, in [0, 1]: "edge", C_pred, (N, 1, H, W); "output", I_pred, (N, 3, H, W).
 
 
 def _predict_edges(networks: Networks, batch: Batch) -> Outputs:
@@ -134,15 +134,15 @@ def _image_terms(config: Config) -> Losses:
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         image, predicted = to_unit(batch.image), outputs["output"]
         scores = networks["image_d"](predicted)[-1]
-        found = {
+        weighted = {
             "image_l1": config.l1_weight * l1_by_hole(predicted, image, batch.mask),
             "image_adversarial": config.adversarial_weight * generator_loss(config.gan, scores),
         }
         if vgg is not None:
             perceptual, style = perceptual_and_style(vgg, predicted, image, batch.mask)
-            found["image_perceptual"] = config.perceptual_weight * perceptual
-            found["image_style"] = config.style_weight * style
-        return found
+            weighted["image_perceptual"] = config.perceptual_weight * perceptual
+            weighted["image_style"] = config.style_weight * style
+        return weighted
 
     return terms
 

@@ -17,10 +17,10 @@ ATTENTION_LEVEL = 3  # at an eighth of the size
 
 
 class PatternGenerator(nn.Module):
-    """L: the map of local binary patterns everywhere, from what is known of it.
+    """L: predict the map of local binary patterns from its known part.
 
     forward(patterns, unknown): (N, 1, H, W) each, patterns in [-1, 1], unknown 1 = hole. H and W multiples of 2^levels.
-    Returns (N, 1, H, W), in (-1, 1). Nothing under the hole is looked at. Raises ValueError for another H or W.
+    Returns (N, 1, H, W), in (-1, 1). Pixels under the hole are not read. Raises ValueError for another H or W.
     """
 
     def __init__(self, width: int = 64, levels: int = 8) -> None:

@@ -1,4 +1,4 @@
-"""LBP, ready to train: patterns, then the image, then both if wanted. Wu et al. 2021; the card says what differs."""
+"""LBP, ready to train: patterns, then the image, then both. Wu et al. 2021; the card lists the differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobs.recipe.losses import bce_fake, bce_real
 
 
 def build(config: Config) -> Recipe:
-    """LBP with fresh weights, drawn from torch's global generator."""
+    """Build LBP. Initial weights are drawn from torch\'s global generator."""
     networks = {
         "lbp": PatternGenerator(config.width, config.levels),
         "generator": Generator(
@@ -67,8 +67,8 @@ def _phases(config: Config) -> tuple[Phase, ...]:
     )
 
 
-# What a phase's updates share: "patterns", L_o, and "true_patterns", (N, 1, H, W); "output", I_o, (N, 3, H, W); and
-# "features_1", ... of G, (2 N, C, h, w), of the masked images and then of the complete ones.
+# Outputs that the updates of a phase share: "patterns", L_o, and "true_patterns", (N, 1, H, W); "output", I_o,
+# (N, 3, H, W); and "features_1", ... of G, (2 N, C, h, w), of the masked images and then of the complete ones.
 
 
 def _complete_patterns(config: Config, networks: Networks, batch: Batch) -> Outputs:
@@ -95,12 +95,12 @@ def _paint(config: Config, networks: Networks, batch: Batch) -> Outputs:
 
 
 def _unknown(config: Config, mask: Tensor) -> Tensor:
-    """Where L must say the code: (N, 1, H, W), 1 = hole."""
+    """Return the pixels whose code L must predict: (N, 1, H, W), 1 = hole."""
     return mask if config.leaky_lbp else unknown_codes(mask, config.lbp_border)
 
 
 def _looked_at(config: Config, tensor: Tensor, batch: Batch) -> Tensor:
-    """What discriminators, style and perceptual loss see of a map of the batch's size."""
+    """Return the pixels that discriminators, style and perceptual loss see."""
     return square_around_hole(tensor, batch.mask, config.crop_size) if config.crop_size else tensor
 
 
@@ -122,22 +122,22 @@ def _image_terms(config: Config) -> Losses:
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         seen = _looked_at(config, outputs["output"], batch)
-        found = {
+        weighted = {
             "l2": config.l2_weight * F.mse_loss(outputs["output"], batch.image),
             "adversarial": config.adversarial_weight * bce_real(networks["generator_d"](seen)),
         }
         if vgg is not None:
             truth = _looked_at(config, batch.image, batch)
             perceptual, style = perceptual_and_style(vgg, config.vgg_input, seen, truth)
-            found["perceptual"] = config.perceptual_weight * perceptual
-            found["style"] = config.style_weight * style
+            weighted["perceptual"] = config.perceptual_weight * perceptual
+            weighted["style"] = config.style_weight * style
         if config.multi_level_weight:
             pairs = [maps.chunk(2) for name, maps in outputs.items() if name.startswith("features_")]
             masked, complete = zip(*pairs, strict=True)
             if config.detach_target:
                 complete = [maps.detach() for maps in complete]
-            found["multi_level"] = config.multi_level_weight * squared_differences(masked, complete)
-        return found
+            weighted["multi_level"] = config.multi_level_weight * squared_differences(masked, complete)
+        return weighted
 
     return terms
 

@@ -61,7 +61,7 @@ def content_config(config: Config) -> context_encoder.Config:
 
 
 def _predict_content(generator: torch.nn.Module, batch: Batch, config: Config) -> Tensor:
-    """What the content network says of an image of any size: (N, 3, H, W) in [-1, 1]; centre variant: of its square.
+    """Predict the content of an image of any size: (N, 3, H, W) in [-1, 1]; centre variant: of its square.
 
     Raises ValueError if a mask reaches beyond the centre variant's square.
     """

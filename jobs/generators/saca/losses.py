@@ -1,4 +1,4 @@
-"""SACA's own losses: L1 by hole size, features of wholes and holes, and what may be asked of the regions."""
+"""SACA's own losses: L1 by hole size, features of wholes and holes, and optional losses of the regions."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Generator(nn.Module):
     width: channels of the first layer. residual_blocks: even, half of them on each side of the bottleneck's module.
     saca_at: any of "bottleneck" and "dec128", where modules stand.
     forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole; H and W multiples of 4, at least
-        8. What stands under the hole is not read. Returns the image (N, 3, H, W) in (-1, 1), and a list with the
+        8. Pixels under the hole are not read. Returns the image (N, 3, H, W) in (-1, 1), and a list with the
         assignment's logits (N, regions, h, w) of each module, the bottleneck's first.
     Raises ValueError for another H or W.
     """

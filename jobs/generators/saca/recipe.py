@@ -25,7 +25,7 @@ PLACES = {"both": ("bottleneck", "dec128"), "bottleneck": ("bottleneck",), "dec1
 
 
 def build(config: Config) -> Recipe:
-    """SACA with fresh weights, drawn from torch's global generator."""
+    """Build SACA. Initial weights are drawn from torch\'s global generator."""
     generator = Generator(
         width=config.width,
         residual_blocks=config.residual_blocks,

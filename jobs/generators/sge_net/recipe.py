@@ -22,7 +22,7 @@ from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 
 def build(config: Config) -> Recipe:
-    """SGE-Net with fresh weights, drawn from torch's global generator."""
+    """Build SGE-Net. Initial weights are drawn from torch\'s global generator."""
     networks = {
         "generator": Generator(
             width=config.width,

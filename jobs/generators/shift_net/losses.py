@@ -16,7 +16,7 @@ VGG_LAYERS = ("pool1", "pool2", "pool3")
 
 
 def guidance(decoded: Tensor, target: Tensor, hole: Tensor) -> Tensor:
-    """L_g: what the decoder guesses in the hole should be what the encoder makes of the true image there.
+    """L_g: compare the decoder's features in the hole with the encoder's features of the true image there.
 
     Yan et al., ECCV 2018, guidance loss: |D_y - E_y(truth)|^2 at hole cells y; here the mean over all elements of the
     maps, hole or not, as in the authors' first code. decoded, target: (N, C, h, w), the latter gets no gradient; hole:

@@ -52,18 +52,18 @@ class Generator(nn.Module):
     def forward(self, image: Tensor, mask: Tensor, whole: Tensor | None = None) -> dict[str, Tensor]:
         check_sides(image, 2**self.unet.levels)
         skips = self.unet.encode(self._seen(image * (1 - mask) + self.fill * mask, mask))
-        found = {"hole": self._hole_cells(mask)}
+        outputs = {"hole": self._hole_cells(mask)}
         if whole is not None:
             with torch.no_grad():
-                found["target"] = F.relu(self.unet.encode(self._seen(whole, mask), levels=SHIFT_LEVEL)[-1])
+                outputs["target"] = F.relu(self.unet.encode(self._seen(whole, mask), levels=SHIFT_LEVEL)[-1])
         decoded = None
         for level in self.unet.upwards:
             joined = self.unet.join(level, decoded, skips)
             if level == SHIFT_LEVEL:
-                found["decoded"], encoded = joined.chunk(2, dim=1)
-                joined = torch.cat((joined, self.shift(found["decoded"], encoded, found["hole"])), dim=1)
+                outputs["decoded"], encoded = joined.chunk(2, dim=1)
+                joined = torch.cat((joined, self.shift(outputs["decoded"], encoded, outputs["hole"])), dim=1)
             decoded = self.unet.up(level, joined)
-        return found | {"output": torch.tanh(decoded)}
+        return outputs | {"output": torch.tanh(decoded)}
 
     def _seen(self, image: Tensor, mask: Tensor) -> Tensor:
         return torch.cat((image, 1 - mask), dim=1) if self.mask_channel else image

@@ -17,7 +17,7 @@ from jobs.recipe.losses import bce_fake, bce_real
 
 
 def build(config: Config) -> Recipe:
-    """Shift-Net with fresh weights, drawn from torch's global generator."""
+    """Build Shift-Net. Initial weights are drawn from torch\'s global generator."""
     generator = Generator(
         width=config.width,
         levels=config.levels,
@@ -31,11 +31,8 @@ def build(config: Config) -> Recipe:
     vgg = VGG16(VGG_LAYERS, config.features, config.features_seed) if uses_vgg else None
 
     def judged(image: Tensor, mask: Tensor) -> Tensor:
-        """What discriminator and VGG-16 see: the hole alone where all holes are squares of one size, else all."""
+        """Return the pixels that discriminator and VGG-16 see: the hole alone if hole_size is given, else all."""
         return crop_hole(image, mask, config.hole_size) if config.hole_size else image
-
-    def forward(networks: Networks, batch: Batch) -> Outputs:
-        return networks["generator"](batch.image, batch.mask, batch.image)
 
     def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         real = judged(batch.image, batch.mask)
@@ -70,7 +67,7 @@ def build(config: Config) -> Recipe:
             Phase(
                 name="joint",
                 steps=config.steps,
-                forward=forward,
+                forward=_forward,
                 updates=alternating(discriminator_terms, generator_terms),
             ),
         ),
@@ -78,3 +75,7 @@ def build(config: Config) -> Recipe:
         batch_size=config.batch_size,
         multiple=2**config.levels,
     )
+
+
+def _forward(networks: Networks, batch: Batch) -> Outputs:
+    return networks["generator"](batch.image, batch.mask, batch.image)
