@@ -36,6 +36,7 @@ from benchmarks.batches import make_batch, visible
 from jobs.checks.apart import ProbeError, Say, run_apart
 from jobs.checks.probe import device_name, peak_bytes, timed
 from jobs.generators import card, load, names
+from jobs.generators.build import inpaint
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Recipe
 from jobs.training.settings import TrainConfig
@@ -134,10 +135,8 @@ class _Generator:
         return found
 
     def _forward(self) -> None:
-        for network in self.recipe.networks.values():
-            network.eval()
-        with torch.no_grad(), self._autocast():
-            self.recipe.inpaint(self.recipe.networks, visible(self.batch))
+        with self._autocast():
+            inpaint(self.recipe, visible(self.batch))
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()

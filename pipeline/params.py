@@ -63,7 +63,8 @@ class Params:
     train: how every generator is trained.
     evaluate: what is computed in evaluation.
     cluster: where the work is done, and by how many processes.
-    generators: short name of a paper -> its hyperparameters; these generators are trained and compared.
+    generators: short name of a paper -> its hyperparameters: a `preset` ("paper" if there is none) and the values that
+        differ from it. These generators are trained and compared.
     store: where shards are, if they are in an object store.
     """
 
@@ -160,7 +161,18 @@ def _generator(name: str, values: Any, where: str) -> Any:
         config = card(name).Config
     except ValueError as error:
         raise ParamsError(f"{where}: generators: {error}") from None
-    return _check(config, values or {}, f"{where}: generators.{name}", within=True)
+    where = f"{where}: generators.{name}"
+    if isinstance(values, dict) and "preset" in values:
+        values = _preset(config, values["preset"], where) | {key: v for key, v in values.items() if key != "preset"}
+    return _check(config, values or {}, where, within=True)
+
+
+def _preset(config: type, preset: Any, where: str) -> dict[str, Any]:
+    """Return the values of a paper's preset: "paper", the defaults of its `Config`, or "demo"."""
+    presets = {"paper": config, "demo": config.demo}
+    if not isinstance(preset, str) or preset not in presets:
+        raise ParamsError(f"{where}.preset: must be one of {', '.join(presets)}, got {preset!r}")
+    return asdict(presets[preset]())
 
 
 def _check(target: type, tree: Any, where: str, *, within: bool = False) -> Any:

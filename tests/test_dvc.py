@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+from dataclasses import fields
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from files.checkout import FOLDERS
-from jobs.generators import names
+from jobs.generators import card, names
 from pipeline.code import stage_code
 from tests.pipeline.pictures import tree, write_pictures
 
@@ -47,6 +48,7 @@ INERT = {
     "jobs/training/settings.py": "declares parameters; their values are the stage's `params`",
     "jobs/evaluation/settings.py": "declares parameters; their values are the stage's `params`",
     "jobs/generators/__init__.py": "finds a folder by its name",
+    "jobs/generators/context_encoder/__init__.py": "declares its own paper's values; neural_patch_synthesis passes all",
 }
 
 
@@ -121,7 +123,11 @@ def test_a_training_is_the_same_experiment_while_the_code_that_its_stage_declare
         "jobs/cluster/launch.py",
         "pipeline/progress.py",
     }
-    assert {name.split("/")[2] for name in code if name.startswith("jobs/generators/")} == {"build.py", "csa"}
+    assert {name.split("/")[2] for name in code if name.startswith("jobs/generators/")} == {
+        "build.py",
+        "csa",
+        "context_encoder",  # three files, for the generator that is built on it
+    }
     assert closure({ROOT / "jobs/training/loop.py"}) <= code
 
 
@@ -130,6 +136,23 @@ def test_the_code_of_training_cannot_make_an_evaluation_stale(stage):
     """An edit in the loader's shared memory, for one, changes no metric."""
     generators = names() if "foreach" in STAGES[stage] else [""]
     assert not [name for key in generators for name in stage_code(stage, key) if name.startswith("jobs/training/")]
+
+
+def test_a_paper_that_another_one_uses_is_declared_but_for_its_card():
+    for name in names():
+        for other in getattr(card(name), "USES", ()):
+            files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "jobs/generators" / other).glob("*.py")}
+            for stage in ("train", "evaluate"):
+                assert files - set(stage_code(stage, name)) == {f"jobs/generators/{other}/__init__.py"}
+
+
+def test_a_content_network_takes_no_default_of_context_encoder():
+    """Hence its card is inert: only its own stages depend on the defaults."""
+    from jobs.generators.neural_patch_synthesis import recipe
+
+    tree = ast.parse(Path(recipe.__file__).read_text(encoding="utf-8"))
+    (call,) = (n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "context_encoder.Config")
+    assert {keyword.arg for keyword in call.keywords} == {f.name for f in fields(card("context_encoder").Config)}
 
 
 def test_inert_code_exists():

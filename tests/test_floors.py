@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.generators import card, names
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # A room -> the rooms below it that it may import. The longest prefix of a file's path is its room; `pipeline` may
@@ -126,6 +128,17 @@ def test_the_loop_knows_no_paper():
         if name.startswith(("jobs/training/", "jobs/recipe/", "jobs/layers/")):
             papers = [other for other in imported_files(name) if other.startswith("jobs/generators/")]
             assert set(papers) <= {"jobs/generators/build.py", "jobs/generators/__init__.py"}, name
+
+
+def test_a_paper_imports_another_only_where_its_card_says_so():
+    for name in names():
+        uses = {
+            other.split("/")[2]
+            for path in (ROOT / "jobs/generators" / name).glob("*.py")
+            for other in imported_files(path.relative_to(ROOT).as_posix())
+            if other.startswith("jobs/generators/") and other.count("/") == 3
+        }
+        assert uses - {name} == set(getattr(card(name), "USES", ())), name
 
 
 def test_no_stage_imports_another():

@@ -20,8 +20,10 @@ from scipy import ndimage
 # Private, but scikit-image offers this loop in no other compiled form. Tests compare with its public function.
 from skimage.feature._canny_cy import _nonmaximum_suppression_bilinear
 
+from files.colours import GREY_WEIGHTS
+
 _UNIT = np.arange(256) * (1 / 255)
-_GREY_WEIGHTS = np.array([0.2125, 0.7154, 0.0721])
+_GREY_WEIGHTS = np.array(GREY_WEIGHTS)
 _GREY_ROWS = 32  # converted at a time, so that their three channels stay in the processor's cache
 _MAX_KEPT_PIXELS = 2**20  # 32 bytes each; the buffers of a larger image are not kept for the next image
 

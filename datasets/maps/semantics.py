@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.color import rgb2lab
 
+from files.colours import IMAGENET_DEVIATION, IMAGENET_MEAN
 from files.errors import UserError
 from files.nearest import suggest
 from files.pictures import IGNORE, FitRule
@@ -165,6 +166,6 @@ def _segmenter(name: str, weights: str):
         ) from error
     except RuntimeError as error:
         raise UserError(f"{weights}: not the weights of {name} ({error})") from error
-    mean = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
-    deviation = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
+    mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    deviation = torch.tensor(IMAGENET_DEVIATION).view(3, 1, 1)
     return model.eval(), mean, deviation

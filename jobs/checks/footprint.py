@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Adadelta, Adam
 
 from jobs.generators.build import build_recipe
-from jobs.recipe.contract import Phase, Recipe, Update
+from jobs.recipe.contract import Phase, Recipe, Update, is_discriminator
 
 
 def checkpoints_at_once(*, are_copied: bool) -> int:
@@ -107,7 +107,7 @@ def footprint(generator: str, config: Any, *, has_average: bool = False) -> Foot
         recipe = build_recipe(generator, config, seed=0)
     sizes = {name: _bytes(network.state_dict().values()) for name, network in recipe.networks.items()}
     weights = sum(sizes.values())
-    averages = sum(size for name, size in sizes.items() if not name.endswith("_d")) if has_average else 0
+    averages = sum(size for name, size in sizes.items() if not is_discriminator(name)) if has_average else 0
     return Footprint(
         generator=generator,
         steps=recipe.steps,

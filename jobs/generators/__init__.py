@@ -11,14 +11,14 @@ from files.nearest import suggest
 
 
 def names() -> tuple[str, ...]:
-    """The generators there are, sorted: one per folder beside this file."""
+    """List the generators, sorted: one per folder beside this file."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg))
 
 
 def card(name: str) -> ModuleType:
-    """The paper's card: its docstring, `PAPER`, `YEAR`, `NEEDS`, `PARAMETERS` and `Config`. Imports no torch.
+    """Import a paper's card: its docstring, `PAPER`, `YEAR`, `NEEDS`, `PARAMETERS` and `Config`.
 
-    Raises ValueError for a name that is no generator, with the nearest one.
+    Imports no torch. Raises UserError for a name that is no generator, with the nearest one.
     """
     if name not in names():
         raise UserError(f"{name!r} is not a generator; {suggest(name, names())}")
@@ -26,9 +26,9 @@ def card(name: str) -> ModuleType:
 
 
 def load(name: str) -> ModuleType:
-    """The paper's recipe module, with `Config` and `build(config) -> Recipe`.
+    """Import a paper's recipe module, which has `build(config) -> Recipe`.
 
-    Raises ValueError for a name that is no generator, with the nearest one.
+    Raises UserError for a name that is no generator, with the nearest one.
     """
     card(name)
     return importlib.import_module(f"jobs.generators.{name}.recipe")

@@ -1,28 +1,44 @@
-"""A recipe made of a generator's name and configuration, and how it is used to inpaint."""
+"""Build the recipe of a generator, and inpaint with it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from files.errors import UserError
 from files.seeds import derive_seed
 from jobs.generators import load
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Recipe
+from jobs.recipe.contract import Outputs, Recipe
+from jobs.recipe.padding import crop, pad_batch
 
 
 def build_recipe(generator: str, config: Any, seed: int) -> Recipe:
-    """The recipe with its initial weights, which depend on the seed and the generator's name alone."""
+    """Build a recipe. Its initial weights depend on the seed and the generator's name alone.
+
+    generator: a name that `names` lists.
+    config: the paper's `Config`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights", generator))
         return load(generator).build(config)
 
 
-def inpaint(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
-    """The recipe's `inpaint` as it is used everywhere: networks in eval mode, where they stay, and no gradients."""
+def inpaint(recipe: Recipe, batch: Batch) -> Outputs:
+    """Fill the holes of a batch of any size: pad, run the networks in eval mode without gradients, and crop.
+
+    The networks stay in eval mode.
+    recipe: whose `multiple` and `smallest_side` say which sizes the networks accept.
+    batch: without labels and seeds.
+    Returns the maps of `recipe.inpaint` at the batch's own size.
+    Raises UserError for an image smaller than `recipe.smallest_side`, and for a size that the paper fixes.
+    """
+    height, width = batch.image.shape[-2:]
+    if min(height, width) < recipe.smallest_side:
+        raise UserError(f"H and W must be at least {recipe.smallest_side} pixels, got {height} x {width}")
     for network in recipe.networks.values():
         network.eval()
     with torch.no_grad():
-        return recipe.inpaint(recipe.networks, batch)
+        outputs = recipe.inpaint(recipe.networks, pad_batch(batch, recipe.multiple))
+        return recipe.finish({name: crop(tensor, height, width) for name, tensor in outputs.items()}, batch)

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 
 class ContextualAttention(nn.Module):
     """Rebuild every cell of a map as a weighted sum of background patches that hold no hole.
 
     Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, in the form of the authors' code: the
     weights are the softmax of cosine similarities (only the background is normalised) that were fused with those of
-    diagonal neighbours. Matching is done at half the map's resolution with 3x3 patches; what is pasted are 4x4 patches
-    of the full map, two pixels apart. Has no parameters. Scores and softmax are computed in float32 at least.
+    diagonal neighbours. Matching is done at half the map's resolution with 3x3 patches; 4x4 patches of the full map,
+    two pixels apart, are pasted. Has no parameters. Scores and softmax are computed in float32 at least.
 
     fuse: add the scores of neighbouring pairs, so that neighbours copy from neighbours.
     softmax_scale: the factor on the scores; 10 in the paper's code.
@@ -39,7 +41,7 @@ class ContextualAttention(nn.Module):
 
     def forward(self, foreground: Tensor, background: Tensor, mask: Tensor) -> Tensor:
         # Scores reach hundreds: in half precision their softmax would be noise.
-        dtype = torch.promote_types(foreground.dtype, torch.float32)
+        dtype = wide_dtype(foreground)
         with torch.autocast(foreground.device.type, enabled=False):
             weights = self.weights(foreground.to(dtype), background.to(dtype), mask.to(dtype))  # (N, P, L)
             patches = F.unfold(background.to(dtype), kernel_size=4, stride=2, padding=1)  # (N, 16 * C, L)

@@ -49,7 +49,7 @@ class PatchDiscriminator(nn.Module):
 
     def features(self, image: Tensor) -> list[Tensor]:
         """The outputs of the five stages; the last are the scores. Bypasses the distributed wrapper: for subclasses."""
-        found = [image]
+        features = [image]
         for stage in self.stages:
-            found.append(stage(found[-1]))
-        return found[1:]
+            features.append(stage(features[-1]))
+        return features[1:]

@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from jobs.recipe.collectives import all_sum, num_processes
+from jobs.recipe.precision import wide_dtype
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -28,7 +29,7 @@ class BatchNorm2d(nn.BatchNorm2d):
                     "raise batch_size to 2 or more"
                 )
             return super().forward(features)
-        dtype = torch.promote_types(features.dtype, torch.float32)
+        dtype = wide_dtype(features)
         with torch.autocast(features.device.type, enabled=False):
             wide = features.to(dtype)
             mean, variance, count = _global_statistics(wide.detach())
@@ -59,7 +60,7 @@ def _global_statistics(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _Normalise(torch.autograd.Function):
     """(x - mean) / sqrt(variance + eps) * weight + bias; the gradient knows that mean and variance are the batch's.
 
-    PyTorch's kernels for given statistics do the work; what the statistics add to the gradient is linear in x.
+    PyTorch's kernels for given statistics do the work. The gradient through the statistics is linear in x.
     """
 
     @staticmethod

@@ -1,8 +1,8 @@
-"""What papers share that predict a segmentation beside the image, coarse to fine: encoder, heads, losses of all scales.
+"""Encoder, heads and losses of papers that predict a segmentation beside the image, from coarse to fine.
 
 Liao et al., "Guidance and Evaluation: Semantic-Aware Image Inpainting for Mixed Scenes", ECCV 2020, and "Image
 Inpainting Guided by Coherence Priors of Semantics and Textures", CVPR 2021. Scale l has 1 / 2^l of the image's sides.
-What is predicted there is called "image<l>", (N, 3, h, w) in [-1, 1], and "logits<l>", (N, K, h, w).
+Predictions of a scale are called "image<l>", (N, 3, h, w) in [-1, 1], and "logits<l>", (N, K, h, w).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from files.errors import UserError
 from files.pictures import IGNORE
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
 from jobs.recipe.losses import cross_entropy
+from jobs.recipe.padding import check_sides
+from jobs.recipe.precision import widen
 
 NUM_SCALES = 5
 SMALLEST_MULTIPLE = 2 ** (NUM_SCALES - 1)
@@ -33,7 +35,7 @@ class SemanticEncoder(nn.Module):
     """Four halvings and four dilated residual blocks, over image, zero in the hole, and mask.
 
     Layer numbers are inferred, neither paper's tables could be read. width: channels of the first layer.
-    forward(image, mask): (N, 3, H, W) in [-1, 1]; (N, 1, H, W), 1 = hole. What stands under the hole is not read.
+    forward(image, mask): (N, 3, H, W) in [-1, 1]; (N, 1, H, W), 1 = hole. Pixels under the hole are not read.
     Returns the features of scale 4, (N, 8 * width, H / 16, W / 16), and the skips of scales 0, 1, 2, 3.
     Raises ValueError for an H or W that is no multiple of 16, or for 16 x 16 pixels.
     """
@@ -47,13 +49,9 @@ class SemanticEncoder(nn.Module):
         self.middle = nn.Sequential(*(ResidualBlock(channels[-1], dilation) for dilation in (1, 2, 4, 8)))
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        height, width = image.shape[-2:]
-        # A map of one cell has no deviation to normalise with.
-        if height % SMALLEST_MULTIPLE or width % SMALLEST_MULTIPLE or height * width <= SMALLEST_MULTIPLE**2:
-            raise UserError(
-                f"H and W must be multiples of {SMALLEST_MULTIPLE}, and one of them larger; got {(height, width)}; "
-                f"pad the batch and crop the result"
-            )
+        check_sides(image, SMALLEST_MULTIPLE)
+        if image.shape[-2:] == (SMALLEST_MULTIPLE, SMALLEST_MULTIPLE):  # one cell has no deviation to normalise with
+            raise UserError(f"H and W must be multiples of {SMALLEST_MULTIPLE}, and one of them larger")
         features = [torch.cat((image * (1 - mask), mask), dim=1)]
         for stage in self.stages:
             features.append(stage(features[-1]))
@@ -65,7 +63,7 @@ class SemanticHeads(nn.Module):
 
     hidden: channels between the two convolutions of a head.
     forward(features): (N, channels, h, w), any range. Returns logits (N, num_classes, h, w) and an image (N, 3, h, w)
-    in (-1, 1). Who needs only one of them calls `segmentation` or `image`.
+    in (-1, 1). Call `segmentation` or `image` for one of them.
     """
 
     def __init__(self, channels: int, num_classes: int, hidden: int) -> None:
@@ -90,7 +88,7 @@ def heads_of_all_scales(width: int, num_classes: int) -> nn.ModuleList:
 
 def class_probabilities(logits: Tensor) -> Tensor:
     """Softmax over the classes, in float32 at least: (N, K, h, w) -> the same shape, in [0, 1]."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=1)
+    return widen(logits).softmax(dim=1)
 
 
 def hole_cells(mask: Tensor, scale: int) -> Tensor:
@@ -131,5 +129,5 @@ def cross_entropy_of_all_scales(predictions: Mapping[str, Tensor], labels: Tenso
 
 def _enlarge(prediction: Tensor, size: torch.Size) -> Tensor:
     """The prediction at full size, bilinear, in float32 at least."""
-    prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+    prediction = widen(prediction)
     return prediction if prediction.shape[-2:] == size else F.interpolate(prediction, size, mode="bilinear")

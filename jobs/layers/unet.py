@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.layers.initialisation import draw_normal
+
 
 class UNet(nn.Module):
     """Halve the image `levels` times and double it again, with skips between equal sizes. Ends without activation.
@@ -17,8 +19,10 @@ class UNet(nn.Module):
     Down: LeakyReLU 0.2 (not before the first), convolution, instance norm (not at the first nor at the deepest level).
     Up: ReLU of [decoded, skip], convolution, instance norm (not at the last). Skips are taken after the norm and before
     the LeakyReLU. Weights start from N(0, 0.02), biases from 0.
-    affine: of the instance norms. join_channels: channels added to the input of `up` at a level, for what a paper
-        inserts there: {3: 256}.
+    in_channels, out_channels: of the image and of the output.
+    width: channels of the first level.
+    affine: whether instance norms have a scale and a shift.
+    join_channels: level -> channels that a paper adds to the input of `up` at that level, such as {3: 256}.
     forward(image): (N, in_channels, H, W), H and W multiples of 2^levels (with the deepest map 1x1 allowed).
     Returns (N, out_channels, H, W). A paper with something of its own between the levels calls the parts itself:
         skips = unet.encode(image); decoded = None
@@ -54,7 +58,7 @@ class UNet(nn.Module):
             if level > 1:
                 stage.append(nn.InstanceNorm2d(out, affine=affine))
             self.ups.append(stage)
-        self.apply(_initialise)
+        self.apply(draw_normal)
 
     @property
     def upwards(self) -> range:
@@ -72,16 +76,19 @@ class UNet(nn.Module):
         return skips[1:]
 
     def join(self, level: int, decoded: Tensor | None, skips: list[Tensor]) -> Tensor:
-        """ReLU of [decoded, skip], what `up` takes at a level; at the deepest level of the skip alone."""
+        """Return the input of `up` at a level: ReLU of [decoded, skip], at the deepest level of the skip alone."""
         skip = skips[level - 1]
         return F.relu(skip if decoded is None else torch.cat((decoded, skip), dim=1))
 
     def up(self, level: int, joined: Tensor) -> Tensor:
-        """The decoded map of a level, at twice the size of what was joined."""
+        """Decode the joined map of a level to twice its size."""
         return self.ups[self.levels - level](joined)
 
     def decode(self, skips: list[Tensor], insert: dict[int, Callable[[Tensor], Tensor]] | None = None) -> Tensor:
-        """The output, of all skips; `insert` has functions from a level's joined map to what `up` takes there."""
+        """Decode all skips to the output.
+
+        insert: level -> function from the joined map of that level to the input of `up`.
+        """
         decoded = None
         for level in self.upwards:
             joined = self.join(level, decoded, skips)
@@ -89,9 +96,3 @@ class UNet(nn.Module):
                 joined = insert[level](joined)
             decoded = self.up(level, joined)
         return decoded
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

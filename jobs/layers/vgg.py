@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, VGG19_Weights
 
+from files.colours import IMAGENET_DEVIATION, IMAGENET_MEAN
 from files.nearest import suggest
 from jobs.layers.weights import WeightsError, read_weights
 
@@ -18,10 +19,15 @@ _CONVOLUTIONS = {"VGG-16": (2, 2, 3, 3, 3), "VGG-19": (2, 2, 4, 4, 4)}
 _REMEDY = "weights are 'imagenet', 'random', or a .safetensors or .pth file"
 
 
+def to_unit(image: Tensor) -> Tensor:
+    """Convert an image from [-1, 1] to [0, 1], the range that feature networks take."""
+    return (image + 1) / 2
+
+
 def imagenet_normalised(image: Tensor) -> Tensor:
-    """ImageNet's mean taken off and its deviation divided out: (N, 3, H, W), RGB in [0, 1] -> the same shape."""
-    mean = image.new_tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
-    deviation = image.new_tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
+    """Subtract ImageNet's mean and divide by its deviation: (N, 3, H, W), RGB in [0, 1] -> the same shape."""
+    mean = image.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
+    deviation = image.new_tensor(IMAGENET_DEVIATION).view(3, 1, 1)
     return (image - mean) / deviation
 
 
@@ -33,8 +39,8 @@ class VGG(nn.Module):
     layers: names such as "relu1_1", "relu5_2" or "pool3"; the class's `layer_names` has them all.
     weights: "imagenet", torchvision's own download; "random", He-normal ones drawn from `seed`, without touching the
         global generators; or a .safetensors or .pth file of a whole torchvision VGG or of its features.
-    forward(image): (N, 3, H, W), passed on as it is: the mean and deviation of ImageNet are the caller's choice, as
-        the papers differ. Returns {layer: (N, C, h, w)}, halved once per pool.
+    forward(image): (N, 3, H, W), not normalised here, as the papers differ. Returns {layer: (N, C, h, w)}, halved once
+        per pool.
     Fixed: always in eval mode, no parameter asks for a gradient, though gradients pass through to the image. Belongs to
     no recipe's networks, so it is neither trained nor saved nor moved with them: it follows its input's device.
     Raises ValueError for an unknown layer or no layer, WeightsError for a file that is missing or does not fit and for
@@ -72,15 +78,15 @@ class VGG(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         self.to(image.device)
-        found, features = {}, image
+        named, features = {}, image
         for position, layer in enumerate(self.features):
             features = layer(features)
             if position in self.names:
-                found[self.names[position]] = features
-        return found
+                named[self.names[position]] = features
+        return named
 
     def train(self, mode: bool = True) -> VGG:
-        """Stays in eval mode, whatever the mode."""
+        """Stay in eval mode."""
         return super().train(False)
 
     def _draw(self, seed: int) -> None:

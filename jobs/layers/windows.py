@@ -1,4 +1,4 @@
-"""Windows of one size, at a place of its own in each sample: what local discriminators see of a batch."""
+"""Cut a window of one size out of each sample of a batch, as local discriminators see it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from files.errors import UserError
 
 
 def window_around_hole(mask: Tensor, size: int) -> Tensor:
-    """The size x size window centred on the bounding box of each sample's hole, shifted to lie inside the image.
+    """Place a window on the centre of the bounding box of each sample's hole, shifted to be inside the image.
 
-    mask: (N, 1, H, W), 1 = hole. Returns the windows' first rows and columns, int64 (N, 2). A box no larger than the
-    window lies wholly inside it. A sample without a hole gets the window in the image's centre.
-    Raises ValueError if the window is larger than the image.
+    mask: (N, 1, H, W), 1 = hole. A sample without a hole gets the window in the image's centre.
+    size: side of the window, in pixels.
+    Returns the windows' first rows and columns, int64 (N, 2). A box no larger than the window is wholly inside it.
+    Raises UserError if the window is larger than the image.
     """
     height, width = mask.shape[-2:]
     _check(size, height, width)
@@ -22,10 +23,11 @@ def window_around_hole(mask: Tensor, size: int) -> Tensor:
 
 
 def crop_windows(tensor: Tensor, starts: Tensor, size: int) -> Tensor:
-    """Cut one size x size window out of each sample: (N, C, H, W) -> (N, C, size, size). Gradients flow back.
+    """Cut one window out of each sample: (N, C, H, W) -> (N, C, size, size). Gradients flow back.
 
-    starts: first rows and columns, int64 (N, 2), each window inside its image.
-    Raises ValueError if the window is larger than the image.
+    starts: first rows and columns, int64 (N, 2). Each window is inside its image.
+    size: side of the window, in pixels.
+    Raises UserError if the window is larger than the image.
     """
     num_samples, channels, height, width = tensor.shape
     _check(size, height, width)
@@ -33,6 +35,21 @@ def crop_windows(tensor: Tensor, starts: Tensor, size: int) -> Tensor:
     rows = (starts[:, :1] + steps).view(num_samples, 1, size, 1).expand(-1, channels, -1, width)
     columns = (starts[:, 1:] + steps).view(num_samples, 1, 1, size).expand(-1, channels, size, -1)
     return tensor.gather(2, rows).gather(3, columns)
+
+
+def border_discount(size: int, gamma: float, like: Tensor) -> Tensor:
+    """Weigh the pixels of a square window by gamma to the power of the distance to its border.
+
+    max(gamma^min(i, size - i), gamma^min(j, size - j)), rows and columns counted from 0, as in the authors' codes of
+    DeepFill v1 and Shift-Net. The weight is 1 in the first line and gamma in the last.
+    size: side of the window, in pixels.
+    gamma: in (0, 1].
+    like: a tensor of the wanted type and device.
+    Returns (size, size).
+    """
+    lines = torch.arange(size, dtype=like.dtype, device=like.device)
+    powers = gamma ** torch.minimum(lines, size - lines)
+    return torch.maximum(powers[:, None], powers[None, :])
 
 
 def _start(occupied: Tensor, size: int) -> Tensor:

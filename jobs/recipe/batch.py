@@ -1,4 +1,4 @@
-"""The tensors that every generator trains on and inpaints: the one place where images meet masks."""
+"""The tensors that every generator trains on and inpaints."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One batch in the conventions every paper is converted to at its own door.
+    """One batch, in the conventions of all recipes. A paper with other conventions converts them in its own folder.
 
     image: float32 (N, 3, H, W), RGB in [-1, 1].
     mask: float32 (N, 1, H, W), exactly 0 or 1, 1 = hole. One mask per sample.
-    edge: float32 (N, 1, H, W), 0 or 1, edges of the whole image in training, of the visible part in evaluation;
-        None unless the recipe lists the column "edge".
-    semantics: int64 (N, H, W), class labels of the whole image, 255 where unknown; None in evaluation, and unless
-        the recipe lists the column "semantics".
-    seed: int64 (N,), a number of each sample's own, for what a recipe draws at random; None in evaluation.
-    key: the records' keys, N of them.
+    edge: float32 (N, 1, H, W), 0 or 1. Edges of the whole image in training, of the visible pixels in evaluation. None
+        unless the recipe lists the column "edge".
+    semantics: int64 (N, H, W), class labels of the whole image, 255 = unknown. None in evaluation, and unless the
+        recipe lists the column "semantics".
+    seed: int64 (N,), one number per sample, from which a recipe draws random numbers. None in evaluation.
+    key: N keys of records.
     """
 
     image: Tensor
@@ -61,40 +61,45 @@ class Batch:
         )
 
     def uniform(self, purpose: int) -> Tensor:
-        """A random number in [0, 1) per sample, float32 (N,): a function of the sample's seed and the purpose alone.
+        """Draw one number in [0, 1) per sample. It depends on the sample's seed and the purpose alone.
 
-        Unlike torch.rand it does not depend on the device nor on how the global batch is split over processes. Draw
-        numbers for different ends with different purposes. Raises ValueError for a batch without seeds.
+        Unlike torch.rand, the result does not depend on the device or on how the global batch is split over processes.
+        purpose: a small number. Different uses of random numbers in a recipe need different purposes.
+        Returns float32 (N,). Raises ValueError for a batch without seeds.
         """
         if self.seed is None:
             raise ValueError("this batch has no seeds; only training draws random numbers")
-        return (_mixed(self.seed + _mixed(torch.full_like(self.seed, purpose + 1))) >> 40 & 0xFFFFFF) / float(1 << 24)
+        return (_mix(self.seed + _mix(torch.full_like(self.seed, purpose + 1))) >> 40 & 0xFFFFFF) / float(1 << 24)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with every tensor on the device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        """Copy every tensor to a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def channels_last(self) -> Batch:
-        """The same batch with the channels of images and masks innermost in memory."""
-        return self._each(lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t)
+        """Store the channels of images and masks innermost in memory."""
+        return self._map(lambda t: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t)
 
-    def parts(self, count: int) -> list[Batch]:
-        """The batch in `count` equal parts. Raises ValueError unless it can be shared so."""
+    def micro_batches(self, count: int) -> list[Batch]:
+        """Split the batch into `count` micro-batches of equal size.
+
+        Raises ValueError if the number of samples is no multiple of `count`.
+        """
         if len(self.image) % count:
-            raise ValueError(f"{len(self.image)} samples cannot be taken in {count} equal parts")
+            raise ValueError(f"{len(self.image)} samples cannot be split into {count} equal micro-batches")
         if count == 1:
             return [self]
         size = len(self.image) // count
         slices = [slice(start, start + size) for start in range(0, len(self.image), size)]
-        return [replace(self._each(lambda t, part=part: t[part]), key=self.key[part]) for part in slices]
+        return [replace(self._map(lambda t, rows=rows: t[rows]), key=self.key[rows]) for rows in slices]
 
-    def _each(self, function: Callable[[Tensor], Tensor]) -> Batch:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: function(t) for name, t in tensors.items() if torch.is_tensor(t)})
 
 
-def _mixed(value: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele et al., 2014): every bit of the result depends on all of an int64. It may wrap."""
-    for factor, shift in ((-0x40A7B892E31B1A47, 30), (-0x6B2FB644ECCEEE15, 27)):  # two's complement of the paper's
+def _mix(value: Tensor) -> Tensor:
+    """Apply SplitMix64's finaliser (Steele et al., 2014) to int64. Every output bit depends on all input bits."""
+    # The factors are the paper's in two's complement. Products wrap on purpose.
+    for factor, shift in ((-0x40A7B892E31B1A47, 30), (-0x6B2FB644ECCEEE15, 27)):
         value = (value ^ (value >> shift & (1 << 64 - shift) - 1)) * factor
     return value ^ (value >> 31 & (1 << 33) - 1)

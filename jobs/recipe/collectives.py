@@ -1,8 +1,9 @@
-"""Sums over all processes of one training: a loss or a statistic then does not depend on how many processes there are.
+"""Sums over all processes of one training.
 
-The loop averages gradients over processes, each of which holds an equal part of the global batch. A plain mean over
-samples needs nothing more. A quotient whose denominator depends on the batch, or a statistic of the batch inside a
-loss, does: take `ratio` or `global_mean`. In one process both are what they say, without any communication.
+The training loop averages gradients over processes, and every process has an equal share of the global batch. A plain
+mean over samples needs nothing more. Two kinds of loss do: a quotient whose denominator depends on the batch (use
+`ratio`), and a statistic of the batch inside a loss (use `global_mean`). They make the loss independent of the number
+of processes. In one process they communicate nothing.
 """
 
 from __future__ import annotations
@@ -12,24 +13,26 @@ from torch import Tensor, distributed
 
 
 def num_processes() -> int:
-    """How many processes train together; 1 outside a process group."""
+    """Return how many processes train together, 1 outside a process group."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def all_sum(value: Tensor) -> Tensor:
-    """The sum of `value` over all processes, any shape; the gradient is the sum of all processes' gradients."""
+    """Sum a tensor of any shape over all processes. The gradient is the sum of all processes' gradients."""
     return value if num_processes() == 1 else _AllSum.apply(value)
 
 
 def global_mean(value: Tensor) -> Tensor:
-    """The mean over all elements of all processes' `value`, a scalar; each process holds equally many."""
+    """Average all elements of all processes' tensors, which have equally many. Returns a scalar."""
     return all_sum(value.mean()) / num_processes()
 
 
 def ratio(numerator: Tensor, denominator: Tensor, *, at_least: float) -> Tensor:
-    """A loss whose mean over processes is sum(numerator) / max(sum(denominator), at_least), both over all processes.
+    """Divide a sum over all processes by another one.
 
-    numerator, denominator: scalars of this process; the denominator gets no gradient.
+    numerator, denominator: scalars of this process. The denominator gets no gradient.
+    at_least: lower bound of the summed denominator.
+    Returns a loss whose mean over processes is sum(numerator) / max(sum(denominator), at_least).
     """
     return num_processes() * numerator / all_sum(denominator.detach()).clamp_min(at_least)
 

@@ -1,7 +1,7 @@
-"""The contract every paper fulfils: networks, optimizers, phases, and how holes are filled. Read this first.
+"""The contract of every paper: networks, optimizers, phases, and how holes are filled. Read this first.
 
-`jobs/generators/<name>/__init__.py` is the paper's card and holds its `Config`; `recipe.py` beside it offers
-`build(config) -> Recipe`. A recipe is data: nothing subclasses a trainer, and the loop knows no paper.
+`jobs/generators/<name>/__init__.py` is the paper's card and has its `Config`. `recipe.py` beside it has
+`build(config) -> Recipe`. A recipe is data: there is no trainer to subclass, and the training loop knows no paper.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ Losses = Callable[[Networks, Batch, Outputs], Terms]
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """One optimizer step: the sum of `terms` is minimised over the parameters of `networks`, all others held fixed.
+    """One optimizer step. It minimises the sum of `terms` over the parameters of `networks`; all others stay fixed.
 
-    networks: names whose optimizers step together.
-    terms(networks, batch, outputs): named scalar losses, already weighted. `outputs` is what the phase's `forward`
-        returned, once per step, with gradients: detach it where a discriminator is trained. Call networks only through
-        the mapping passed in: what is trained there is the distributed wrapper, and a loss that closes over the bare
-        module would train unsynchronised. Random numbers come from `batch.uniform`; quotients whose denominator depends
-        on the batch from `jobs.recipe.collectives`, or the result would depend on the number of processes.
-    every: done at each step whose number from the start of the phase, counted from 1, is a multiple of this.
+    networks: names of the networks whose optimizers step together.
+    terms(networks, batch, outputs): returns named scalar losses, already weighted. `outputs` is the result of the
+        phase's `forward`, evaluated once per step, with gradients. Detach it to train a discriminator.
+        Call networks only through the mapping passed in: the trained ones in it are distributed wrappers, and a loss
+        that closes over the bare module would train unsynchronised. Take random numbers from `batch.uniform`, and
+        quotients whose denominator depends on the batch from `jobs.recipe.collectives`. Otherwise the result would
+        depend on the number of processes.
+    every: the update runs at each step whose number in the phase, counted from 1, is a multiple of this.
     """
 
     networks: tuple[str, ...]
@@ -40,17 +41,19 @@ class Update:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Some steps of training in which the same updates follow one another, in order, once per step.
+    """A number of steps with the same updates, which run in order once per step.
 
-    steps: how many; 0 leaves the phase out.
-    forward(networks, batch): what several updates share, usually the generators' outputs; evaluated once per step, with
-        gradients for the networks that this step updates.
-    learning_rates: network name -> rate from the first step of this phase on, or a function from steps done in this
-        phase to the rate of the next; others keep theirs.
-    frozen: dotted names of modules, "generator.encoder.norms", that stay in eval mode with their parameters fixed
-        though their network is trained.
+    name: appears in the names of logged losses.
+    steps: number of steps; 0 leaves the phase out.
+    updates: in the order in which they run.
+    forward(networks, batch): computes what several updates share, usually the generators' outputs. Evaluated once per
+        step, with gradients for the networks that this step updates.
+    learning_rates: network name -> learning rate from the first step of this phase on, or a function from the number
+        of steps done in this phase to the rate of the next. Other networks keep their rates.
+    frozen: dotted names of modules, such as "generator.encoder.norms", of trained networks. They stay in eval mode and
+        their parameters are fixed.
     train_mode: names of networks that this phase does not train but keeps in training mode, for their batch statistics.
-    All other networks that no update names are in eval mode, without gradients.
+        All other networks that no update names are in eval mode, without gradients.
     """
 
     name: str
@@ -67,25 +70,25 @@ class Phase:
         return tuple(dict.fromkeys(name for update in self.updates for name in update.networks))
 
     def due(self, step: int) -> tuple[Update, ...]:
-        """The updates of a step, counted from the start of the phase, the first being 0."""
+        """Return the updates of a step. Steps of a phase are counted from 0."""
         return tuple(update for update in self.updates if (step + 1) % update.every == 0)
 
     def set_learning_rates(self, optimizers: Mapping[str, torch.optim.Optimizer], step: int) -> None:
-        """Set what this phase says of learning rates at a step, counted from its start."""
+        """Set the learning rates of a step. Steps of a phase are counted from 0."""
         for name, rate in self.learning_rates.items():
             if callable(rate) or step == 0:
                 for group in optimizers[name].param_groups:
                     group["lr"] = rate(step) if callable(rate) else rate
 
     def set_modes(self, networks: Networks) -> None:
-        """Put every network, and what is frozen of it, into the mode it has in this phase."""
+        """Set training or eval mode of every network and of every frozen module."""
         for name, network in networks.items():
             network.train(name in self.trained or name in self.train_mode)
         for module in self._frozen_modules(networks):
             module.eval()
 
     def require_grad(self, networks: Networks, names: Collection[str]) -> None:
-        """Let gradients flow to the parameters of the named networks alone, save what is frozen."""
+        """Require gradients of the named networks' parameters only, without those of frozen modules."""
         for name, network in networks.items():
             network.requires_grad_(name in names)
         for module in self._frozen_modules(networks):
@@ -99,14 +102,18 @@ class Phase:
 class Recipe:
     """One paper, ready to train.
 
-    networks: by name; discriminators end in `_d`.
+    networks: by name; names of discriminators end in `_d`.
     optimizers: one per network, by the network's name.
-    batch_size: the global batch, over all workers.
-    inpaint(networks, batch): fills holes with networks in eval mode. Returns "output", (N, 3, H, W) in [-1, 1], what
-        the network says everywhere, and whatever else is worth showing, such as "edge", (N, 1, H, W) in [0, 1].
-        Accepts any H x W that the paper allows, padding and cropping itself; raises ValueError with the rule otherwise.
-        Must not depend on what stands under the hole.
-    columns: what it needs beside image and mask: "edge", "semantics" or both.
+    phases: in the order in which they are trained.
+    inpaint(networks, batch): fills holes with networks in eval mode. Returns "output", (N, 3, H, W) in [-1, 1], the
+        network's prediction of every pixel, and other maps worth showing, such as "edge", (N, 1, H, W) in [0, 1].
+        The result must not depend on the pixels under the hole. Call it through `jobs.generators.build.inpaint`, which
+        pads and crops. Raises UserError for a batch that it cannot fill, with the rule.
+    batch_size: of the global batch, over all workers.
+    columns: columns it needs beside image and mask: "edge", "semantics" or both.
+    multiple: H and W of the batches that `inpaint` gets are multiples of it.
+    smallest_side: shortest H or W that can be inpainted, in pixels, before padding.
+    finish(outputs, batch): changes the cropped outputs. It gets the batch as it was before padding.
     """
 
     networks: dict[str, nn.Module]
@@ -115,6 +122,9 @@ class Recipe:
     inpaint: Callable[[Networks, Batch], Outputs]
     batch_size: int
     columns: tuple[str, ...] = ()
+    multiple: int = 1
+    smallest_side: int = 1
+    finish: Callable[[Outputs, Batch], Outputs] = lambda outputs, batch: outputs
 
     @property
     def steps(self) -> int:
@@ -122,16 +132,26 @@ class Recipe:
         return sum(phase.steps for phase in self.phases)
 
 
+def is_discriminator(name: str) -> bool:
+    """Tell from a network's name whether it is a discriminator."""
+    return name.endswith("_d")
+
+
 def adam(
     networks: Networks, learning_rate: float, d_learning_rate: float, betas: tuple[float, float]
 ) -> dict[str, torch.optim.Optimizer]:
-    """An Adam for every network: discriminators, whose names end in `_d`, learn at a rate of their own."""
-    rates = {name: d_learning_rate if name.endswith("_d") else learning_rate for name in networks}
+    """Make one Adam per network.
+
+    networks: by name.
+    learning_rate, d_learning_rate: of generators and of discriminators.
+    betas: Adam's decay rates.
+    """
+    rates = {name: d_learning_rate if is_discriminator(name) else learning_rate for name in networks}
     return {name: torch.optim.Adam(network.parameters(), rates[name], betas) for name, network in networks.items()}
 
 
 def alternating(discriminator_terms: Losses, generator_terms: Losses) -> tuple[Update, ...]:
-    """One step of "generator_d", then one of "generator"."""
+    """Return two updates: one of "generator_d", then one of "generator"."""
     return (
         Update(networks=("generator_d",), terms=discriminator_terms),
         Update(networks=("generator",), terms=generator_terms),

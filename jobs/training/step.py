@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from files.errors import UserError
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, is_discriminator
 from jobs.training.settings import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class TrainingStep:
         """
         current = self._phase
         current.copy_buffers()
-        micro_batches = batch.parts(self.config.accumulate)
+        micro_batches = batch.micro_batches(self.config.accumulate)
         updates = current.phase.due(step)
         # With one micro-batch its forward pass is shared by all updates; otherwise each update computes its own.
         outputs = self._forward(current, updates, batch) if len(micro_batches) == 1 else None
@@ -240,4 +240,4 @@ def _generator_names(networks: Networks) -> list[str]:
 
     A gradient penalty differentiates a discriminator twice, which compiled code cannot.
     """
-    return [name for name in networks if not name.endswith("_d")]
+    return [name for name in networks if not is_discriminator(name)]

@@ -116,3 +116,23 @@ class Config:
             patch_weight=0.0,
             features="random",
         )
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            width=16,
+            d_width=4,
+            batch_size=4,  # more steps count for more than less noise here
+            learning_rate=2e-3,  # 2e-4 needs far more steps than a demo has
+            d_learning_rate=2e-4,
+            beta1=0.9,
+            beta2=0.99,
+            supervised_steps=440,
+            coherence_steps=40,
+            halving_steps=(320, 420),
+            segmentation_weight=0.02,  # the classes would take most of what the shared layers can learn in so few steps
+            structure_weight=0.001,
+            features="random",
+            patch_weight=0.0,  # no VGG-19 in a demo: random features only cost time
+        )

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 SMALLEST_NORM = 1e-4
 """Of a patch: shorter ones count as if they were that long."""
 
@@ -24,7 +26,7 @@ class SemanticWiseAttention(nn.Module):
     softmax_scale: the factor on the cosines; 10 in contextual attention's code.
     forward(features, logits, hole): (N, C, h, w), any range, h and w multiples of rate; (N, K, h, w); (N, 1, h, w),
         1 = hole. Returns (N, C, h, w): known cells, and samples without any, as they were, bit for bit.
-    Classes and holes are constants for the gradient; features get it as what is compared and as what is copied.
+    Classes and holes are constants for the gradient; features get it through comparison and through copying.
     """
 
     def __init__(self, *, rate: int = 1, softmax_scale: float = 10.0) -> None:
@@ -36,7 +38,7 @@ class SemanticWiseAttention(nn.Module):
         rate, (height, width) = self.rate, features.shape[-2:]
         if height % rate or width % rate:
             raise ValueError(f"h and w must be multiples of the attention's rate {rate}, got {(height, width)}")
-        dtype = torch.promote_types(features.dtype, torch.float32)
+        dtype = wide_dtype(features)
         with torch.autocast(features.device.type, enabled=False):
             wide = features.to(dtype)
             classes = logits.detach().argmax(dim=1)[:, ::rate, ::rate]

@@ -1,4 +1,4 @@
-"""The two coherence losses: of textures, by patches of the same class, and of structure, by what discriminators see."""
+"""The two coherence losses: of textures, by patches of the same class, and of structure, by discriminators."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from files.pictures import IGNORE
 from jobs.generators.coherence_priors.attention import SMALLEST_NORM, patch_cosines
 from jobs.layers.semantic import class_probabilities
 from jobs.recipe.collectives import ratio
+from jobs.recipe.precision import wide_dtype
 
 
 def patch_coherence(generated: Tensor, real: Tensor, labels: Tensor, hole: Tensor) -> Tensor:
@@ -21,7 +22,7 @@ def patch_coherence(generated: Tensor, real: Tensor, labels: Tensor, hole: Tenso
     generated, real: (N, C, h, w); labels: int64 (N, h, w), `IGNORE` where unknown; hole: (N, 1, h, w), 1 = hole. The
     real features get no gradient. Works in float32 at least.
     """
-    dtype = torch.promote_types(generated.dtype, torch.float32)
+    dtype = wide_dtype(generated)
     with torch.autocast(generated.device.type, enabled=False):
         generated, real = generated.to(dtype), real.detach().to(dtype)
         sample, place, key = _best_matches(generated.detach(), real, labels.flatten(1), hole.flatten(1) > 0)

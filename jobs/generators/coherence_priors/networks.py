@@ -15,7 +15,7 @@ RATES = {1: 2, 2: 1, 3: 1, 4: 1}
 
 
 class DilatedBlock(nn.Module):
-    """Four convolutions dilated by 1, 2, 4 and 8, side by side, merged by a fifth and added to what they saw.
+    """Four convolutions dilated by 1, 2, 4 and 8, side by side, merged by a fifth and added to their input.
 
     forward(features): (N, channels, h, w), any range, channels a multiple of 4. Returns the same shape.
     """
@@ -70,9 +70,9 @@ class Generator(nn.Module):
 
     Liao et al., "Image Inpainting Guided by Coherence Priors of Semantics and Textures", CVPR 2021; layers inferred.
     width: channels at full size, a multiple of 2.
-    forward(image, mask): (N, 3, H, W) in [-1, 1]; (N, 1, H, W), 1 = hole. What stands under the hole is not read.
+    forward(image, mask): (N, 3, H, W) in [-1, 1]; (N, 1, H, W), 1 = hole. Pixels under the hole are not read.
     Returns "image0" to "image4" in (-1, 1) and "logits0" to "logits4" at H / 2^scale x W / 2^scale; with
-        all_scales=False only "image0", without what it does not need. Raises ValueError for sizes the encoder refuses.
+        all_scales=False only "image0", and nothing else is computed. Raises ValueError for sizes the encoder refuses.
     """
 
     def __init__(self, *, width: int, num_classes: int) -> None:

@@ -12,7 +12,6 @@ from jobs.generators.coherence_priors.losses import one_hot, patch_coherence, st
 from jobs.generators.coherence_priors.networks import Generator
 from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.semantic import (
     SMALLEST_MULTIPLE,
     check_labels,
@@ -20,18 +19,16 @@ from jobs.layers.semantic import (
     hole_cells,
     l1_of_all_scales,
 )
-from jobs.layers.vgg import VGG19, imagenet_normalised
+from jobs.layers.vgg import VGG19, imagenet_normalised, to_unit
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
-
-__all__ = ["Config", "build"]
 
 PATCH_LAYER, PATCH_SCALE = "relu3_1", 2  # its cells are 2^2 pixels wide
 
 
 def build(config: Config) -> Recipe:
-    """Coherence priors with fresh weights, drawn from torch's global generator."""
+    """Build Coherence priors. Initial weights are drawn from torch\'s global generator."""
     networks = {
         "generator": Generator(width=config.width, num_classes=config.num_classes),
         "texture_d": PatchDiscriminator(3 + config.num_classes, config.d_width),
@@ -44,6 +41,7 @@ def build(config: Config) -> Recipe:
         phases=_phases(config, rates),
         inpaint=_inpaint,
         batch_size=config.batch_size,
+        multiple=SMALLEST_MULTIPLE,
         columns=("semantics",),
     )
 
@@ -54,7 +52,7 @@ def _phases(config: Config, rates: dict[str, float]) -> tuple[Phase, Phase]:
         return networks["generator"](batch.image, batch.mask)
 
     def predict_and_compose(networks: Networks, batch: Batch) -> Outputs:
-        """Also "completed", I_c, and what discriminators see beside images: "layout", S_hat, and "true_layout", Y."""
+        """Add "completed", I_c, and the layouts that discriminators see: "layout", S_hat, and "true_layout", Y."""
         outputs = predict(networks, batch)
         layout = straight_through_one_hot(outputs["logits0"], batch.semantics)
         return outputs | {
@@ -119,22 +117,22 @@ def _coherence_terms(config: Config) -> Losses:
         return hinge_generator(texture_scores) + hinge_generator(structure_scores)
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        found = {"structure": config.structure_weight * structure(networks, outputs)}
+        weighted = {"structure": config.structure_weight * structure(networks, outputs)}
         if vgg is not None:
             with torch.no_grad():
                 real = vgg(_vgg_input(batch.image))[PATCH_LAYER]
             generated = vgg(_vgg_input(outputs["completed"]))[PATCH_LAYER]
             labels = batch.semantics[:, :: 2**PATCH_SCALE, :: 2**PATCH_SCALE]  # nearest
-            found["patch"] = config.patch_weight * patch_coherence(
+            weighted["patch"] = config.patch_weight * patch_coherence(
                 generated, real, labels, hole_cells(batch.mask, PATCH_SCALE)
             )
-        return found
+        return weighted
 
     return terms
 
 
 def _vgg_input(image: Tensor) -> Tensor:
-    return imagenet_normalised((image + 1) / 2)
+    return imagenet_normalised(to_unit(image))
 
 
 def _halved(
@@ -149,7 +147,4 @@ def _halved(
 
 
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
-    # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-    image, mask = (pad_to_multiple(tensor, SMALLEST_MULTIPLE) for tensor in (batch.image, batch.mask))
-    output = networks["generator"](image, mask, all_scales=False)["image0"]
-    return {"output": crop(output, *batch.image.shape[-2:])}
+    return {"output": networks["generator"](batch.image, batch.mask, all_scales=False)["image0"]}

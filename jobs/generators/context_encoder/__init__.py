@@ -86,3 +86,14 @@ class Config:
     def tiny(cls) -> Config:
         """For tests: 64 x 64, narrow, two steps."""
         return cls(image_size=64, width=8, batch_size=4, steps=2)
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            image_size=64,
+            width=24,
+            batch_size=16,
+            learning_rate=1e-3,
+            steps=1000,
+        )

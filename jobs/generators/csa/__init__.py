@@ -138,3 +138,23 @@ class Config:
             feature_adversarial_weight=0.0,
             features="random",
         )
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            width=8,
+            d_width=8,
+            levels=5,  # the image has 64 pixels, so the deepest map 2x2
+            batch_size=16,  # the paper's 1 is too noisy for so few steps
+            learning_rate=1e-3,  # the paper's 2e-4 needs far more steps than a demo has
+            d_learning_rate=1e-4,
+            beta1=0.9,
+            adversarial_weight=5e-4,
+            consistency_weight=0.0,  # no VGG-16 in a demo: random features only cost time; with it width must be 64
+            feature_adversarial_weight=0.0,
+            steps=420,
+            steps_per_epoch=21,  # the rate falls every 21 steps once half of them are done
+            constant_epochs=10,
+            features="random",
+        )

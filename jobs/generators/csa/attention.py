@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 EPSILON = 1e-8
 SWEEPS = 16
 TOLERANCE = 1e-6
@@ -29,7 +31,7 @@ class CoherentSemanticAttention(nn.Module):
         stays the same; it agrees with the scan up to 1e-6 of the largest value, and falls back to it where that is not
         reached in 16 sweeps, and without `clamp`.
     forward(features, hole): (N, C, H, W), any range, and (N, 1, H, W), 1 = hole cell, one map per sample. Returns
-        (N, C, H, W), known cells bit for bit. A sample without a hole cell, or without a known one, is left as it is.
+        (N, C, H, W), known cells bit for bit. A sample without a hole cell, or without a known one, is unchanged.
     Gradient: with the output written as Y = A f, A held fixed, it is g + A^T g (the authors' intention). So known
         cells, which A maps to themselves, get 2 g and their share of the holes' g; hole cells get g.
     Raises ValueError for another shape of `hole`.
@@ -55,17 +57,17 @@ class CoherentSemanticAttention(nn.Module):
         return _attend(features, hole.flatten(1) > 0, self.norm == "cosine", self.clamp, sweeps)[0]
 
 
-# One operator to torch.compile, which would unroll the scan and compile it anew for every number of hole cells.
+# One operator to torch.compile, which would unroll the scan and compile it for every number of hole cells.
 @torch.library.custom_op("inpaint_foundry::coherent_semantic_attention", mutates_args=())
 def _attend(
     features: Tensor, hole: Tensor, cosine: bool, clamp: bool, sweeps: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The layer's output and what its gradient takes: features (N, C, H, W), hole (N, P) bool, P = H * W.
+    """Compute the layer's output and the inputs of its gradient: features (N, C, H, W), hole (N, P) bool, P = H * W.
 
     Returns the output; the cells' order (N, P), holes first; whether the k-th is a hole (N, P); the cell that it was
     matched with (N, P); a_k (N, P), 0 for k = 1 and where there is no hole.
     """
-    dtype = torch.promote_types(features.dtype, torch.float32)
+    dtype = wide_dtype(features)
     with torch.autocast(features.device.type, enabled=False):
         rows = features.to(dtype).flatten(2).transpose(1, 2).contiguous()  # (N, P, C)
         hole = hole & ~hole.all(dim=1, keepdim=True)  # nothing to copy from: nothing is copied
@@ -91,7 +93,7 @@ def _attend(
 @_attend.register_fake
 def _(features: Tensor, hole: Tensor, cosine: bool, clamp: bool, sweeps: bool) -> tuple[Tensor, ...]:
     cells = hole.new_empty(hole.shape, dtype=torch.int64)
-    weights = features.new_empty(hole.shape, dtype=torch.promote_types(features.dtype, torch.float32))
+    weights = features.new_empty(hole.shape, dtype=wide_dtype(features))
     output = features.new_empty(features.shape)
     return output, cells, hole.new_empty(hole.shape), cells.new_empty(hole.shape), weights
 
@@ -112,7 +114,7 @@ def _transposed(ctx, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor, None,
     passed = (1 - weights)[..., None] * carried * inside
     samples, cells = order.shape
     offsets = cells * torch.arange(samples, device=order.device)[:, None]
-    # What the identity passes to known cells, and what the holes pass to the cells they were matched with.
+    # Gradient through the identity at known cells, and from hole cells to the cells that they were matched with.
     total = given.reshape(samples * cells, -1)
     total = total.index_add(0, (order + offsets).flatten(), (ordered * ~inside).flatten(0, 1))
     total = total.index_add(0, (source + offsets).flatten(), passed.flatten(0, 1))
@@ -147,7 +149,7 @@ def _shares(unit: Tensor, previous: Tensor, likeness: Tensor, cosine: bool, clam
 
 
 def _scan(unit: Tensor, matched: Tensor, likeness: Tensor, cosine: bool, clamp: bool) -> tuple[Tensor, Tensor]:
-    """o_k (N, n, C) and a_k (N, n), one k after the other. What comes first is c_1."""
+    """o_k (N, n, C) and a_k (N, n), one k after the other. The first is c_1."""
     # a_k depends on o_{k-1}: the step is quadratic in the state, so no associative scan exists.
     steps = zip(unit.unbind(1)[1:], matched.unbind(1)[1:], likeness.unbind(1)[1:], strict=True)
     generated, weights = [matched[:, 0]], [torch.zeros_like(likeness[:, 0])]

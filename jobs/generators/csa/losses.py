@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from jobs.recipe.collectives import global_mean, ratio
+from jobs.recipe.precision import wide_dtype
 
 
 def consistency(features: Sequence[Tensor], target: Tensor, hole: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def consistency(features: Sequence[Tensor], target: Tensor, hole: Tensor) -> Ten
     weight does not depend on the hole's size. In float32 at least.
     features: maps (N, C, h, w), any range; target: the same shape; hole: (N, 1, h, w), 1 = hole. 0 without a hole cell.
     """
-    dtype = torch.promote_types(target.dtype, torch.float32)
+    dtype = wide_dtype(target)
     target, hole = target.to(dtype), hole.to(dtype)
     total = sum(((feature.to(dtype) - target).square() * hole).sum() for feature in features)
     channels = target.shape[1]
@@ -31,7 +31,7 @@ def relativistic(above: Tensor, below: Tensor) -> Tensor:
     the global batch and get gradients, too. The discriminator's loss is relativistic(real, fake), the generator's
     relativistic(fake, real). above, below: scores, any shape. In float32 at least.
     """
-    dtype = torch.promote_types(above.dtype, torch.float32)
+    dtype = wide_dtype(above)
     above, below = above.to(dtype), below.to(dtype)
     lifted = above - global_mean(below) - 1
     lowered = below - global_mean(above) + 1

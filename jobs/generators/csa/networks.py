@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from files.errors import UserError
 from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.layers.composite import composite
 from jobs.layers.feature_mask import shrink_by_vote
+from jobs.layers.initialisation import draw_normal
 from jobs.layers.unet import UNet
+from jobs.recipe.padding import check_sides
 
 CSA_LEVEL = 3  # the attention works at 1 / 2^3 of the size, as VGG-16's relu4_3
 
@@ -21,7 +22,7 @@ class RoughNetwork(nn.Module):
 
     Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019, Sec. 3.1; layers of the authors' code.
     fill: the colour in the hole, RGB in [-1, 1]. levels: how often the image is halved.
-    forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. What stands under the hole is not
+    forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. Pixels under the hole are not
         read; the mask is no input. Returns (N, 3, H, W) in [-1, 1].
     Raises ValueError if H or W is no multiple of 2^levels.
     """
@@ -32,7 +33,7 @@ class RoughNetwork(nn.Module):
         self.register_buffer("fill", torch.tensor(fill).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        _check_size(image, self.unet.levels)
+        check_sides(image, 2**self.unet.levels)
         return torch.tanh(self.unet(composite(self.fill, image, mask)))
 
 
@@ -43,7 +44,7 @@ class RefinementNetwork(nn.Module):
     1 / 2^n of the size. All norms are affine instance norms. Skips are taken after the norm, before the LeakyReLU.
     fill, levels: as in `RoughNetwork`; at least 4 levels.
     forward(rough, image, mask): rough (N, 3, H, W) in [-1, 1], which gets no gradient; image and mask as in
-        `RoughNetwork`. What stands under the hole is not read; the mask only says where the rough guess is pasted and
+        `RoughNetwork`. Pixels under the hole are not read; the mask only says where the rough guess is pasted and
         which cells the attention replaces.
     Returns the image (N, 3, H, W), unbounded; "CSA(f)", the attention's output before its norm, and "CSA_d", what the
         decoder has at the same place, both (N, 8 * width, H / 8, W / 8), any range; and which cells of these are hole,
@@ -68,10 +69,10 @@ class RefinementNetwork(nn.Module):
         self.ups = nn.ModuleList([nn.Sequential(nn.ReLU(), *_doubling(widths[-1], widths[-2]))])
         self.ups.extend(_up(2 * widths[n], widths[n - 1]) for n in range(levels - 1, 0, -1))
         self.exit = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2 * width, 3, 3, padding=1))
-        self.apply(_initialise)
+        self.apply(draw_normal)
 
     def forward(self, rough: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        _check_size(image, self.levels)
+        check_sides(image, 2**self.levels)
         filled = composite(self.fill, image, mask)
         hole = shrink_by_vote(mask, CSA_LEVEL)
         skips = [self.entry(torch.cat((composite(rough.detach(), filled, mask), filled), dim=1))]
@@ -109,19 +110,10 @@ class FeatureDiscriminator(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Conv2d(wide, wide, 4, stride=stride, padding=1),
         )
-        self.apply(_initialise)
+        self.apply(draw_normal)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.stages(features)
-
-
-def _check_size(image: Tensor, levels: int) -> None:
-    height, width = image.shape[-2:]
-    if height % 2**levels or width % 2**levels:
-        raise UserError(
-            f"H and W must be multiples of {2**levels}, got {(height, width)}; pad the batch and crop the result, "
-            "or take fewer levels"
-        )
 
 
 def _down(in_channels: int, out_channels: int, *, last_norm: bool = True) -> nn.Sequential:
@@ -156,9 +148,3 @@ def _doubling(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
         nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1),
         nn.InstanceNorm2d(out_channels, affine=True),
     )
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

@@ -13,16 +13,13 @@ from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.generators.csa.losses import consistency, relativistic
 from jobs.generators.csa.networks import FeatureDiscriminator, RefinementNetwork, RoughNetwork
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.layers.padding import crop, pad_to_multiple
-from jobs.layers.vgg import VGG16, imagenet_normalised
+from jobs.layers.vgg import VGG16, imagenet_normalised, to_unit
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam
-
-__all__ = ["Config", "build"]
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam, is_discriminator
 
 
 def build(config: Config) -> Recipe:
-    """CSA with fresh weights, drawn from torch's global generator.
+    """Build CSA. Initial weights are drawn from torch\'s global generator.
 
     Without `feature_adversarial_weight` there is no feature discriminator; without `consistency_weight`, too, no VGG.
     """
@@ -37,15 +34,12 @@ def build(config: Config) -> Recipe:
         networks["features_d"] = FeatureDiscriminator(width=config.d_width, strides=config.feature_d)
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        size, multiple = batch.image.shape[-2:], 2**config.levels
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        image, mask = pad_to_multiple(batch.image, multiple), pad_to_multiple(batch.mask, multiple)
-        rough = networks["rough"](image, mask)
-        refined = networks["generator"](rough, image, mask)[0]
-        return {"output": crop(refined.clamp(-1, 1), *size), "rough": crop(rough, *size)}
+        rough = networks["rough"](batch.image, batch.mask)
+        refined = networks["generator"](rough, batch.image, batch.mask)[0]
+        return {"output": refined.clamp(-1, 1), "rough": rough}
 
-    rates = {n: config.d_learning_rate if n.endswith("_d") else config.learning_rate for n in networks}
-    discriminators = tuple(n for n in networks if n.endswith("_d"))
+    rates = {n: config.d_learning_rate if is_discriminator(n) else config.learning_rate for n in networks}
+    discriminators = tuple(n for n in networks if is_discriminator(n))
     joint = Phase(
         name="joint",
         steps=config.steps,
@@ -62,23 +56,25 @@ def build(config: Config) -> Recipe:
         phases=(joint,),
         inpaint=inpaint,
         batch_size=config.batch_size,
+        multiple=2**config.levels,
     )
 
 
 def _forward(config: Config) -> Callable[[Networks, Batch], Outputs]:
-    """What the updates share: all that the generators return, and VGG-16's features of the real and the refined image.
+    """Return the forward function: the generators' outputs, and VGG-16's features of the real and the refined image.
 
     "real_features" and "fake_features": (N, 256, H / 8, W / 8), if there is a feature discriminator; "target", relu4_3
     of the real image, (N, 512, H / 8, W / 8), if there is a consistency loss.
     """
     judges, compares = bool(config.feature_adversarial_weight), bool(config.consistency_weight)
-    real_layers = ("pool3",) * judges + ("relu4_3",) * compares
+    layers = {"pool3": judges, "relu4_3": compares}
+    real_layers = tuple(layer for layer, is_needed in layers.items() if is_needed)
     real_vgg = VGG16(real_layers, config.features, config.features_seed) if real_layers else None
     # A network of its own for fakes: of them nothing beyond pool3 is looked at.
     fake_vgg = VGG16(("pool3",), config.features, config.features_seed) if judges else None
 
     def seen(image: Tensor) -> Tensor:
-        return imagenet_normalised((image + 1) / 2) if config.vgg_norm == "imagenet" else image
+        return imagenet_normalised(to_unit(image)) if config.vgg_norm == "imagenet" else image
 
     def forward(networks: Networks, batch: Batch) -> Outputs:
         rough = networks["rough"](batch.image, batch.mask)
@@ -115,18 +111,18 @@ def _generator_terms(config: Config) -> Callable[[Networks, Batch, Outputs], Ter
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         refined = outputs["refined"]
-        found = {
+        weighted = {
             "rough_l1": config.l1_weight * F.l1_loss(outputs["rough"], batch.image),
             "refined_l1": config.l1_weight * F.l1_loss(refined, batch.image),
             "adversarial": config.adversarial_weight * adversarial(networks["generator_d"], batch.image, refined),
         }
         if "target" in outputs:
             maps = (outputs["attended"], outputs["decoded"])
-            found["consistency"] = config.consistency_weight * consistency(maps, outputs["target"], outputs["hole"])
+            weighted["consistency"] = config.consistency_weight * consistency(maps, outputs["target"], outputs["hole"])
         if "features_d" in networks:
             loss = adversarial(networks["features_d"], outputs["real_features"], outputs["fake_features"])
-            found["feature_adversarial"] = config.feature_adversarial_weight * loss
-        return found
+            weighted["feature_adversarial"] = config.feature_adversarial_weight * loss
+        return weighted
 
     return terms
 

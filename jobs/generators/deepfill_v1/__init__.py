@@ -125,3 +125,23 @@ class Config:
             pretrain_steps=1,
             steps=2,
         )
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            image_size=64,
+            local_size=32,  # half the side, as the paper's
+            width=8,
+            d_width=8,
+            mask_pool="max",  # a stroke is thinner than a cell of the attention at this size
+            l1_region="hole",  # the masks are no boxes
+            discount=0.99,  # the paper's; the code's 0.9 leaves little of a hole's middle
+            batch_size=8,
+            learning_rate=1e-3,  # the paper's 1e-4 needs far more steps than a demo has
+            d_learning_rate=1e-3,
+            beta1=0.9,
+            num_critic=1,  # the paper's 5 would leave the generator too few updates
+            pretrain_steps=250,
+            steps=400,
+        )

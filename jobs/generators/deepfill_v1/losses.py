@@ -5,18 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from jobs.layers.windows import border_discount
 from jobs.recipe.collectives import ratio
+from jobs.recipe.precision import wide_dtype
 
 
 def box_discount(size: int, gamma: float) -> Tensor:
-    """The weights of a size x size box: gamma to the power of the distance to its border, float64 (size, size).
+    """The weights of a size x size box: see `border_discount`, float64 (size, size).
 
-    Yu et al., CVPR 2018, Sec. 3.2, as in the authors' code: max(gamma^min(i, size - i), gamma^min(j, size - j)), which
-    is 1 on the first line and gamma on the last.
+    Yu et al., CVPR 2018, Sec. 3.2, as in the authors' code.
     """
-    lines = torch.arange(size, dtype=torch.float64, device="cpu")
-    powers = gamma ** torch.minimum(lines, size - lines)
-    return torch.maximum(powers[:, None], powers[None, :])
+    return border_discount(size, gamma, torch.empty((), dtype=torch.float64, device="cpu"))
 
 
 def hole_discount(mask: Tensor, gamma: float) -> Tensor:
@@ -60,7 +59,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, mask: Tensor
     real, fake: (N, 3, H, W) in [-1, 1], the latter detached; mask: (N, 1, H, W), 1 = hole; share: (N,) in [0, 1), how
     much of the fake each sample takes. Computed in float32 at least.
     """
-    dtype = torch.promote_types(real.dtype, torch.float32)
+    dtype = wide_dtype(real)
     with torch.autocast(real.device.type, enabled=False):
         real, fake, mask = real.to(dtype), fake.to(dtype), mask.to(dtype)
         between = (real + share.to(dtype).view(-1, 1, 1, 1) * (fake - real)).requires_grad_()

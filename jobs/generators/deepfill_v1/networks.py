@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from files.errors import UserError
 from jobs.layers.attention import ContextualAttention
 from jobs.layers.composite import composite
+from jobs.layers.initialisation import draw_glorot
+from jobs.recipe.padding import check_sides
 
 
 class Generator(nn.Module):
@@ -17,8 +19,8 @@ class Generator(nn.Module):
 
     Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, Sec. 3.1 and 4.3.
     width: channels of the first layer. tf_same: pad strided convolutions as TensorFlow does.
-    forward(image, mask, refine): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. What stands under the hole
-        is not read. Returns the coarse and the refined image, each (N, 3, H, W) in [-1, 1]; with refine=False the
+    forward(image, mask, refine): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. Pixels under the hole
+        are not read. Returns the coarse and the refined image, each (N, 3, H, W) in [-1, 1]; with refine=False the
         coarse one alone.
     Raises ValueError if H or W is no multiple of 8.
     """
@@ -27,12 +29,10 @@ class Generator(nn.Module):
         super().__init__()
         self.coarse = Coarse(width, tf_same)
         self.refinement = Refinement(width, mask_pool, tf_same)
-        self.apply(_initialise)
+        self.apply(draw_glorot)
 
     def forward(self, image: Tensor, mask: Tensor, refine: bool = True) -> tuple[Tensor, ...]:
-        height, width = image.shape[-2:]
-        if height % 8 or width % 8:
-            raise UserError(f"H and W must be multiples of 8, got {(height, width)}; pad the batch and crop the result")
+        check_sides(image, 8)
         known = image * (1 - mask)
         coarse = self.coarse(known, mask)
         if not refine:
@@ -125,7 +125,7 @@ class Critic(nn.Module):
             in_channels = factor * width
             size = -(-size // 2)
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(in_channels * size * size, 1))
-        self.apply(_initialise)
+        self.apply(draw_glorot)
 
     def forward(self, image: Tensor) -> Tensor:
         if image.shape[-2:] != (self.size, self.size):
@@ -173,10 +173,3 @@ def _decoder(width: int) -> list[nn.Module]:
         *_conv(width, width // 2),
         nn.Conv2d(width // 2, 3, 3, padding=1),
     ]
-
-
-def _initialise(module: nn.Module) -> None:
-    """TensorFlow's default, which the authors use: Glorot uniform, bias 0."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)

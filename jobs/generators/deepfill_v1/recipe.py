@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,16 +11,13 @@ from jobs.generators.deepfill_v1 import Config
 from jobs.generators.deepfill_v1.losses import box_discount, gradient_penalty, hole_discount, l1_of_known
 from jobs.generators.deepfill_v1.networks import Critic, Generator
 from jobs.layers.composite import composite
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.windows import crop_windows, window_around_hole
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam
-
-__all__ = ["Config", "build"]
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, is_discriminator
 
 
 def build(config: Config) -> Recipe:
-    """DeepFill v1 with fresh weights, drawn from torch's global generator."""
+    """Build DeepFill v1. Initial weights are drawn from torch's global generator."""
     networks = {
         "generator": Generator(width=config.width, mask_pool=config.mask_pool, tf_same=config.tf_same),
         "global_d": Critic(size=config.image_size, width=config.d_width, factors=(1, 2, 4, 4), tf_same=config.tf_same),
@@ -29,84 +26,120 @@ def build(config: Config) -> Recipe:
         networks["local_d"] = Critic(
             size=config.local_size, width=config.d_width, factors=(1, 2, 4, 8), tf_same=config.tf_same
         )
-    critics = tuple(name for name in networks if name != "generator")
-    box_weights = box_discount(config.local_size, config.discount)
 
-    def coarse_forward(networks: Networks, batch: Batch) -> Outputs:
-        (coarse,) = networks["generator"](batch.image, batch.mask, refine=False)
-        return {"coarse": coarse}
-
-    def forward(networks: Networks, batch: Batch) -> Outputs:
+    def inpaint(networks: Networks, batch: Batch) -> Outputs:
         coarse, refined = networks["generator"](batch.image, batch.mask)
-        return {"coarse": coarse, "refined": refined, "completed": composite(refined, batch.image, batch.mask)}
+        return {"output": refined, "coarse": coarse}
 
-    def box(image: Tensor, batch: Batch) -> Tensor:
-        return crop_windows(image, window_around_hole(batch.mask, config.local_size), config.local_size)
+    critics = tuple(name for name in networks if is_discriminator(name))
+    return Recipe(
+        networks=networks,
+        optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
+        phases=_phases(config, critics),
+        inpaint=inpaint,
+        batch_size=config.batch_size,
+        multiple=8,
+    )
 
-    def views(batch: Batch, *images: Tensor) -> Iterator[tuple[str, list[Tensor]]]:
-        """What each critic sees of the images: all of them, or their boxes."""
-        for name in critics:
-            yield name, [image if name == "global_d" else box(image, batch) for image in images]
+
+def _phases(config: Config, critics: tuple[str, ...]) -> tuple[Phase, Phase]:
+    reconstruct = _reconstruction(config)
+    coarse_terms = _coarse_terms(config, reconstruct)
+    train_critics = Update(networks=critics, terms=_critic_terms(config, critics))
+    generator_terms = _generator_terms(config, critics, coarse_terms, reconstruct)
+    return (
+        Phase(
+            name="pretrain",
+            steps=config.pretrain_steps,
+            forward=_predict_coarse,
+            updates=(Update(networks=("generator",), terms=coarse_terms),),
+            frozen=("generator.refinement",),
+        ),
+        Phase(
+            name="adversarial",
+            steps=config.steps,
+            forward=_predict,
+            updates=(
+                train_critics,
+                Update(networks=("generator",), terms=generator_terms, every=config.num_critic),
+            ),
+        ),
+    )
+
+
+def _predict_coarse(networks: Networks, batch: Batch) -> Outputs:
+    (coarse,) = networks["generator"](batch.image, batch.mask, refine=False)
+    return {"coarse": coarse}
+
+
+def _predict(networks: Networks, batch: Batch) -> Outputs:
+    coarse, refined = networks["generator"](batch.image, batch.mask)
+    return {"coarse": coarse, "refined": refined, "completed": composite(refined, batch.image, batch.mask)}
+
+
+def _box(config: Config, image: Tensor, batch: Batch) -> Tensor:
+    """Cut the window around the hole out of each sample."""
+    return crop_windows(image, window_around_hole(batch.mask, config.local_size), config.local_size)
+
+
+def _view(config: Config, critic: str, image: Tensor, batch: Batch) -> Tensor:
+    """Return what a critic sees: the whole image, or the window around the hole."""
+    return image if critic == "global_d" else _box(config, image, batch)
+
+
+def _reconstruction(config: Config) -> Callable[[str, Tensor, Batch, float], Terms]:
+    """Return a function of a name, a prediction, a batch and a weight: the two l1 terms of that prediction."""
+    box_weights = box_discount(config.local_size, config.discount)
 
     def discounted_l1(prediction: Tensor, batch: Batch) -> Tensor:
         if config.l1_region == "hole":
             weights = hole_discount(batch.mask, config.discount)
             error = ((prediction - batch.image).abs() * weights).sum((1, 2, 3)).mean()
             return error / (3 * config.local_size**2)  # the elements of the box, as below
-        return (box((prediction - batch.image).abs(), batch) * box_weights.to(batch.image)).mean()
+        return (_box(config, (prediction - batch.image).abs(), batch) * box_weights.to(batch.image)).mean()
 
-    def reconstruction(prefix: str, prediction: Tensor, batch: Batch, weight: float) -> Terms:
+    def terms(prefix: str, prediction: Tensor, batch: Batch, weight: float) -> Terms:
         return {
             f"{prefix}_l1": weight * config.l1_weight * discounted_l1(prediction, batch),
             f"{prefix}_ae": weight * config.ae_weight * l1_of_known(prediction, batch.image, batch.mask),
         }
 
-    def coarse_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        return reconstruction("coarse", outputs["coarse"], batch, config.coarse_weight)
+    return terms
 
-    def critic_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+
+def _coarse_terms(config: Config, reconstruct: Callable[[str, Tensor, Batch, float], Terms]) -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        return reconstruct("coarse", outputs["coarse"], batch, config.coarse_weight)
+
+    return terms
+
+
+def _critic_terms(config: Config, critics: tuple[str, ...]) -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        images = (batch.image, outputs["completed"].detach(), batch.mask)
         terms: Terms = {}
-        completed = outputs["completed"].detach()
-        for purpose, (name, (real, fake, mask)) in enumerate(views(batch, batch.image, completed, batch.mask)):
+        for purpose, name in enumerate(critics):
+            real, fake, mask = (_view(config, name, image, batch) for image in images)
             real_scores, fake_scores = networks[name](torch.cat((real, fake))).chunk(2)
             terms[f"{name}_wasserstein"] = fake_scores.mean() - real_scores.mean()
             penalty = gradient_penalty(networks[name], real, fake, mask, batch.uniform(purpose))
             terms[f"{name}_penalty"] = config.gradient_penalty_weight * penalty
         return terms
 
-    def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        terms = coarse_terms(networks, batch, outputs) | reconstruction("refined", outputs["refined"], batch, 1.0)
-        for name, (fake,) in views(batch, outputs["completed"]):
-            terms[f"{name}_adversarial"] = -config.adversarial_weight * networks[name](fake).mean()
+    return terms
+
+
+def _generator_terms(
+    config: Config,
+    critics: tuple[str, ...],
+    coarse_terms: Losses,
+    reconstruct: Callable[[str, Tensor, Batch, float], Terms],
+) -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        terms = coarse_terms(networks, batch, outputs) | reconstruct("refined", outputs["refined"], batch, 1.0)
+        for name in critics:
+            scores = networks[name](_view(config, name, outputs["completed"], batch))
+            terms[f"{name}_adversarial"] = -config.adversarial_weight * scores.mean()
         return terms
 
-    def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        size = batch.image.shape[-2:]
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        coarse, refined = networks["generator"](pad_to_multiple(batch.image, 8), pad_to_multiple(batch.mask, 8))
-        return {"output": crop(refined, *size), "coarse": crop(coarse, *size)}
-
-    return Recipe(
-        networks=networks,
-        optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=(
-            Phase(
-                name="pretrain",
-                steps=config.pretrain_steps,
-                forward=coarse_forward,
-                updates=(Update(networks=("generator",), terms=coarse_terms),),
-                frozen=("generator.refinement",),
-            ),
-            Phase(
-                name="adversarial",
-                steps=config.steps,
-                forward=forward,
-                updates=(
-                    Update(networks=critics, terms=critic_terms),
-                    Update(networks=("generator",), terms=generator_terms, every=config.num_critic),
-                ),
-            ),
-        ),
-        inpaint=inpaint,
-        batch_size=config.batch_size,
-    )
+    return terms

@@ -80,3 +80,18 @@ class Config:
     def tiny(cls) -> Config:
         """For tests: narrow, two steps; any size whose sides are multiples of 8."""
         return cls(width=4, d_width=4, batch_size=2, steps=2)
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            width=8,
+            d_width=8,
+            mask_pool="max",  # a stroke is thinner than a cell of the attention at this size
+            batch_size=16,
+            learning_rate=1e-3,  # the paper's 1e-4 needs far more steps than a demo has
+            d_learning_rate=1e-3,
+            beta1=0.9,
+            adversarial_weight=0.01,
+            steps=800,
+        )

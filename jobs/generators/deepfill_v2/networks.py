@@ -12,6 +12,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from files.errors import UserError
 from jobs.layers.attention import ContextualAttention
 from jobs.layers.convolution import GatedConv2d
+from jobs.layers.initialisation import draw_glorot
+from jobs.recipe.padding import check_sides
 
 
 class Generator(nn.Module):
@@ -20,7 +22,7 @@ class Generator(nn.Module):
     Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019, Fig. 3.
     width: channels of the first layer; guided: whether a sketch is part of the input.
     forward(image, mask, sketch): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole; sketch (N, 1, H, W),
-        1 = edge, read inside the hole only, required if guided. What stands under the hole is not read.
+        1 = edge, read inside the hole only, required if guided. Pixels under the hole are not read.
     Returns the coarse and the refined image, each (N, 3, H, W) in (-1, 1).
     Raises ValueError if H or W is no multiple of 8, or if guided without a sketch.
     """
@@ -61,12 +63,10 @@ class Generator(nn.Module):
         self.attention = ContextualAttention(mask_pool=mask_pool)
         self.after_attention = nn.Sequential(GatedConv2d(4 * c, 4 * c), GatedConv2d(4 * c, 4 * c))
         self.merge = nn.Sequential(GatedConv2d(8 * c, 4 * c), GatedConv2d(4 * c, 4 * c), *_decoder(c))
-        self.apply(_initialise)
+        self.apply(draw_glorot)
 
     def forward(self, image: Tensor, mask: Tensor, sketch: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        height, width = image.shape[-2:]
-        if height % 8 or width % 8:
-            raise UserError(f"H and W must be multiples of 8, got {(height, width)}; pad the batch and crop the result")
+        check_sides(image, 8)
         if self.guided and sketch is None:
             raise UserError("a guided generator needs a sketch; pass zeros where nothing is drawn")
         known = image * (1 - mask)
@@ -97,7 +97,7 @@ class Discriminator(nn.Module):
         for factor in (1, 2, 4, 4, 4, 4):
             conv = nn.Conv2d(in_channels, factor * width, 5, stride=2, padding=2)
             # Before wrapping: spectral_norm estimates sigma once for the weights it finds.
-            _initialise(conv)
+            draw_glorot(conv)
             layers += [spectral_norm(conv, n_power_iterations=1, eps=1e-12), nn.LeakyReLU(0.2)]
             in_channels = factor * width
         self.stages = nn.Sequential(*(layers if last_activation else layers[:-1]))
@@ -122,10 +122,3 @@ def _decoder(width: int) -> list[nn.Module]:
         nn.Conv2d(width // 2, 3, 3, padding=1),
         nn.Tanh(),
     ]
-
-
-def _initialise(module: nn.Module) -> None:
-    """TensorFlow's default, which the authors use: Glorot uniform, bias 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)

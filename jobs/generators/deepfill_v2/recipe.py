@@ -10,16 +10,13 @@ from jobs.generators.deepfill_v2 import Config
 from jobs.generators.deepfill_v2.losses import l1
 from jobs.generators.deepfill_v2.networks import Discriminator, Generator
 from jobs.layers.composite import composite
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
-__all__ = ["Config", "build"]
-
 
 def build(config: Config) -> Recipe:
-    """DeepFill v2 with fresh weights, drawn from torch's global generator."""
+    """Build DeepFill v2. Initial weights are drawn from torch\'s global generator."""
     generator = Generator(width=config.width, guided=config.guided, mask_pool=config.mask_pool)
     discriminator = Discriminator(width=config.d_width, guided=config.guided, last_activation=config.d_last_activation)
 
@@ -52,12 +49,9 @@ def build(config: Config) -> Recipe:
         }
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        size = batch.image.shape[-2:]
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        image, mask = pad_to_multiple(batch.image, 8), pad_to_multiple(batch.mask, 8)
-        hints = {"sketch": pad_to_multiple(_sketch(batch), 8)} if config.guided else {}
-        coarse, refined = networks["generator"](image, mask, **hints)
-        return {"output": crop(refined, *size), "coarse": crop(coarse, *size)}
+        hints = {"sketch": _sketch(batch)} if config.guided else {}
+        coarse, refined = networks["generator"](batch.image, batch.mask, **hints)
+        return {"output": refined, "coarse": coarse}
 
     networks = {"generator": generator, "generator_d": discriminator}
     return Recipe(
@@ -73,12 +67,13 @@ def build(config: Config) -> Recipe:
         ),
         inpaint=inpaint,
         batch_size=config.batch_size,
+        multiple=8,
         columns=("edge",) if config.guided else (),
     )
 
 
 def _sketch(batch: Batch) -> Tensor:
-    """The edges inside the hole, (N, 1, H, W): what a user would draw there."""
+    """Return the edges inside the hole, as a user would draw them, (N, 1, H, W)."""
     if batch.edge is None:
         raise UserError('guided DeepFill v2 needs batch.edge; read the column "edge" or pass zeros')
     return batch.edge * batch.mask

@@ -8,14 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.layers.vgg import VGG19
 from jobs.recipe.collectives import num_processes, ratio
-from jobs.recipe.losses import bce_fake, bce_real, hinge_fake, hinge_generator, hinge_real, perceptual, style
+from jobs.recipe.losses import bce_fake, bce_real, hinge_fake, hinge_generator, hinge_real
 
 GAN = Literal["nsgan", "lsgan", "hinge"]
-
-PERCEPTUAL_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-STYLE_LAYERS = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
 
 
 def discriminator_loss(gan: GAN, real: Tensor, fake: Tensor) -> Tensor:
@@ -43,24 +39,6 @@ def l1_by_hole(predicted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     """
     # The shares of all processes are summed, so the guard is, too.
     return ratio(F.l1_loss(predicted, image), mask.mean(), at_least=num_processes() / mask[0].numel())
-
-
-def perceptual_and_style(vgg: VGG19, predicted: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The perceptual loss on whole images and the style loss on their holes, from one pass of VGG-19 over each.
-
-    predicted, image: (N, 3, H, W) in [0, 1]; mask: (N, 1, H, W).
-    """
-    features = vgg(torch.cat([predicted, predicted * mask]))  # {layer: (2 N, C, H', W')}, wholes, then holes
-    with torch.no_grad():
-        targets = vgg(torch.cat([image, image * mask]))
-
-    def halves(found: dict[str, Tensor], names: tuple[str, ...], half: int) -> list[Tensor]:
-        return [found[name].chunk(2)[half] for name in names]
-
-    return (
-        perceptual(halves(features, PERCEPTUAL_LAYERS, 0), halves(targets, PERCEPTUAL_LAYERS, 0)),
-        style(halves(features, STYLE_LAYERS, 1), halves(targets, STYLE_LAYERS, 1)),
-    )
 
 
 def _square(error: Tensor) -> Tensor:

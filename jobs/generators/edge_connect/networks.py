@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from files.errors import UserError
 from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
+from jobs.recipe.padding import check_sides
 
 
 class ResidualBlock(nn.Module):
@@ -57,17 +57,15 @@ class Generator(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        height, width = features.shape[-2:]
-        if height % 4 or width % 4 or min(height, width) < 12:
-            raise UserError(f"EdgeConnect's H and W must be multiples of 4, at least 12, got {height} x {width}")
+        check_sides(features, 4, smallest=12)
         return self.layers(features)
 
 
 class EdgeGenerator(Generator):
-    """G1: edges everywhere, from what is visible. Spectral norm in all layers but the last.
+    """G1: predict edges everywhere from the visible pixels. Spectral norm in all layers but the last.
 
     forward(grey, edge, mask): (N, 1, H, W) each, edge 0 or 1, mask 1 = hole. Returns the probability of an edge,
-    (N, 1, H, W). Nothing under the hole is looked at.
+    (N, 1, H, W). Pixels under the hole are not read.
     """
 
     def __init__(self, width: int, residual_blocks: int) -> None:
@@ -82,7 +80,7 @@ class ImageGenerator(Generator):
     """G2: the image, from its visible part and edges everywhere. No spectral norm, and the mask is no input.
 
     forward(image, edge, mask): (N, 3, H, W), (N, 1, H, W) twice; edge in [0, 1], also in the hole; mask 1 = hole.
-    Returns (N, 3, H, W). No colour under the hole is looked at.
+    Returns (N, 3, H, W). Colours under the hole are not read.
     """
 
     def __init__(self, width: int, residual_blocks: int) -> None:

@@ -1,28 +1,23 @@
-"""EdgeConnect's stages as phases. Nazeri et al. 2019, Sec. 3; see the card for what differs."""
+"""EdgeConnect's stages as phases. Nazeri et al. 2019, Sec. 3; the card lists the differences."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from files.colours import GREY_WEIGHTS
 from files.errors import UserError
 from jobs.generators.edge_connect import Config
-from jobs.generators.edge_connect.losses import (
-    PERCEPTUAL_LAYERS,
-    STYLE_LAYERS,
-    discriminator_loss,
-    generator_loss,
-    l1_by_hole,
-    perceptual_and_style,
-)
+from jobs.generators.edge_connect.losses import discriminator_loss, generator_loss, l1_by_hole
 from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, ImageGenerator, complete_edges
-from jobs.layers.padding import crop, pad_to_multiple
-from jobs.layers.vgg import VGG19
+from jobs.layers.perceptual import PERCEPTUAL_LAYERS, STYLE_LAYERS, perceptual_and_style
+from jobs.layers.vgg import VGG19, to_unit
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
 from jobs.recipe.losses import feature_matching
 
-GREY = (0.2125, 0.7154, 0.0721)  # as scikit-image, whose Canny made the edges
 SMALLEST_SIDE = 9  # becomes 12 by padding, so 3 between the residual blocks, which mirror 2
 
 
@@ -41,6 +36,8 @@ def build(config: Config) -> Recipe:
         phases=_phases(config),
         inpaint=_inpaint,
         batch_size=config.batch_size,
+        multiple=4,
+        smallest_side=SMALLEST_SIDE,
         columns=("edge",),
     )
 
@@ -76,15 +73,15 @@ def _learning_rates(generators: float, config: Config) -> dict[str, float]:
     return {"edges": generators, "edges_d": discriminators, "image": generators, "image_d": discriminators}
 
 
-# What a phase's updates share: "edge", C_pred, (N, 1, H, W), and "output", I_pred, (N, 3, H, W), both in [0, 1].
+# Outputs that the updates of a phase share, in [0, 1]: "edge", C_pred, (N, 1, H, W); "output", I_pred, (N, 3, H, W).
 
 
 def _predict_edges(networks: Networks, batch: Batch) -> Outputs:
-    return {"edge": networks["edges"](_grey(_unit(batch.image)), _edge(batch), batch.mask)}
+    return {"edge": networks["edges"](_grey(to_unit(batch.image)), _edge(batch), batch.mask)}
 
 
 def _paint(networks: Networks, batch: Batch, edge: Tensor) -> Tensor:
-    return networks["image"](_unit(batch.image), edge, batch.mask)
+    return networks["image"](to_unit(batch.image), edge, batch.mask)
 
 
 def _paint_true_edges(networks: Networks, batch: Batch) -> Outputs:
@@ -105,7 +102,7 @@ def _paint_fixed_edges(networks: Networks, batch: Batch) -> Outputs:
 
 def _judge_edges(networks: Networks, batch: Batch, edge: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """D1's features of predicted and of true edges, each beside the whole grey image; as one batch of 2 N."""
-    grey = _grey(_unit(batch.image))
+    grey = _grey(to_unit(batch.image))
     features = networks["edges_d"](torch.cat([torch.cat([grey, edge], dim=1), torch.cat([grey, _edge(batch)], dim=1)]))
     fake, real = zip(*(feature.chunk(2) for feature in features), strict=True)
     return list(fake), list(real)
@@ -135,24 +132,24 @@ def _image_terms(config: Config) -> Losses:
     vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, config.features, config.features_seed) if uses_vgg else None
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        image, predicted = _unit(batch.image), outputs["output"]
+        image, predicted = to_unit(batch.image), outputs["output"]
         scores = networks["image_d"](predicted)[-1]
-        found = {
+        weighted = {
             "image_l1": config.l1_weight * l1_by_hole(predicted, image, batch.mask),
             "image_adversarial": config.adversarial_weight * generator_loss(config.gan, scores),
         }
         if vgg is not None:
             perceptual, style = perceptual_and_style(vgg, predicted, image, batch.mask)
-            found["image_perceptual"] = config.perceptual_weight * perceptual
-            found["image_style"] = config.style_weight * style
-        return found
+            weighted["image_perceptual"] = config.perceptual_weight * perceptual
+            weighted["image_style"] = config.style_weight * style
+        return weighted
 
     return terms
 
 
 def _image_d_terms(config: Config) -> Losses:
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        both = torch.cat([_unit(batch.image), outputs["output"].detach()])
+        both = torch.cat([to_unit(batch.image), outputs["output"].detach()])
         real, fake = networks["image_d"](both)[-1].chunk(2)
         return {"image_d_adversarial": discriminator_loss(config.gan, real, fake)}
 
@@ -160,19 +157,10 @@ def _image_d_terms(config: Config) -> Losses:
 
 
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
-    height, width = batch.image.shape[-2:]
-    if min(height, width) < SMALLEST_SIDE:
-        raise UserError(f"EdgeConnect needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
-    # The mask is mirrored with the rest: as known, its mirrored pixels would be the hidden ones.
-    padded = Batch(
-        image=pad_to_multiple(batch.image, 4),
-        mask=pad_to_multiple(batch.mask, 4),
-        edge=pad_to_multiple(_edge(batch) * (1 - batch.mask), 4),
-    )
-    predicted = _predict_edges(networks, padded)["edge"]
-    completed = complete_edges(predicted, padded.edge, padded.mask)
-    output = 2 * _paint(networks, padded, completed) - 1
-    return {"output": crop(output, height, width), "edge": crop(completed, height, width)}
+    visible = replace(batch, edge=_edge(batch) * (1 - batch.mask))
+    predicted = _predict_edges(networks, visible)["edge"]
+    completed = complete_edges(predicted, visible.edge, visible.mask)
+    return {"output": 2 * _paint(networks, visible, completed) - 1, "edge": completed}
 
 
 def _edge(batch: Batch) -> Tensor:
@@ -181,11 +169,6 @@ def _edge(batch: Batch) -> Tensor:
     return batch.edge
 
 
-def _unit(image: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], the range that losses and loss weights belong to."""
-    return (image + 1) / 2
-
-
 def _grey(image: Tensor) -> Tensor:
     """(N, 3, H, W) -> (N, 1, H, W), both in [0, 1]."""
-    return (image * image.new_tensor(GREY).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return (image * image.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

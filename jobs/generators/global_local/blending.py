@@ -15,8 +15,8 @@ def blend(output: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
     Iizuka et al., SIGGRAPH 2017, post-processing; settings of the authors' code: Telea's method with radius 1, then
     OpenCV's seamless clone, whose gradients are the output's. Computed with 8 bits per channel, on the CPU, one image
-    after the other. A sample whose mask is empty or full is returned as it is: there is nothing to blend, or into.
-    output, image: (N, 3, H, W) in [-1, 1]; mask: (N, 1, H, W), 1 = hole. What stands under the hole is not read.
+    after the other. A sample whose mask is empty or full is returned unchanged.
+    output, image: (N, 3, H, W) in [-1, 1]; mask: (N, 1, H, W), 1 = hole. Pixels under the hole are not read.
     Returns (N, 3, H, W) in [-1, 1], the output where the mask is 0.
     """
     visible = image * (1 - mask)

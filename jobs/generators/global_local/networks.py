@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from files.errors import UserError
 from jobs.layers.normalization import BatchNorm2d
+from jobs.recipe.padding import check_sides
 
 
 class Generator(nn.Module):
@@ -16,7 +17,7 @@ class Generator(nn.Module):
     norm and ReLU; padding is zeros, "same".
     width: channels of the first layer. mean: the colour in the hole, RGB in [-1, 1].
     forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole, any number and shape of holes.
-        What stands under the hole is not read. Returns (N, 3, H, W) in [-1, 1].
+        Pixels under the hole are not read. Returns (N, 3, H, W) in [-1, 1].
     Raises ValueError if H or W is no multiple of 4: the output would have another size.
     """
 
@@ -43,9 +44,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        if height % 4 or width % 4:
-            raise UserError(f"H and W must be multiples of 4, got {(height, width)}; pad the batch and crop the result")
+        check_sides(image, 4)
         filled = image * (1 - mask) + self.mean * mask
         return 2 * torch.sigmoid(self.layers(torch.cat((filled, mask), dim=1))) - 1
 
@@ -54,8 +53,10 @@ class Discriminator(nn.Module):
     """Judge a whole image and a window of it together: one logit for both.
 
     Iizuka et al., SIGGRAPH 2017, tables of the global and the local context discriminator and their concatenation.
-    image_size, local_size: sides of what the two views see. width: channels of their first layers. units: of their
-    vectors. global_layers: strided convolutions of the global view, 6, or 5 for images of 160 pixels.
+    image_size, local_size: sides of the images of the two views, in pixels.
+    width: channels of their first layers.
+    units: length of their vectors.
+    global_layers: strided convolutions of the global view, 6, or 5 for images of 160 pixels.
     forward(image, window): (N, 3, image_size, image_size) and (N, 3, local_size, local_size), in [-1, 1].
         Returns logits (N, 1).
     Raises ValueError for images and windows of another size.

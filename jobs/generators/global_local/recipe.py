@@ -10,17 +10,14 @@ from jobs.generators.global_local.blending import blend
 from jobs.generators.global_local.losses import reconstruction
 from jobs.generators.global_local.networks import Discriminator, Generator
 from jobs.layers.composite import composite
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.windows import crop_windows, window_around_hole
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update
 from jobs.recipe.losses import bce_fake, bce_real
-
-__all__ = ["Config", "build"]
 
 
 def build(config: Config) -> Recipe:
-    """GLCIC with fresh weights, drawn from torch's global generator."""
+    """Build GLCIC. Initial weights are drawn from torch's global generator."""
     colour = (config.mean_red, config.mean_green, config.mean_blue)
     generator = Generator(width=config.width, mean=tuple(2 * value / 255 - 1 for value in colour))
     discriminator = Discriminator(
@@ -31,66 +28,91 @@ def build(config: Config) -> Recipe:
         global_layers=config.d_global_layers,
     )
 
-    def forward(networks: Networks, batch: Batch) -> Outputs:
-        raw = networks["generator"](batch.image, batch.mask)
-        return {"raw": raw, "completed": composite(raw, batch.image, batch.mask)}
-
-    def judge(networks: Networks, image: Tensor, starts: Tensor) -> Tensor:
-        return networks["generator_d"](image, crop_windows(image, starts, config.local_size))
-
-    def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        # Two passes, not one over both: batch normalisation must see real and completed images apart.
-        real = judge(networks, batch.image, random_windows(batch, config.local_size))
-        around_hole = window_around_hole(batch.mask, config.local_size)
-        fake = judge(networks, outputs["completed"].detach(), around_hole)
-        return {"d_real": bce_real(real), "d_fake": bce_fake(fake)}
-
-    def completion_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        error = reconstruction(outputs["raw"], batch.image, batch.mask)
-        return {"reconstruction": config.reconstruction_weight * error}
-
-    def joint_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        around_hole = window_around_hole(batch.mask, config.local_size)
-        fake = judge(networks, outputs["completed"], around_hole)
-        return completion_terms(networks, batch, outputs) | {"adversarial": config.adversarial_weight * bce_real(fake)}
-
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        size = batch.image.shape[-2:]
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        raw = crop(networks["generator"](pad_to_multiple(batch.image, 4), pad_to_multiple(batch.mask, 4)), *size)
-        return {"output": blend(raw, batch.image, batch.mask) if config.blend else raw}
+        return {"output": networks["generator"](batch.image, batch.mask)}
 
-    train_discriminator = Update(networks=("generator_d",), terms=discriminator_terms)
+    def finish(outputs: Outputs, batch: Batch) -> Outputs:
+        return {"output": blend(outputs["output"], batch.image, batch.mask)} if config.blend else outputs
+
     return Recipe(
         networks={"generator": generator, "generator_d": discriminator},
         optimizers={
             "generator": _optimizer(config, generator, config.learning_rate),
             "generator_d": _optimizer(config, discriminator, config.d_learning_rate),
         },
-        phases=(
-            Phase(
-                name="completion",
-                steps=config.completion_steps,
-                forward=forward,
-                updates=(Update(networks=("generator",), terms=completion_terms),),
-            ),
-            Phase(
-                name="discriminator",
-                steps=config.discriminator_steps,
-                forward=forward,
-                updates=(train_discriminator,),
-                train_mode=("generator",),  # batch statistics as in the phases around it
-            ),
-            Phase(
-                name="joint",
-                steps=config.joint_steps,
-                forward=forward,
-                updates=(train_discriminator, Update(networks=("generator",), terms=joint_terms)),
-            ),
-        ),
+        phases=_phases(config),
         inpaint=inpaint,
         batch_size=config.batch_size,
+        multiple=4,
+        finish=finish,
     )
+
+
+def _phases(config: Config) -> tuple[Phase, ...]:
+    completion_terms = _completion_terms(config)
+    train_discriminator = Update(networks=("generator_d",), terms=_discriminator_terms(config))
+    train_jointly = Update(networks=("generator",), terms=_joint_terms(config, completion_terms))
+    return (
+        Phase(
+            name="completion",
+            steps=config.completion_steps,
+            forward=_forward,
+            updates=(Update(networks=("generator",), terms=completion_terms),),
+        ),
+        Phase(
+            name="discriminator",
+            steps=config.discriminator_steps,
+            forward=_forward,
+            updates=(train_discriminator,),
+            train_mode=("generator",),  # batch statistics as in the phases around it
+        ),
+        Phase(
+            name="joint",
+            steps=config.joint_steps,
+            forward=_forward,
+            updates=(train_discriminator, train_jointly),
+        ),
+    )
+
+
+def _forward(networks: Networks, batch: Batch) -> Outputs:
+    raw = networks["generator"](batch.image, batch.mask)
+    return {"raw": raw, "completed": composite(raw, batch.image, batch.mask)}
+
+
+def _judge(networks: Networks, image: Tensor, starts: Tensor, size: int) -> Tensor:
+    """Score images beside their windows of size x size pixels, which begin at `starts`."""
+    return networks["generator_d"](image, crop_windows(image, starts, size))
+
+
+def _discriminator_terms(config: Config) -> Losses:
+    size = config.local_size
+
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        # Two passes, not one over both: batch normalisation must see real and completed images apart.
+        real = _judge(networks, batch.image, random_windows(batch, size), size)
+        fake = _judge(networks, outputs["completed"].detach(), window_around_hole(batch.mask, size), size)
+        return {"d_real": bce_real(real), "d_fake": bce_fake(fake)}
+
+    return terms
+
+
+def _completion_terms(config: Config) -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        error = reconstruction(outputs["raw"], batch.image, batch.mask)
+        return {"reconstruction": config.reconstruction_weight * error}
+
+    return terms
+
+
+def _joint_terms(config: Config, completion_terms: Losses) -> Losses:
+    size = config.local_size
+
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        fake = _judge(networks, outputs["completed"], window_around_hole(batch.mask, size), size)
+        return completion_terms(networks, batch, outputs) | {"adversarial": config.adversarial_weight * bce_real(fake)}
+
+    return terms
 
 
 def random_windows(batch: Batch, size: int) -> Tensor:

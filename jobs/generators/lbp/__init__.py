@@ -144,3 +144,24 @@ class Config:
             perceptual_weight=0.0,
             features="random",
         )
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            width=12,
+            d_width=8,
+            levels=6,  # down to 1x1 at 64 pixels, as 8 at the paper's 256
+            mask_pool="max",  # a stroke is thinner than a cell of the attention at this size
+            batch_size=16,
+            learning_rate=2e-3,  # the paper's 2e-4 needs far more steps than a demo has
+            d_learning_rate=1e-4,  # keeps the discriminators from overrunning their narrow generators
+            beta1=0.9,
+            lbp_steps=80,  # most of the time for the image, which is judged
+            image_steps=500,
+            lbp_adversarial_weight=0.01,
+            adversarial_weight=0.01,
+            features="random",
+            perceptual_weight=0.0,  # no VGG-16 in a demo: random features only cost time
+            style_weight=0.0,
+        )

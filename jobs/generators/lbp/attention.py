@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 
 class SpatialAttention(nn.Module):
-    """Add to a feature map what each cell of the hole borrows from its best matches.
+    """Add to each hole cell of a feature map a weighted sum of its best matches.
 
     Wu et al. 2021, the figure of the attention. F is the decoder's map, E the encoder's. For a hole cell j let k1, k2
     be the known cells whose E, and l1, l2 the hole cells whose F is most similar to F_j, by cosine. Then
@@ -44,7 +46,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, generated: Tensor, known: Tensor, mask: Tensor) -> Tensor:
         hole = self._hole_cells(generated, known, mask)
-        dtype = torch.promote_types(generated.dtype, torch.float32)
+        dtype = wide_dtype(generated)
         with torch.autocast(generated.device.type, enabled=False):
             inner = generated.to(dtype).flatten(2).transpose(1, 2)  # (N, P, C), as is outer
             outer = known.to(dtype).flatten(2).transpose(1, 2)
@@ -59,11 +61,11 @@ class SpatialAttention(nn.Module):
 
     @torch.no_grad()
     def match(self, inner: Tensor, outer: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        """Which cells each cell borrows from, and with what weights.
+        """Find the cells that each cell borrows from, and their weights.
 
         inner, outer: F and E as (N, P, C), P = h * w; hole: bool (N, P).
         Returns indices, int64 (N, P, 2 * matches), the known ones first, best first; and weights of the same shape,
-        which sum to 1 in the hole, or to 0 where there is nothing to borrow, and are 0 outside.
+        which sum to 1 in the hole, or to 0 where exists is nothing to borrow, and are 0 outside.
         """
         inner, outer = F.normalize(inner, dim=2, eps=1e-8), F.normalize(outer, dim=2, eps=1e-8)
         never = -2.0  # below any cosine, and finite: where too few cells are left, some of these are taken
@@ -78,12 +80,12 @@ class SpatialAttention(nn.Module):
         size = hole.sum(dim=1, keepdim=True)  # (N, 1), cells of the hole
         ranks = torch.arange(best[0].indices.shape[2], device=hole.device)
         others = size if self.self_match else size - 1
-        there = torch.cat((hole.shape[1] - size > ranks, others > ranks), dim=1)[:, None]  # (N, 1, 2 * matches)
+        exists = torch.cat((hole.shape[1] - size > ranks, others > ranks), dim=1)[:, None]  # (N, 1, 2 * matches)
         in_hole = hole[:, :, None]
         if self.weights == "code":
             similarities = (similarities * in_hole).sum(1, keepdim=True) / size.clamp_min(1)[:, None]
         # Finite, not -inf: the softmax of a cell without any match would be NaN.
-        weights = similarities.masked_fill(~there, -1e4).softmax(dim=2) * there * in_hole
+        weights = similarities.masked_fill(~exists, -1e4).softmax(dim=2) * exists * in_hole
         return cells, weights
 
     def _hole_cells(self, generated: Tensor, known: Tensor, mask: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 Border = Literal["zero", "code"]
 
 # (row, column) of a neighbour in an image padded by 1, relative to its centre's place in the image, and its weight.
@@ -25,7 +27,7 @@ def pattern_map(image: Tensor, border: Border) -> Tensor:
     codes are other numbers.
     """
     codes = local_binary_pattern(grey_levels(image), border)
-    return codes.to(torch.promote_types(image.dtype, torch.float32)) / 127.5 - 1
+    return codes.to(wide_dtype(image)) / 127.5 - 1
 
 
 def grey_levels(image: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ def local_binary_pattern(grey: Tensor, border: Border) -> Tensor:
 
     The authors' code; clockwise from the top left the weights are 64, 128, 1, 2, 4, 8, 16, 32. No interpolation.
     grey: int16 (N, 1, H, W), 0 to 255. Returns codes, the same shape and type, 0 to 255; a flat area has 255.
-    border: what stands beyond the border: "zero", nothing that sets a bit; "code", the same below and on the right, but
+    border: values beyond the border: "zero", none sets a bit; "code", the same below and on the right, but
         the last row and column above and on the left, as Python's index -1 has it.
     """
     padded = _pad(grey, border, outside=-1)

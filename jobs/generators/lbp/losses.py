@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.layers.vgg import VGG16, imagenet_normalised
+from jobs.layers.vgg import VGG16, imagenet_normalised, to_unit
 from jobs.recipe.losses import gram
 
 VGG_LAYERS = ("pool1", "pool2", "pool3")
@@ -25,12 +25,13 @@ def perceptual_and_style(
 ) -> tuple[Tensor, Tensor]:
     """Squared differences of VGG-16's maps after its first three pools, and of their Gram matrices.
 
-    predicted, image: (N, 3, H, W), RGB in [-1, 1]. vgg_input: what VGG-16 is shown, RGB normalised as in ImageNet, or
+    predicted, image: (N, 3, H, W), RGB in [-1, 1].
+    vgg_input: the image that VGG-16 sees, RGB normalised as in ImageNet, or
         BGR in [-1, 1], as in the authors' code.
     """
 
     def shown(picture: Tensor) -> Tensor:
-        return picture.flip(1) if vgg_input == "raw" else imagenet_normalised((picture + 1) / 2)
+        return picture.flip(1) if vgg_input == "raw" else imagenet_normalised(to_unit(picture))
 
     features = list(vgg(shown(predicted)).values())
     with torch.no_grad():
@@ -41,7 +42,9 @@ def perceptual_and_style(
 
 
 def square_around_hole(tensor: Tensor, mask: Tensor, size: int) -> Tensor:
-    """Of each sample the size x size pixels around the middle of its hole, moved to lie inside the image.
+    """Cut a square around the middle of each sample's hole, moved to be inside the image.
+
+    For odd sizes it begins a pixel elsewhere than `jobs.layers.windows.window_around_hole`.
 
     tensor: (N, C, H, W); mask: (N, 1, H, W), 1 = hole; a side shorter than `size` is taken whole. Without a hole it is
     the middle of the image.

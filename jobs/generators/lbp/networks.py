@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from files.errors import UserError
 from jobs.generators.lbp.attention import SpatialAttention
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.unet import UNet
+from jobs.recipe.padding import check_sides
 
 ATTENTION_LEVEL = 3  # at an eighth of the size
 
 
 class PatternGenerator(nn.Module):
-    """L: the map of local binary patterns everywhere, from what is known of it.
+    """L: predict the map of local binary patterns from its known part.
 
     forward(patterns, unknown): (N, 1, H, W) each, patterns in [-1, 1], unknown 1 = hole. H and W multiples of 2^levels.
-    Returns (N, 1, H, W), in (-1, 1). Nothing under the hole is looked at. Raises ValueError for another H or W.
+    Returns (N, 1, H, W), in (-1, 1). Pixels under the hole are not read. Raises ValueError for another H or W.
     """
 
     def __init__(self, width: int = 64, levels: int = 8) -> None:
@@ -28,7 +28,7 @@ class PatternGenerator(nn.Module):
         self.unet = UNet(2, 1, width=width, levels=levels, affine=False)
 
     def forward(self, patterns: Tensor, unknown: Tensor) -> Tensor:
-        check_size(patterns, self.unet.levels)
+        check_sides(patterns, 2**self.unet.levels)
         known = 1 - unknown
         return torch.tanh(self.unet(torch.cat((patterns * known, known), dim=1)))
 
@@ -58,7 +58,7 @@ class Generator(nn.Module):
         self.attention = SpatialAttention(weights=attention_weights, self_match=self_match, mask_pool=mask_pool)
 
     def forward(self, image: Tensor, patterns: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
-        check_size(image, self.unet.levels)
+        check_sides(image, 2**self.unet.levels)
         skips = self.unet.encode(torch.cat((image, patterns, 1 - mask), dim=1))
         features = [F.leaky_relu(skip, 0.2) for skip in skips[:-1]]
         decoded = None
@@ -79,9 +79,3 @@ class Discriminator(PatchDiscriminator):
 
     def __init__(self, in_channels: int, width: int = 64) -> None:
         super().__init__(in_channels, width, spectral=True, norm=True)
-
-
-def check_size(tensor: Tensor, levels: int) -> None:
-    height, width = tensor.shape[-2:]
-    if height % 2**levels or width % 2**levels:
-        raise UserError(f"LBP's H and W must be multiples of 2^levels = {2**levels}, got {height} x {width}")

@@ -1,4 +1,4 @@
-"""LBP, ready to train: patterns, then the image, then both if wanted. Wu et al. 2021; the card says what differs."""
+"""LBP, ready to train: patterns, then the image, then both. Wu et al. 2021; the card lists the differences."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ from jobs.generators.lbp.codes import pattern_map, unknown_codes
 from jobs.generators.lbp.losses import VGG_LAYERS, perceptual_and_style, square_around_hole, squared_differences
 from jobs.generators.lbp.networks import Discriminator, Generator, PatternGenerator
 from jobs.layers.composite import composite
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG16
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
 from jobs.recipe.losses import bce_fake, bce_real
 
-__all__ = ["Config", "build"]
-
 
 def build(config: Config) -> Recipe:
-    """LBP with fresh weights, drawn from torch's global generator."""
+    """Build LBP. Initial weights are drawn from torch\'s global generator."""
     networks = {
         "lbp": PatternGenerator(config.width, config.levels),
         "generator": Generator(
@@ -42,6 +39,7 @@ def build(config: Config) -> Recipe:
         phases=_phases(config),
         inpaint=_inpaint(config),
         batch_size=config.batch_size,
+        multiple=2**config.levels,
     )
 
 
@@ -69,8 +67,8 @@ def _phases(config: Config) -> tuple[Phase, ...]:
     )
 
 
-# What a phase's updates share: "patterns", L_o, and "true_patterns", (N, 1, H, W); "output", I_o, (N, 3, H, W); and
-# "features_1", ... of G, (2 N, C, h, w), of the masked images and then of the complete ones.
+# Outputs that the updates of a phase share: "patterns", L_o, and "true_patterns", (N, 1, H, W); "output", I_o,
+# (N, 3, H, W); and "features_1", ... of G, (2 N, C, h, w), of the masked images and then of the complete ones.
 
 
 def _complete_patterns(config: Config, networks: Networks, batch: Batch) -> Outputs:
@@ -97,12 +95,12 @@ def _paint(config: Config, networks: Networks, batch: Batch) -> Outputs:
 
 
 def _unknown(config: Config, mask: Tensor) -> Tensor:
-    """Where L must say the code: (N, 1, H, W), 1 = hole."""
+    """Return the pixels whose code L must predict: (N, 1, H, W), 1 = hole."""
     return mask if config.leaky_lbp else unknown_codes(mask, config.lbp_border)
 
 
 def _looked_at(config: Config, tensor: Tensor, batch: Batch) -> Tensor:
-    """What discriminators, style and perceptual loss see of a map of the batch's size."""
+    """Return the pixels that discriminators, style and perceptual loss see."""
     return square_around_hole(tensor, batch.mask, config.crop_size) if config.crop_size else tensor
 
 
@@ -124,22 +122,22 @@ def _image_terms(config: Config) -> Losses:
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         seen = _looked_at(config, outputs["output"], batch)
-        found = {
+        weighted = {
             "l2": config.l2_weight * F.mse_loss(outputs["output"], batch.image),
             "adversarial": config.adversarial_weight * bce_real(networks["generator_d"](seen)),
         }
         if vgg is not None:
             truth = _looked_at(config, batch.image, batch)
             perceptual, style = perceptual_and_style(vgg, config.vgg_input, seen, truth)
-            found["perceptual"] = config.perceptual_weight * perceptual
-            found["style"] = config.style_weight * style
+            weighted["perceptual"] = config.perceptual_weight * perceptual
+            weighted["style"] = config.style_weight * style
         if config.multi_level_weight:
             pairs = [maps.chunk(2) for name, maps in outputs.items() if name.startswith("features_")]
             masked, complete = zip(*pairs, strict=True)
             if config.detach_target:
                 complete = [maps.detach() for maps in complete]
-            found["multi_level"] = config.multi_level_weight * squared_differences(masked, complete)
-        return found
+            weighted["multi_level"] = config.multi_level_weight * squared_differences(masked, complete)
+        return weighted
 
     return terms
 
@@ -157,13 +155,10 @@ def _discriminator_terms(config: Config, network: str, fake_name: str, prefix: s
 
 def _inpaint(config: Config) -> Callable[[Networks, Batch], Outputs]:
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        height, width = batch.image.shape[-2:]
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        mask = pad_to_multiple(batch.mask, 2**config.levels)
-        image = pad_to_multiple(batch.image, 2**config.levels) * (1 - mask)
+        mask = batch.mask
+        image = batch.image * (1 - mask)
         patterns = _complete_patterns(config, networks, Batch(image=image, mask=mask))["patterns"]
         painted, _ = networks["generator"](image, patterns, mask)
-        output = composite(painted, image, mask)
-        return {"output": crop(output, height, width), "patterns": (crop(patterns, height, width) + 1) / 2}
+        return {"output": composite(painted, image, mask), "patterns": (patterns + 1) / 2}
 
     return inpaint

@@ -62,6 +62,8 @@ from typing import Literal
 PAPER: str = "High-Resolution Image Inpainting using Multi-Scale Neural Patch Synthesis (Yang et al.)"
 YEAR: int = 2017
 NEEDS: tuple[str, ...] = ("vgg19",)
+USES: tuple[str, ...] = ("context_encoder",)
+"""Papers whose networks or losses this one imports."""
 PARAMETERS: dict[str, int] = {"generator": 71_190_208, "generator_d": 2_831_232}
 
 
@@ -147,5 +149,18 @@ class Config:
             source_angle=0.0,
             source_zoom=1.0,
             source_margin=0,
+            features="random",
+        )
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            image_size=64,
+            width=16,
+            bottleneck_units=256,
+            batch_size=16,
+            steps=900,
+            texture_iterations=0,  # no VGG-19 in a demo: on random features the stage only costs time, 0.2 s per image
             features="random",
         )

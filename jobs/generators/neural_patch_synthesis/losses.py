@@ -17,7 +17,7 @@ def content(features: Tensor, target: Tensor, cells: Tensor | None = None) -> Te
 
 
 def mrf(features: Tensor, blended: Tensor, covered: Tensor) -> Tensor:
-    """Half the sum of squared differences to the blended matches V, on what their patches cover.
+    """Half the sum of squared differences to the blended matches V, on the cells that their patches cover.
 
     Its gradient, F - V, is the one that the authors' code writes down: at every cell, query minus source averaged over
     the patches that cover it. features, blended: (1, C, h, w), the latter fixed; covered: (1, 1, h, w), 0 or 1.

@@ -1,4 +1,4 @@
-"""3x3 patches of feature maps: where they lie, which match best, and what their overlap makes. One image at a time."""
+"""3x3 patches of feature maps: cut, match and blend. One image at a time."""
 
 from __future__ import annotations
 

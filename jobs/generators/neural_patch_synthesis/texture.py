@@ -39,7 +39,7 @@ def build_vgg(config: Config) -> VGG19:
 
 
 def refine(vgg: VGG19, filled: Tensor, mask: Tensor, config: Config) -> Tensor:
-    """Replace what was filled in by what the texture energy prefers, starting from it.
+    """Minimise the texture energy of the filled hole, starting from the filled image.
 
     filled: (N, 3, H, W) in [-1, 1], with the hole filled in; mask: (N, 1, H, W), 1 = hole. Known pixels come back as
     they were, except within `texture_margin` of a hole. Returns (N, 3, H, W) in [-1, 1]. Draws no random numbers.
@@ -74,7 +74,7 @@ def scales(size: Sequence[int], count: int) -> list[tuple[int, int]]:
     """Up to `count` sizes, each half the next, the last the image's own; those with too short a side left out."""
     height, width = size
     sizes = [(round(height / 2**n), round(width / 2**n)) for n in reversed(range(count))]
-    return [each for each in sizes if min(each) >= SMALLEST_SIDE]
+    return [size for size in sizes if min(size) >= SMALLEST_SIDE]
 
 
 class Energy:
@@ -84,7 +84,7 @@ class Energy:
     change, and what no source may contain. Sources are patches of the base and of its turned and zoomed copies,
     queries those that reach into what may change. Without any source there is no MRF term.
     energy(pixels): a scalar, of pixels (1, 3, h, w) in [0, 256], with the matches taken last; energy(pixels, rematch=
-    True) takes them anew first: for every query the source that is most like it.
+    True) matches first: it takes for every query the most similar source.
     """
 
     def __init__(self, vgg: VGG19, base: Tensor, hole: Tensor, free: Tensor, banned: Tensor, config: Config) -> None:
@@ -114,8 +114,8 @@ class Energy:
         """Of (1, 3, h, w) in [0, 256], on the scale that the terms' weights belong to."""
         if self.config.preprocessing == "caffe":
             return self.vgg(pixels.flip(1) - pixels.new_tensor(CAFFE_MEANS).view(3, 1, 1))
-        found = self.vgg(imagenet_normalised(pixels / 256))
-        return {name: self.config.feature_scale * feature for name, feature in found.items()}
+        collected = self.vgg(imagenet_normalised(pixels / 256))
+        return {name: self.config.feature_scale * feature for name, feature in collected.items()}
 
     def _rematch(self, features: dict[str, Tensor]) -> None:
         for layer, sources in self.sources.items():
@@ -125,7 +125,7 @@ class Energy:
 
     def _sources(self, base: Tensor, features: dict[str, Tensor], banned: Tensor) -> dict[str, Tensor]:
         """Layer -> patches (S, C * 9) of all variants of the base that contain nothing banned; S is at least 1."""
-        found: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
+        collected: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
         for variant in variants(self.config):
             image, blocked = (base, banned) if variant == Variant() else variant.apply(base, banned)
             if min(image.shape[-2:]) < SMALLEST_SIDE:
@@ -135,16 +135,17 @@ class Energy:
                 reach = REACHES[layer] if self.config.source_exclusion == "receptive_field" else 0
                 places = pieces.grid(*seen[layer].shape[-2:], device=base.device)
                 usable = ~pieces.touching(_cells(dilate(blocked, reach), layer), places)
-                found[layer].append(pieces.cut(seen[layer], pieces.select(places, usable)))
-        stacked = {layer: torch.cat(parts) for layer, parts in found.items()}
+                collected[layer].append(pieces.cut(seen[layer], pieces.select(places, usable)))
+        stacked = {layer: torch.cat(parts) for layer, parts in collected.items()}
         return {layer: sources for layer, sources in stacked.items() if len(sources)}
 
 
 def minimise(energy: Energy, start: Tensor, free: Tensor, iterations: int) -> Tensor:
     """L-BFGS over the free pixels from `start`, (1, 3, h, w) in [0, 256]; the others stay as they are.
 
-    Matches are those of the start, taken anew every `rematch_every` evaluations if that is not 0. Step 1 without line
-    search, as the authors'; such a run may diverge, and one that ends above its start gives the start back.
+    Matches are those of the start, and are updated every `rematch_every` evaluations if that is not 0. Step 1
+    without line search, as the authors'. Such a run may diverge; if it ends above its start, the start is
+    returned.
     """
     pixels = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -195,7 +196,7 @@ def variants(config: Config) -> list[Variant]:
 
 
 def to_pixels(image: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 256], as the authors'; 255 it is not."""
+    """[-1, 1] -> [0, 256], as in the authors' code (not 255)."""
     return (image + 1) * 128
 
 
@@ -205,7 +206,7 @@ def from_pixels(pixels: Tensor) -> Tensor:
 
 
 def dilate(mask: Tensor, radius: int) -> Tensor:
-    """(N, 1, H, W): 1 where a pixel of the mask lies within `radius` rows and columns."""
+    """Return 1 where a pixel of the mask is within `radius` rows and columns."""
     if not radius:
         return mask
     rows = F.max_pool2d(mask, (2 * radius + 1, 1), stride=1, padding=(radius, 0))

@@ -118,3 +118,20 @@ class Config:
             style_comp_weight=0.0,
             features="random",
         )
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            width=16,
+            levels=5,  # log2(64) - 1, as the paper's 8 at 512 pixels
+            batch_size=16,
+            learning_rate=2e-3,  # the paper's 2e-4 needs far more steps than a demo has
+            finetune_learning_rate=5e-4,  # a quarter, as the paper's
+            train_steps=600,
+            finetune_steps=100,
+            features="random",
+            perceptual_weight=0.0,  # no VGG-16 in a demo: random features only cost time
+            style_out_weight=0.0,
+            style_comp_weight=0.0,
+        )

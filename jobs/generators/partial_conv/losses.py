@@ -19,7 +19,7 @@ VGG_LAYERS = ("pool1", "pool2", "pool3")
 def scaled(image: Tensor, scale: PixelScale) -> Tensor:
     """An image of [-1, 1] in the range that pixel losses are counted in, (N, 3, H, W).
 
-    scale: "imagenet", [0, 1] with ImageNet's mean and deviation taken out; "unit", [0, 1]; "signed", as it is.
+    scale: "imagenet", [0, 1] with ImageNet's mean and deviation taken out; "unit", [0, 1]; "signed", unchanged.
     """
     if scale == "signed":
         return image
@@ -54,9 +54,9 @@ def feature_losses(vgg: VGG16, output: Tensor, completed: Tensor, image: Tensor)
 
     output, completed, image: (N, 3, H, W) in [-1, 1]; the output may leave that range.
     """
-    found = vgg(scaled(torch.cat([output, completed]), "imagenet"))
+    features = vgg(scaled(torch.cat([output, completed]), "imagenet"))
     with torch.no_grad():
         targets = list(vgg(scaled(image, "imagenet")).values())
-    of_output, of_completed = zip(*(features.chunk(2) for features in found.values()), strict=True)
+    of_output, of_completed = zip(*(maps.chunk(2) for maps in features.values()), strict=True)
     both = perceptual(of_output, targets) + perceptual(of_completed, targets)
     return both, style(of_output, targets), style(of_completed, targets)

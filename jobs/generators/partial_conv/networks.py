@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from files.errors import UserError
 from jobs.layers.normalization import BatchNorm2d
+from jobs.recipe.padding import check_sides
 
 
 class PartialConv2d(nn.Conv2d):
@@ -19,10 +20,10 @@ class PartialConv2d(nn.Conv2d):
     window: x' = W^T(X . M) sum(1) / sum(M) + b and m' = 1 where sum(M) > 0; x' = 0 and m' = 0 elsewhere. Sums are over
     the window and all input channels; beyond the border everything is hole.
     in_channels: channels per group; all channels of a group share one mask, so that one channel of it suffices. After
-        the first skip of a U-Net there are two groups: what was decoded and what was skipped.
+        the first skip of a U-Net there are two groups: the decoded and the skipped features.
     kernel_size is odd; padding is zeros, "same".
     forward(*groups): one pair per group, features (N, in_channels[i], H, W), any range, and M (N, 1, H, W), exactly
-        0 or 1, of float32 at least. What stands where M is 0 is not read, be it NaN.
+        0 or 1, of float32 at least. Features where M is 0 are not read, not even NaN.
     Returns features (N, out_channels, H', W') and M (N, 1, H', W') in M's type; H' = ceil(H / stride).
     Raises ValueError for an even kernel, or groups of other numbers of channels.
     """
@@ -56,7 +57,7 @@ class PartialConv2d(nn.Conv2d):
     def _scale(self, masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """sum(1) / sum(M), 0 where no pixel is valid, and the next M; both (N, 1, H', W').
 
-        sum(M) is what a convolution of ones over all channels' masks gives, at the cost of one channel per group.
+        sum(M) equals a convolution of ones over all channels' masks, at the cost of one channel per group.
         """
         # A pool that divides by 1 adds up without weights, and autocast leaves it in float32: up to 9,216 valid values
         # in a window are no number that bfloat16 has.
@@ -95,9 +96,9 @@ class Generator(nn.Module):
     encoder: stages of levels 1 to `levels`; the first has no batch norm. decoder: the stages back, in order of
         execution; the last, without norm and activation, also sees the image.
     forward(image, mask): image (N, 3, H, W) in [-1, 1], H and W multiples of 2^levels; mask (N, 1, H, W), exactly 0 or
-        1, 1 = hole. What stands under the hole is not read.
-    Returns the output, (N, 3, H, W), not bounded, and the mask of what is still hole, (N, 1, H, W): a few pixels far
-    from everything known, where the output is 0.
+        1, 1 = hole. Pixels under the hole are not read.
+    Returns the output, (N, 3, H, W), not bounded, and the mask of pixels that are still hole, (N, 1, H, W): a few
+    pixels far from everything known, where the output is 0.
     Raises ValueError for another H or W.
     """
 
@@ -123,10 +124,7 @@ class Generator(nn.Module):
         return tuple(f"encoder.{number}.norm" for number in range(1, len(self.encoder)))
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        height, width = image.shape[-2:]
-        if height % self.multiple or width % self.multiple:
-            rule = f"multiples of {self.multiple} for {len(self.encoder)} levels"
-            raise UserError(f"PartialConv's H and W must be {rule}, got {height} x {width}")
+        check_sides(image, self.multiple)
         levels = [(image, 1 - mask)]
         for stage in self.encoder:
             levels.append(stage(levels[-1]))

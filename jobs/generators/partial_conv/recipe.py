@@ -9,16 +9,14 @@ from jobs.generators.partial_conv import Config
 from jobs.generators.partial_conv.losses import VGG_LAYERS, feature_losses, pixel_losses, scaled, total_variation
 from jobs.generators.partial_conv.networks import Generator
 from jobs.layers.composite import composite
-from jobs.layers.padding import crop
 from jobs.layers.vgg import VGG16
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
-
-__all__ = ["Config", "build"]
+from jobs.recipe.padding import crop
 
 
 def build(config: Config) -> Recipe:
-    """PartialConv with fresh weights, drawn from torch's global generator."""
+    """Build PartialConv. Initial weights are drawn from torch\'s global generator."""
     generator = Generator(width=config.width, levels=config.levels)
     uses_vgg = config.perceptual_weight or config.style_out_weight or config.style_comp_weight
     vgg = VGG16(VGG_LAYERS, config.features, config.features_seed) if uses_vgg else None
@@ -30,21 +28,21 @@ def build(config: Config) -> Recipe:
             scaled(output, config.pixel_scale), scaled(batch.image, config.pixel_scale), batch.mask
         )
         smoothness = total_variation(scaled(completed, config.pixel_scale), batch.mask)
-        found = {
+        weighted = {
             "valid": config.valid_weight * valid,
             "hole": config.hole_weight * hole,
             "tv": config.tv_weight * smoothness,
         }
         if vgg is not None:
             perceptual, style_out, style_comp = feature_losses(vgg, output, completed, batch.image)
-            found["perceptual"] = config.perceptual_weight * perceptual
-            found["style_out"] = config.style_out_weight * style_out
-            found["style_comp"] = config.style_comp_weight * style_comp
-        return found
+            weighted["perceptual"] = config.perceptual_weight * perceptual
+            weighted["style_out"] = config.style_out_weight * style_out
+            weighted["style_comp"] = config.style_comp_weight * style_comp
+        return weighted
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
         height, width = batch.image.shape[-2:]
-        # Not mirrored: every layer takes what lies beyond the border for hole, and so does this.
+        # Filled up with hole, not mirrored: every layer counts pixels beyond the border as hole, too.
         padding = (0, -width % generator.multiple, 0, -height % generator.multiple)
         image, mask = F.pad(batch.image, padding), F.pad(batch.mask, padding, value=1.0)
         output, unfilled = networks["generator"](image, mask)

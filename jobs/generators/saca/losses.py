@@ -1,4 +1,4 @@
-"""SACA's own losses: L1 by hole size, features of wholes and holes, and what may be asked of the regions."""
+"""SACA's own losses: L1 by hole size, features of wholes and holes, and optional losses of the regions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from files.pictures import IGNORE
+from jobs.layers import perceptual
 from jobs.layers.vgg import VGG19, imagenet_normalised
 from jobs.recipe.collectives import num_processes, ratio
-from jobs.recipe.losses import cross_entropy, perceptual, style
-
-PERCEPTUAL_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-STYLE_LAYERS = ("relu2_2", "relu3_4", "relu4_4", "relu5_2")
+from jobs.recipe.losses import cross_entropy
+from jobs.recipe.precision import wide_dtype
 
 
 def l1_by_hole(predicted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
@@ -27,21 +26,13 @@ def l1_by_hole(predicted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def perceptual_and_style(vgg: VGG19, predicted: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The perceptual loss on whole images and the style loss on their holes, from one pass of VGG-19 over each.
+    """Return EdgeConnect's perceptual and style losses, with images normalised as in ImageNet.
 
-    predicted, image: (N, 3, H, W) in [0, 1]; mask: (N, 1, H, W).
+    vgg: with the layers of `jobs.layers.perceptual`.
+    predicted, image: (N, 3, H, W) in [0, 1].
+    mask: (N, 1, H, W), 1 = hole.
     """
-    features = vgg(imagenet_normalised(torch.cat((predicted, predicted * mask))))  # {layer: (2 N, C, h, w)}
-    with torch.no_grad():
-        targets = vgg(imagenet_normalised(torch.cat((image, image * mask))))
-
-    def halves(found: dict[str, Tensor], names: tuple[str, ...], half: int) -> list[Tensor]:
-        return [found[name].chunk(2)[half] for name in names]
-
-    return (
-        perceptual(halves(features, PERCEPTUAL_LAYERS, 0), halves(targets, PERCEPTUAL_LAYERS, 0)),
-        style(halves(features, STYLE_LAYERS, 1), halves(targets, STYLE_LAYERS, 1)),
-    )
+    return perceptual.perceptual_and_style(lambda seen: vgg(imagenet_normalised(seen)), predicted, image, mask)
 
 
 def supervision(assignments: Sequence[Tensor], labels: Tensor) -> Tensor:
@@ -63,6 +54,6 @@ def negative_entropy(assignments: Sequence[Tensor]) -> Tensor:
 
     assignments: logits (N, K, h, w). Between -log(K) per module, when all regions are used alike, and 0 for one region.
     """
-    dtype = torch.promote_types(assignments[0].dtype, torch.float32)
+    dtype = wide_dtype(assignments[0])
     shares = (logits.to(dtype).softmax(dim=1).mean(dim=(2, 3)) for logits in assignments)  # (N, K) each
     return sum(torch.xlogy(share, share.clamp_min(torch.finfo(dtype).tiny)).sum(dim=1).mean() for share in shares)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from files.errors import UserError
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
 from jobs.layers.discriminators import PatchDiscriminator
+from jobs.layers.initialisation import draw_normal
+from jobs.recipe.padding import check_sides
+from jobs.recipe.precision import wide_dtype
 
 
 class SACA(nn.Module):
@@ -43,7 +45,7 @@ class SACA(nn.Module):
         logits = self.assign(features)
         values = self.value(features)
         # Shares of a region may be tiny: in half precision their softmax and quotients would be noise.
-        dtype = torch.promote_types(features.dtype, torch.float32)
+        dtype = wide_dtype(features)
         with torch.autocast(features.device.type, enabled=False):
             assignment = logits.to(dtype).flatten(2).softmax(dim=1)  # (N, K, h*w)
             # The largest, not the mean: a half-covered cell would leak the hole's features into a description.
@@ -70,7 +72,7 @@ class Generator(nn.Module):
     width: channels of the first layer. residual_blocks: even, half of them on each side of the bottleneck's module.
     saca_at: any of "bottleneck" and "dec128", where modules stand.
     forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole; H and W multiples of 4, at least
-        8. What stands under the hole is not read. Returns the image (N, 3, H, W) in (-1, 1), and a list with the
+        8. Pixels under the hole are not read. Returns the image (N, 3, H, W) in (-1, 1), and a list with the
         assignment's logits (N, regions, h, w) of each module, the bottleneck's first.
     Raises ValueError for another H or W.
     """
@@ -95,12 +97,10 @@ class Generator(nn.Module):
         self.saca_low = SACA(2 * c, regions) if "dec128" in saca_at else None
         self.u0 = ConvNormReLU(2 * c + c, c)
         self.out = nn.Conv2d(c, 3, 3, padding=1)
-        self.apply(_initialise)
+        self.apply(draw_normal)  # EdgeConnect's start (inferred for this paper)
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
-        height, width = image.shape[-2:]
-        if height % 4 or width % 4 or min(height, width) < 8:
-            raise UserError(f"SACA's H and W must be multiples of 4, at least 8, got {height} x {width}")
+        check_sides(image, 4, smallest=8)
         assignments: list[Tensor] = []
 
         def aggregate(saca: SACA | None, features: Tensor) -> Tensor:
@@ -130,11 +130,3 @@ class Discriminator(PatchDiscriminator):
 
 def _doubled(features: Tensor) -> Tensor:
     return F.interpolate(features, scale_factor=2.0, mode="nearest")
-
-
-def _initialise(module: nn.Module) -> None:
-    """EdgeConnect's start (inferred for this paper): N(0, 0.02), biases 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -8,28 +8,24 @@ from torch import Tensor
 from files.errors import UserError
 from jobs.generators.saca import Config
 from jobs.generators.saca.losses import (
-    PERCEPTUAL_LAYERS,
-    STYLE_LAYERS,
     l1_by_hole,
     negative_entropy,
     perceptual_and_style,
     supervision,
 )
 from jobs.generators.saca.networks import Discriminator, Generator
-from jobs.layers.padding import crop, pad_to_multiple
-from jobs.layers.vgg import VGG19
+from jobs.layers.perceptual import PERCEPTUAL_LAYERS, STYLE_LAYERS
+from jobs.layers.vgg import VGG19, to_unit
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
-
-__all__ = ["Config", "build"]
 
 SMALLEST_SIDE = 5  # becomes 8 by padding
 PLACES = {"both": ("bottleneck", "dec128"), "bottleneck": ("bottleneck",), "dec128": ("dec128",), "neither": ()}
 
 
 def build(config: Config) -> Recipe:
-    """SACA with fresh weights, drawn from torch's global generator."""
+    """Build SACA. Initial weights are drawn from torch\'s global generator."""
     generator = Generator(
         width=config.width,
         residual_blocks=config.residual_blocks,
@@ -51,7 +47,7 @@ def build(config: Config) -> Recipe:
         return {"d_real": 0.5 * hinge_real(real), "d_fake": 0.5 * hinge_fake(fake)}
 
     def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        image, predicted = _unit(batch.image), _unit(outputs["output"])
+        image, predicted = to_unit(batch.image), to_unit(outputs["output"])
         scores = networks["generator_d"](outputs["output"])
         terms = {
             "l1": config.l1_weight * l1_by_hole(predicted, image, batch.mask),
@@ -82,25 +78,17 @@ def build(config: Config) -> Recipe:
         ),
         inpaint=_inpaint,
         batch_size=config.batch_size,
+        multiple=4,
+        smallest_side=SMALLEST_SIDE,
         columns=("semantics",) if config.supervision_weight else (),
     )
 
 
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
-    height, width = batch.image.shape[-2:]
-    if min(height, width) < SMALLEST_SIDE:
-        raise UserError(f"SACA needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
-    # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-    output, _ = networks["generator"](pad_to_multiple(batch.image, 4), pad_to_multiple(batch.mask, 4))
-    return {"output": crop(output, height, width)}
+    return {"output": networks["generator"](batch.image, batch.mask)[0]}
 
 
 def _labels(batch: Batch) -> Tensor:
     if batch.semantics is None:
         raise UserError("supervised SACA needs labels; give the batch the column 'semantics'")
     return batch.semantics
-
-
-def _unit(image: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], the range that the loss weights belong to."""
-    return (image + 1) / 2

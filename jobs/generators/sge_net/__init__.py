@@ -95,3 +95,21 @@ class Config:
     def tiny(cls) -> Config:
         """For tests: narrow, four classes, two steps; any size whose sides are multiples of 16."""
         return cls(num_classes=4, width=4, spade_hidden=4, d_width=4, batch_size=2, steps=2)
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            width=16,
+            spade_hidden=16,
+            d_width=4,
+            batch_size=4,  # more steps count for more than less noise here
+            learning_rate=2e-3,  # 2e-4 needs far more steps than a demo has
+            d_learning_rate=2e-4,
+            beta1=0.9,
+            beta2=0.99,
+            steps=480,
+            halving_steps=(320, 420),
+            segmentation_weight=0.02,  # the classes would take most of what the shared layers can learn in so few steps
+            adversarial_weight=0.001,
+        )

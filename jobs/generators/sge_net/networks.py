@@ -30,7 +30,7 @@ def unreliable_cells(probabilities: Tensor, hole: Tensor, share: float) -> Tenso
     """
     confidence = probabilities.detach().amax(dim=1, keepdim=True)  # (N, 1, h, w)
     is_hole = hole > 0
-    # One sort for all samples: what is no hole goes to the end.
+    # One sort for all samples: known cells go to the end.
     ranked = confidence.masked_fill(~is_hole, torch.inf).flatten(1).sort(dim=1).values
     number = is_hole.flatten(1).sum(dim=1, keepdim=True).double()  # so that share * number rounds as in Python
     place = ((share * number).ceil().long() - 1).clamp_min(0)
@@ -85,9 +85,9 @@ class Generator(nn.Module):
     Liao et al., "Guidance and Evaluation: Semantic-Aware Image Inpainting for Mixed Scenes", ECCV 2020.
     width: channels at full size; spade_hidden: channels inside SPADE; refined_shares: of the hole's cells, how many are
         refined on the way from scale 1, 2, 3 and 4.
-    forward(image, mask): (N, 3, H, W) in [-1, 1]; (N, 1, H, W), 1 = hole. What stands under the hole is not read.
+    forward(image, mask): (N, 3, H, W) in [-1, 1]; (N, 1, H, W), 1 = hole. Pixels under the hole are not read.
     Returns "image0" to "image4" in (-1, 1) and "logits0" to "logits4" at H / 2^scale x W / 2^scale; with
-        all_scales=False only "image0", without what it does not need. Raises ValueError for sizes the encoder refuses.
+        all_scales=False only "image0", and nothing else is computed. Raises ValueError for sizes the encoder refuses.
     """
 
     def __init__(

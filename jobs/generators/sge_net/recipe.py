@@ -10,7 +10,6 @@ from jobs.generators.sge_net import Config
 from jobs.generators.sge_net.networks import Generator
 from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.semantic import (
     SMALLEST_MULTIPLE,
     check_labels,
@@ -21,11 +20,9 @@ from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
-__all__ = ["Config", "build"]
-
 
 def build(config: Config) -> Recipe:
-    """SGE-Net with fresh weights, drawn from torch's global generator."""
+    """Build SGE-Net. Initial weights are drawn from torch\'s global generator."""
     networks = {
         "generator": Generator(
             width=config.width,
@@ -70,6 +67,7 @@ def build(config: Config) -> Recipe:
         ),
         inpaint=_inpaint,
         batch_size=config.batch_size,
+        multiple=SMALLEST_MULTIPLE,
         columns=("semantics",),
     )
 
@@ -80,7 +78,4 @@ def _halved(rate: float, halving_steps: tuple[int, ...], step: int) -> float:
 
 
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
-    # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-    image, mask = (pad_to_multiple(tensor, SMALLEST_MULTIPLE) for tensor in (batch.image, batch.mask))
-    output = networks["generator"](image, mask, all_scales=False)["image0"]
-    return {"output": crop(output, *batch.image.shape[-2:])}
+    return {"output": networks["generator"](batch.image, batch.mask, all_scales=False)["image0"]}

@@ -8,19 +8,21 @@ from torch.nn import functional as F
 
 from files.errors import UserError
 from jobs.layers.vgg import VGG16
+from jobs.layers.windows import border_discount, crop_windows
 from jobs.recipe.losses import gram
+from jobs.recipe.precision import wide_dtype
 
 VGG_LAYERS = ("pool1", "pool2", "pool3")
 
 
 def guidance(decoded: Tensor, target: Tensor, hole: Tensor) -> Tensor:
-    """L_g: what the decoder guesses in the hole should be what the encoder makes of the true image there.
+    """L_g: compare the decoder's features in the hole with the encoder's features of the true image there.
 
     Yan et al., ECCV 2018, guidance loss: |D_y - E_y(truth)|^2 at hole cells y; here the mean over all elements of the
     maps, hole or not, as in the authors' first code. decoded, target: (N, C, h, w), the latter gets no gradient; hole:
     (N, 1, h, w), 0 or 1. Computed in float32 at least.
     """
-    dtype = torch.promote_types(decoded.dtype, torch.float32)
+    dtype = wide_dtype(decoded)
     return ((decoded.to(dtype) - target.detach().to(dtype)) * hole).square().mean()
 
 
@@ -33,13 +35,10 @@ def crop_hole(tensor: Tensor, mask: Tensor, size: int) -> Tensor:
     height, width = tensor.shape[-2:]
     if min(height, width) < size:
         raise UserError(f"hole_size is {size}, but the image has {height} x {width} pixels; lower hole_size")
-    offsets = torch.arange(size, device=tensor.device)
     # The argmax of zeros and ones is the first one.
-    rows = mask.amax(dim=3).squeeze(1).argmax(dim=1, keepdim=True).clamp_max(height - size) + offsets  # (N, size)
-    columns = mask.amax(dim=2).squeeze(1).argmax(dim=1, keepdim=True).clamp_max(width - size) + offsets
-    channels = tensor.shape[1]
-    tall = tensor.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
-    return tall.gather(3, columns[:, None, None, :].expand(-1, channels, size, -1))
+    rows = mask.amax(dim=3).squeeze(1).argmax(dim=1, keepdim=True).clamp_max(height - size)
+    columns = mask.amax(dim=2).squeeze(1).argmax(dim=1, keepdim=True).clamp_max(width - size)
+    return crop_windows(tensor, torch.cat((rows, columns), dim=1), size)
 
 
 def discounted_l1(output: Tensor, image: Tensor, gamma: float = 0.9) -> Tensor:
@@ -48,10 +47,7 @@ def discounted_l1(output: Tensor, image: Tensor, gamma: float = 0.9) -> Tensor:
     w(i, j) = max(gamma^min(i, S - i), gamma^min(j, S - j)), rows and columns counted from 0, as in the authors' later
     code: the last row is 1 from the border and the first is 0. output, image: (N, 3, S, S), the hole alone.
     """
-    size = output.shape[-1]
-    steps = torch.arange(size, device=output.device, dtype=output.dtype)
-    weight = gamma ** torch.minimum(steps, size - steps)
-    return ((output - image).abs() * torch.maximum(weight[:, None], weight)).mean()
+    return ((output - image).abs() * border_discount(output.shape[-1], gamma, output)).mean()
 
 
 def style_and_content(vgg: VGG16, output: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from files.errors import UserError
 from jobs.generators.shift_net.shift import Shift
 from jobs.layers.feature_mask import shrink_by_vote
 from jobs.layers.unet import UNet
+from jobs.recipe.padding import check_sides
 
 SHIFT_LEVEL = 3
 """L - 3, the paper's name for the third transposed convolution from the output: maps of 1/8 of the size."""
@@ -50,25 +50,20 @@ class Generator(nn.Module):
         self.shift = Shift()
 
     def forward(self, image: Tensor, mask: Tensor, whole: Tensor | None = None) -> dict[str, Tensor]:
-        height, width = image.shape[-2:]
-        if height % 2**self.unet.levels or width % 2**self.unet.levels:
-            raise UserError(
-                f"Shift-Net's H and W must be multiples of {2**self.unet.levels}, got {height} x {width}; "
-                "pad the batch and crop the result, or use fewer levels"
-            )
+        check_sides(image, 2**self.unet.levels)
         skips = self.unet.encode(self._seen(image * (1 - mask) + self.fill * mask, mask))
-        found = {"hole": self._hole_cells(mask)}
+        outputs = {"hole": self._hole_cells(mask)}
         if whole is not None:
             with torch.no_grad():
-                found["target"] = F.relu(self.unet.encode(self._seen(whole, mask), levels=SHIFT_LEVEL)[-1])
+                outputs["target"] = F.relu(self.unet.encode(self._seen(whole, mask), levels=SHIFT_LEVEL)[-1])
         decoded = None
         for level in self.unet.upwards:
             joined = self.unet.join(level, decoded, skips)
             if level == SHIFT_LEVEL:
-                found["decoded"], encoded = joined.chunk(2, dim=1)
-                joined = torch.cat((joined, self.shift(found["decoded"], encoded, found["hole"])), dim=1)
+                outputs["decoded"], encoded = joined.chunk(2, dim=1)
+                joined = torch.cat((joined, self.shift(outputs["decoded"], encoded, outputs["hole"])), dim=1)
             decoded = self.unet.up(level, joined)
-        return found | {"output": torch.tanh(decoded)}
+        return outputs | {"output": torch.tanh(decoded)}
 
     def _seen(self, image: Tensor, mask: Tensor) -> Tensor:
         return torch.cat((image, 1 - mask), dim=1) if self.mask_channel else image

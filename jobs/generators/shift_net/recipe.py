@@ -10,17 +10,14 @@ from jobs.generators.shift_net import Config
 from jobs.generators.shift_net.losses import VGG_LAYERS, crop_hole, discounted_l1, guidance, style_and_content
 from jobs.generators.shift_net.networks import Generator
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.layers.padding import crop, pad_to_multiple
 from jobs.layers.vgg import VGG16
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import bce_fake, bce_real
 
-__all__ = ["Config", "build"]
-
 
 def build(config: Config) -> Recipe:
-    """Shift-Net with fresh weights, drawn from torch's global generator."""
+    """Build Shift-Net. Initial weights are drawn from torch\'s global generator."""
     generator = Generator(
         width=config.width,
         levels=config.levels,
@@ -34,11 +31,8 @@ def build(config: Config) -> Recipe:
     vgg = VGG16(VGG_LAYERS, config.features, config.features_seed) if uses_vgg else None
 
     def judged(image: Tensor, mask: Tensor) -> Tensor:
-        """What discriminator and VGG-16 see: the hole alone where all holes are squares of one size, else all."""
+        """Return the pixels that discriminator and VGG-16 see: the hole alone if hole_size is given, else all."""
         return crop_hole(image, mask, config.hole_size) if config.hole_size else image
-
-    def forward(networks: Networks, batch: Batch) -> Outputs:
-        return networks["generator"](batch.image, batch.mask, batch.image)
 
     def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         real = judged(batch.image, batch.mask)
@@ -63,9 +57,7 @@ def build(config: Config) -> Recipe:
         return terms
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        # The hole is mirrored with the image, or its content would come back as known pixels of the padding.
-        image, mask = (pad_to_multiple(tensor, 2**config.levels) for tensor in (batch.image, batch.mask))
-        return {"output": crop(networks["generator"](image, mask)["output"], *batch.image.shape[-2:])}
+        return {"output": networks["generator"](batch.image, batch.mask)["output"]}
 
     networks = {"generator": generator, "generator_d": discriminator}
     return Recipe(
@@ -75,10 +67,15 @@ def build(config: Config) -> Recipe:
             Phase(
                 name="joint",
                 steps=config.steps,
-                forward=forward,
+                forward=_forward,
                 updates=alternating(discriminator_terms, generator_terms),
             ),
         ),
         inpaint=inpaint,
         batch_size=config.batch_size,
+        multiple=2**config.levels,
     )
+
+
+def _forward(networks: Networks, batch: Batch) -> Outputs:
+    return networks["generator"](batch.image, batch.mask, batch.image)

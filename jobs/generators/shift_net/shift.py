@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from jobs.recipe.precision import wide_dtype
+
 
 class Shift(nn.Module):
     """Carry to every hole cell the encoder's vector of the known cell that looks most like the decoder's guess there.
@@ -33,7 +35,7 @@ class Shift(nn.Module):
         Arguments as in `forward`. Of equal similarities the first wins. Computed in float32 at least.
         """
         # In half precision many similarities are equal, and the first of them would win instead of the best.
-        dtype = torch.promote_types(decoded.dtype, torch.float32)
+        dtype = wide_dtype(decoded)
         with torch.autocast(decoded.device.type, enabled=False):
             queries, sources = decoded.flatten(2).to(dtype), encoded.flatten(2).to(dtype)  # (N, C, P)
             # |D_y| does not change the argmax. A vector of zeros is possible after a ReLU: without 1e-8 it gives NaN.

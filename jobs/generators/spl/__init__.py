@@ -149,3 +149,29 @@ class Config:
             decayed_steps=1,
             without_prior_steps=1,
         )
+
+    @classmethod
+    def demo(cls) -> Config:
+        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        return cls(
+            width=12,
+            growth=8,
+            dense_blocks=2,
+            dense_layers=3,
+            residual_blocks=1,
+            modulated_blocks=3,
+            hidden=24,
+            d_width=8,
+            teacher="random",  # a demo downloads nothing
+            teacher_width=8,
+            prior_weight=0.1,  # what random features say is not worth more
+            adversarial_weight=0.002,
+            batch_size=8,
+            learning_rate=5e-4,  # the paper's 1e-4 needs far more steps than a demo has
+            d_learning_rate=2e-4,
+            decay=0.2,
+            beta1=0.9,  # steadier than the paper's 0 over so few steps
+            beta2=0.99,
+            joint_steps=220,
+            decayed_steps=70,
+        )

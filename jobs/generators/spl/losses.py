@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from jobs.recipe.precision import wide_dtype
 
 
 def hole_weighted_l1(predicted: Tensor, target: Tensor, mask: Tensor, hole_weight: float) -> Tensor:
@@ -13,6 +14,6 @@ def hole_weighted_l1(predicted: Tensor, target: Tensor, mask: Tensor, hole_weigh
     predicted, target: (N, C, h, w), any range; mask: (N, 1, H, W), resized to them by taking the nearest (for H = 4 h
     the pixels 0, 4, 8, ...). The weights are not divided out: a larger hole makes a larger loss, as in the code.
     """
-    dtype = torch.promote_types(predicted.dtype, torch.float32)
+    dtype = wide_dtype(predicted)
     hole = F.interpolate(mask, predicted.shape[-2:], mode="nearest")
     return ((predicted.to(dtype) - target.to(dtype)).abs() * (1 + (hole_weight - 1) * hole)).mean()

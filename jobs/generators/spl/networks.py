@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from files.errors import UserError
 from jobs.generators.spl.normalization import BasicRegionNorm, LearnableRegionNorm
 from jobs.layers.normalization import SPADE
+from jobs.recipe.padding import check_sides
 
 
 class EncoderStage(nn.Module):
@@ -49,8 +49,8 @@ class ResidualDenseBlock(nn.Module):
 class FusionConv2d(nn.Conv2d):
     """A 1x1 convolution of maps in series, without putting them side by side first.
 
-    The convolution is linear: it is the sum of what slices of its weight make of each map. At the paper's size that
-    saves a copy of 4096 channels, 64 MiB per image of 256 x 256.
+    The convolution is linear: it is a sum over maps, each convolved with a slice of the weight. At the paper's size
+    that saves a copy of 4096 channels, 64 MiB per image of 256 x 256.
     forward(maps): num_maps times (N, channels, H, W), any range. Returns (N, out_channels, H, W).
     """
 
@@ -105,7 +105,7 @@ class ModulatedBlock(nn.Module):
 
 
 class SemanticPriorLearner(nn.Module):
-    """Predict, from the enlarged image with a hole, what the teacher makes of the complete one.
+    """Predict the teacher's features of the complete image from the enlarged image with a hole.
 
     forward(seen): (N, 4, 2H, 2W), image with a white hole in [0, 1] beside the mask, H and W multiples of 4.
     Returns the layout, (N, 4 * width, H/4, W/4), which modulates the generator, and the predicted prior,
@@ -151,7 +151,7 @@ class SemanticPriorLearner(nn.Module):
         maps = [self.conv(encoded)]
         for block in self.dense:
             maps.append(_run(block, maps[-1], checkpointed=self.checkpoint_blocks))
-        # The sum takes the encoder's output, not what the first 3x3 convolution made of it.
+        # The sum takes the encoder's output, not that of the first 3x3 convolution.
         layout = self.residual(self.fused(self.fusion(maps[1:])) + encoded)
         return layout, self.head(layout)
 
@@ -162,9 +162,9 @@ class Generator(nn.Module):
     Zhang et al., "Context-Aware Image Inpainting with Learned Semantic Priors", IJCAI 2021.
     width: channels of the first layers; dense_blocks, dense_layers, growth: of the prior learner's residual dense
         blocks; residual_blocks: its plain ones; modulated_blocks, hidden: of the middle, and the channels inside SPADE.
-    checkpoint_blocks: forget what is inside dense and modulated blocks and compute it again in the backward pass.
+    checkpoint_blocks: compute activations inside dense and modulated blocks again in the backward pass; keep none.
     forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole; H and W multiples of 4, at least
-        12. What stands under the hole is not read. Returns the image, (N, 3, H, W) in (-1, 1), and the predicted
+        12. Pixels under the hole are not read. Returns the image, (N, 3, H, W) in (-1, 1), and the predicted
         prior, (N, prior_channels, H/4, W/4). Raises ValueError for another H or W.
     """
 
@@ -219,9 +219,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        height, width = image.shape[-2:]
-        if height % 4 or width % 4 or min(height, width) < 12:
-            raise UserError(f"SPL's H and W must be multiples of 4, at least 12, got {height} x {width}")
+        check_sides(image, 4, smallest=12)
         white = (image + 1) / 2 * (1 - mask) + mask
         features = white
         for stage in self.encoder:

@@ -9,18 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.recipe.precision import wide_dtype
+
 
 def region_norm(features: Tensor, region: Tensor, eps: float = 1e-5) -> Tensor:
     """Take off the mean and divide out the deviation of the region each place belongs to, per sample and channel.
 
     sum_r M_r (x - mu_r) / sqrt(var_r + eps / p_r), r = hole, known; mu_r and var_r (biased) are of that region alone,
     p_r is its share of the map. This is the authors' two passes (the other region filled with mu_r, instance
-    normalisation, the factor sqrt(p_r)) in closed form. eps is divided by p_r, not as it is: a hole that is painted one
+    normalisation, the factor sqrt(p_r)) in closed form. eps must be divided by p_r: a hole that is painted one
     colour has hardly any variance, and a small one would come out larger by orders of magnitude.
     features: (N, C, H, W), any range; region: (N, 1, H, W), 0 or 1, one per sample, no gradient. Returns (N, C, H, W).
-    An empty region adds nothing. Statistics are at least float32, variances are sums of squares of what is centred.
+    An empty region adds nothing. Statistics are at least float32, variances are sums of squares of centred values.
     """
-    dtype = torch.promote_types(features.dtype, torch.float32)
+    dtype = wide_dtype(features)
     with torch.autocast(features.device.type, enabled=False):
         hole = region.to(dtype)
         members = torch.cat((hole, 1 - hole), dim=1).flatten(2)  # (N, 2, P): sums over regions are products with it

@@ -6,29 +6,45 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from files.errors import UserError
 from jobs.generators.spl import Config
 from jobs.generators.spl.losses import hole_weighted_l1
 from jobs.generators.spl.networks import Generator
 from jobs.generators.spl.teacher import Teacher
 from jobs.layers.discriminators import PatchDiscriminator
-from jobs.layers.padding import crop, pad_to_multiple
+from jobs.layers.vgg import to_unit
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import bce_fake, bce_real
-
-__all__ = ["Config", "build"]
 
 SMALLEST_SIDE = 9  # becomes 12 by padding, so 3 between the modulated blocks, which mirror 2
 
 
 def build(config: Config) -> Recipe:
-    """SPL with fresh weights, drawn from torch's global generator. Raises ValueError for a teacher of unknown name."""
-    # Belongs to no network: it is neither trained nor saved nor put into training mode with them.
+    """Build SPL. Initial weights are drawn from torch's global generator.
+
+    Raises WeightsError for a teacher of unknown name.
+    """
+    # Not one of the networks: the teacher is neither trained nor saved nor put into training mode.
     teacher = Teacher(config.teacher, width=config.teacher_width, seed=config.teacher_seed)
-    generator = Generator(
+    networks = {
+        "generator": _generator(config, teacher.channels),
+        "generator_d": PatchDiscriminator(width=config.d_width, bias=False, deviation=None),
+    }
+    return Recipe(
+        networks=networks,
+        optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
+        phases=_phases(config, teacher),
+        inpaint=_inpaint,
+        batch_size=config.batch_size,
+        multiple=4,
+        smallest_side=SMALLEST_SIDE,
+    )
+
+
+def _generator(config: Config, prior_channels: int) -> Generator:
+    return Generator(
         width=config.width,
-        prior_channels=teacher.channels,
+        prior_channels=prior_channels,
         growth=config.growth,
         dense_blocks=config.dense_blocks,
         dense_layers=config.dense_layers,
@@ -39,58 +55,65 @@ def build(config: Config) -> Recipe:
         region_bias=config.region_bias,
         checkpoint_blocks=config.checkpoint_blocks,
     )
-    discriminator = PatchDiscriminator(width=config.d_width, bias=False, deviation=None)
 
-    def forward(networks: Networks, batch: Batch) -> Outputs:
-        output, prior = networks["generator"](batch.image, batch.mask)
-        return {"output": output, "prior": prior}
 
-    def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        both = torch.cat((_unit(batch.image), _unit(outputs["output"].detach())))
-        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
-        real, fake = networks["generator_d"](both).chunk(2)
-        return {"d_real": 0.5 * bce_real(real), "d_fake": 0.5 * bce_fake(fake)}
-
-    def image_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        output = _unit(outputs["output"])
-        l1 = hole_weighted_l1(output, _unit(batch.image), batch.mask, config.l1_hole_weight)
-        return {
-            "l1": config.l1_weight * l1,
-            "adversarial": config.adversarial_weight * bce_real(networks["generator_d"](output)),
-        }
-
-    def all_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        target = teacher(enlarged(_unit(batch.image)))
-        prior = hole_weighted_l1(outputs["prior"], target, batch.mask, config.prior_hole_weight)
-        return image_terms(networks, batch, outputs) | {"prior": config.prior_weight * prior}
+def _phases(config: Config, teacher: Teacher) -> tuple[Phase, ...]:
+    image_terms = _image_terms(config)
+    all_terms = _all_terms(config, teacher, image_terms)
 
     def phase(name: str, steps: int, *, decay: float, has_prior: bool) -> Phase:
         return Phase(
             name=name,
             steps=steps,
-            forward=forward,
-            updates=alternating(discriminator_terms, all_terms if has_prior else image_terms),
+            forward=_forward,
+            updates=alternating(_discriminator_terms, all_terms if has_prior else image_terms),
             learning_rates={
                 "generator": decay * config.learning_rate,
                 "generator_d": decay * config.d_learning_rate,
             },
-            # Nothing but the prior's loss reads the head.
+            # Only the prior's loss reads the head.
             frozen=() if has_prior else ("generator.semantics.head",),
         )
 
     has_prior = config.prior_weight > 0
-    networks = {"generator": generator, "generator_d": discriminator}
-    return Recipe(
-        networks=networks,
-        optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=(
-            phase("joint", config.joint_steps, decay=1.0, has_prior=has_prior),
-            phase("decayed", config.decayed_steps, decay=config.decay, has_prior=has_prior),
-            phase("without_prior", config.without_prior_steps, decay=config.decay, has_prior=False),
-        ),
-        inpaint=_inpaint,
-        batch_size=config.batch_size,
+    return (
+        phase("joint", config.joint_steps, decay=1.0, has_prior=has_prior),
+        phase("decayed", config.decayed_steps, decay=config.decay, has_prior=has_prior),
+        phase("without_prior", config.without_prior_steps, decay=config.decay, has_prior=False),
     )
+
+
+def _forward(networks: Networks, batch: Batch) -> Outputs:
+    output, prior = networks["generator"](batch.image, batch.mask)
+    return {"output": output, "prior": prior}
+
+
+def _discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+    both = torch.cat((to_unit(batch.image), to_unit(outputs["output"].detach())))
+    # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+    real, fake = networks["generator_d"](both).chunk(2)
+    return {"d_real": 0.5 * bce_real(real), "d_fake": 0.5 * bce_fake(fake)}
+
+
+def _image_terms(config: Config) -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        output = to_unit(outputs["output"])
+        l1 = hole_weighted_l1(output, to_unit(batch.image), batch.mask, config.l1_hole_weight)
+        return {
+            "l1": config.l1_weight * l1,
+            "adversarial": config.adversarial_weight * bce_real(networks["generator_d"](output)),
+        }
+
+    return terms
+
+
+def _all_terms(config: Config, teacher: Teacher, image_terms: Losses) -> Losses:
+    def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
+        target = teacher(enlarged(to_unit(batch.image)))
+        prior = hole_weighted_l1(outputs["prior"], target, batch.mask, config.prior_hole_weight)
+        return image_terms(networks, batch, outputs) | {"prior": config.prior_weight * prior}
+
+    return terms
 
 
 def enlarged(image: Tensor) -> Tensor:
@@ -99,14 +122,4 @@ def enlarged(image: Tensor) -> Tensor:
 
 
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
-    height, width = batch.image.shape[-2:]
-    if min(height, width) < SMALLEST_SIDE:
-        raise UserError(f"SPL needs H and W of at least {SMALLEST_SIDE} pixels, got {height} x {width}")
-    # The mask is mirrored with the image: as known, its mirrored pixels would be the hidden ones.
-    output, _ = networks["generator"](pad_to_multiple(batch.image, 4), pad_to_multiple(batch.mask, 4))
-    return {"output": crop(output, height, width)}
-
-
-def _unit(image: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], the range that losses, their weights, the teacher and the discriminator belong to."""
-    return (image + 1) / 2
+    return {"output": networks["generator"](batch.image, batch.mask)[0]}

@@ -26,14 +26,14 @@ _REMEDY = (
 
 
 class Teacher:
-    """A frozen network as it is named in the configuration, made when it is first asked: filling holes needs none.
+    """A frozen network, named in the configuration and built at the first call: inpainting needs none.
 
     name: "tresnet_l", the authors' checkpoint in torch's folder of downloads; a .safetensors or .pth file of a whole
         TResNet-L; "random", the same layers with weights drawn from `seed`; or the name of a torchvision model such as
         "resnet50", which is downloaded and cut where it has come down to an eighth.
     width: channels of TResNet-L's first stage, 76; others only with "random".
     teacher(image): (N, 3, H, W) in [0, 1], H and W multiples of 8. Returns (N, channels, H/8, W/8), without gradient.
-        It follows the device and the precision of its input. Raises at the first call what loading raises: see
+        It follows the device and the precision of its input. The first call raises the errors of loading: see
         `TResNet.load` and `load_torchvision`.
     """
 
@@ -42,7 +42,7 @@ class Teacher:
 
     @property
     def channels(self) -> int:
-        """Channels of what it returns, known without its weights. Raises WeightsError for a name it does not know."""
+        """Channels of the output, known without the weights. Raises WeightsError for a name it does not know."""
         return 2 * self.width if self._is_tresnet else torchvision_channels(self.name)
 
     @cached_property
@@ -87,7 +87,7 @@ class ConvNorm(nn.Sequential):
 
 
 class SqueezeExcite(nn.Module):
-    """Scale every channel by what all channels' means say: (N, C, H, W) -> the same shape."""
+    """Scale every channel by a function of all channels' means: (N, C, H, W) -> the same shape."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -189,13 +189,13 @@ def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
     An in-place activated batch norm scales by |weight| + 1e-5; so an ordinary one does with that as its weight. timm's
     files are converted already, and told by their names.
     """
-    found = {}
+    renamed = {}
     for name, value in state.items():
         name = name.removeprefix("module.").removeprefix("body.")
         in_place = re.sub(r"\b(conv[12]|downsample\.1)(?:\.0)?\.([01])\.(?=[a-z])", _timm_name, name)
         is_scale = in_place != name and in_place.endswith(".bn.weight")
-        found[in_place] = value.abs() + 1e-5 if is_scale else value
-    return found
+        renamed[in_place] = value.abs() + 1e-5 if is_scale else value
+    return renamed
 
 
 def _timm_name(match: re.Match[str]) -> str:

@@ -1,6 +1,7 @@
 """Steps of a recipe as the training loop takes them, on made-up batches, in one process or in one of two.
 
-`python -m tests.jobs.generators.steps <folder> <rank>` computes, as one of two processes, every generator's gradients.
+`python -m tests.jobs.generators.steps <folder> <rank> <name>...` computes gradients of the named generators, as one of
+two processes.
 """
 
 from __future__ import annotations
@@ -16,15 +17,14 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.batches import make_batch
-from jobs.generators import card, load, names
+from jobs.generators import card, load
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Phase, Recipe, Terms, Update
 
 
 def build_tiny(name: str, seed: int = 0) -> Recipe:
-    module = load(name)
     torch.manual_seed(seed)
-    return module.build(module.Config.tiny())
+    return load(name).build(card(name).Config.tiny())
 
 
 def start_phase(recipe: Recipe, phase: Phase) -> None:
@@ -105,12 +105,12 @@ def gradients(name: str, rank: int = 0, world_size: int = 1) -> dict[str, dict[s
     return found
 
 
-def _main(folder: Path, rank: int) -> None:
+def _main(folder: Path, rank: int, names: list[str]) -> None:
     torch.set_num_threads(1)
     store = distributed.FileStore(str(folder / "meet"), 2)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     found: dict[str, dict[str, dict[str, Tensor]] | str] = {}
-    for name in names():
+    for name in names:
         try:
             found[name] = gradients(name, rank, 2)
         except Exception:  # reported by the test of this generator; the others still run
@@ -121,4 +121,4 @@ def _main(folder: Path, rank: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), int(sys.argv[2]))
+    _main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -10,15 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from jobs.generators.context_encoder import Config
-from jobs.generators.context_encoder.losses import reconstruction_in_hole
-from jobs.generators.context_encoder.recipe import build
-from jobs.layers.context_encoder import (
+from jobs.generators.context_encoder.losses import overlap_weights, reconstruction, reconstruction_in_hole
+from jobs.generators.context_encoder.networks import (
     ChannelwiseFullyConnected,
     Discriminator,
     Generator,
-    overlap_weights,
-    reconstruction,
 )
+from jobs.generators.context_encoder.recipe import build
 from jobs.recipe.batch import Batch
 from jobs.recipe.losses import bce_real
 from tests.jobs.generators.test_contract import inpaint, make_batch, run_step, start_phase

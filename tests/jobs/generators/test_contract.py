@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.batches import make_batch, visible
-from jobs.generators import card, load, names
+from files.errors import UserError
+from jobs.generators import build, card, names
 from jobs.layers.composite import composite
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Recipe
+from jobs.recipe.padding import crop, pad_batch
 from tests.jobs.generators.steps import build_tiny, gradients, run_step, start_phase
 
 pytestmark = pytest.mark.parametrize("name", names())
@@ -30,20 +32,18 @@ def side(name: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory) -> dict[str, dict[str, dict[str, Tensor]] | str]:
+def two_processes(tmp_path_factory, request) -> dict[str, dict[str, dict[str, Tensor]] | str]:
     """Generator -> update -> parameter -> gradient as two processes have it together, or why they have none."""
     folder = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, "-m", "tests.jobs.generators.steps", str(folder)]
-    ranks = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
+    selected = {item.callspec.params["name"] for item in request.session.items if "two_processes" in item.fixturenames}
+    ranks = [subprocess.Popen([*command, str(rank), *sorted(selected)]) for rank in range(2)]
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
     return torch.load(folder / "gradients.pt")
 
 
 def inpaint(recipe: Recipe, batch: Batch) -> Outputs:
-    for network in recipe.networks.values():
-        network.eval()
-    with torch.no_grad():
-        return recipe.inpaint(recipe.networks, visible(batch))
+    return build.inpaint(recipe, visible(batch))
 
 
 def parameters_of(networks: Networks) -> dict[str, list[Tensor]]:
@@ -73,7 +73,6 @@ def test_the_config_is_frozen_and_made_of_plain_values(name):
         kinds = get_args(kind) if get_origin(kind) is tuple else (kind,)
         plain = all(k in (int, float, bool, str) or get_origin(k) is Literal for k in kinds)
         assert plain, f"{field}: {kind}"
-    assert load(name).Config is config
 
 
 def test_the_recipe_names_its_parts_consistently(name):
@@ -165,12 +164,27 @@ def test_any_other_size_is_filled_or_refused_with_a_rule(name):
     batch = make_batch((70, 51), recipe.columns)
     try:
         output = inpaint(recipe, batch)["output"]
-    except ValueError:
+    except UserError:
+        assert recipe.multiple == 1
         return
     assert output.shape == batch.image.shape
     # Padding must not carry the hole's content to where it counts as known.
     other = dataclasses.replace(batch, image=composite(torch.rand(batch.image.shape), batch.image, batch.mask))
     assert torch.equal(inpaint(recipe, other)["output"], output)
+
+
+def test_the_size_is_padded_to_the_multiple_and_cropped(name):
+    recipe = build_tiny(name)
+    size = max(recipe.smallest_side, 5 if recipe.multiple > 1 else side(name))
+    batch = make_batch((size, side(name)), recipe.columns)
+    outputs = inpaint(recipe, batch)
+    assert all(tensor.shape[-2:] == batch.image.shape[-2:] for tensor in outputs.values())
+    padded = inpaint(recipe, pad_batch(batch, recipe.multiple))
+    assert padded.keys() == outputs.keys()
+    assert all(torch.equal(crop(padded[key], size, side(name)), outputs[key]) for key in outputs)
+    if recipe.smallest_side > 1:
+        with pytest.raises(UserError, match=f"at least {recipe.smallest_side} pixels, got {size - 1} x"):
+            inpaint(recipe, make_batch((size - 1, side(name)), recipe.columns))
 
 
 def test_the_output_does_not_depend_on_what_stands_under_the_hole(name):

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from jobs.generators.build import inpaint
 from jobs.generators.deepfill_v2 import Config
 from jobs.generators.deepfill_v2.losses import l1
 from jobs.generators.deepfill_v2.networks import Discriminator, Generator
 from jobs.generators.deepfill_v2.recipe import build
 from jobs.layers.composite import composite
 from jobs.layers.convolution import GatedConv2d
-from tests.jobs.generators.test_contract import inpaint, make_batch, run_step, start_phase
+from tests.jobs.generators.test_contract import make_batch, run_step, start_phase
 
 GUIDED = dataclasses.replace(Config.tiny(), guided=True)
 
@@ -161,11 +162,11 @@ def test_a_guided_step_works_and_inpainting_follows_the_sketch():
     assert all(term.isfinite() for term in terms.values())
     for network in recipe.networks.values():
         network.eval()
-    drawn = recipe.inpaint(recipe.networks, batch)["output"]
-    empty = recipe.inpaint(recipe.networks, dataclasses.replace(batch, edge=torch.zeros_like(batch.mask)))["output"]
+    drawn = inpaint(recipe, batch)["output"]
+    empty = inpaint(recipe, dataclasses.replace(batch, edge=torch.zeros_like(batch.mask)))["output"]
     assert not torch.equal(drawn, empty)
     with pytest.raises(ValueError, match=r"batch\.edge"):
-        recipe.inpaint(recipe.networks, dataclasses.replace(batch, edge=None))
+        inpaint(recipe, dataclasses.replace(batch, edge=None))
 
 
 def test_l1_counts_known_pixels_too():

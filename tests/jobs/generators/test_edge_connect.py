@@ -11,14 +11,16 @@ import torch
 from skimage.color import rgb2gray
 from torch import Tensor
 
+from jobs.generators.build import inpaint
 from jobs.generators.edge_connect import losses
 from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, Generator, ImageGenerator, ResidualBlock
 from jobs.generators.edge_connect.recipe import Config, build
 from jobs.layers.composite import composite
+from jobs.layers.perceptual import PERCEPTUAL_LAYERS, STYLE_LAYERS, perceptual_and_style
 from jobs.layers.vgg import VGG19
 from jobs.layers.weights import WeightsError
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Phase, Recipe, Terms
+from jobs.recipe.contract import Phase, Recipe, Terms, is_discriminator
 
 PHASES = ("edges", "image", "inpaint", "joint")
 
@@ -232,9 +234,9 @@ def test_l1_is_the_mean_over_the_image_by_the_share_of_the_hole():
 def test_perceptual_counts_the_image_and_style_the_hole_alone():
     batch = make_batch()
     image = (batch.image + 1) / 2
-    vgg = VGG19(losses.PERCEPTUAL_LAYERS + losses.STYLE_LAYERS, "random")
+    vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, "random")
     predicted = torch.rand(image.shape, generator=torch.Generator().manual_seed(2))
-    perceptual, style = losses.perceptual_and_style(vgg, predicted, image, batch.mask)
+    perceptual, style = perceptual_and_style(vgg, predicted, image, batch.mask)
     # Layer by layer, with a plain loop over matrices for the Gram.
     found, wanted = vgg(predicted), vgg(image)
     assert perceptual.item() == pytest.approx(
@@ -248,15 +250,15 @@ def test_perceptual_counts_the_image_and_style_the_hole_alone():
     assert style.item() == pytest.approx(expected, rel=1e-3)
 
     outside = composite(predicted, torch.rand(image.shape), batch.mask)
-    changed_perceptual, unchanged_style = losses.perceptual_and_style(vgg, outside, image, batch.mask)
+    changed_perceptual, unchanged_style = perceptual_and_style(vgg, outside, image, batch.mask)
     assert torch.equal(unchanged_style, style)
     assert not torch.equal(changed_perceptual, perceptual)
 
 
 def test_both_vanish_for_the_image_itself():
     batch = make_batch()
-    vgg = VGG19(losses.PERCEPTUAL_LAYERS + losses.STYLE_LAYERS, "random")
-    assert losses.perceptual_and_style(vgg, batch.image, batch.image, batch.mask) == (0, 0)
+    vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, "random")
+    assert perceptual_and_style(vgg, batch.image, batch.image, batch.mask) == (0, 0)
 
 
 def test_feature_matching_vanishes_for_the_true_edges_and_moves_no_discriminator():
@@ -314,7 +316,7 @@ def test_the_defaults_are_the_papers():
         {"edges": 1e-6, "edges_d": 1e-7, "image": 1e-6, "image_d": 1e-7}
     )
     for name, optimizer in recipe.optimizers.items():
-        assert optimizer.defaults["lr"] == pytest.approx(1e-5 if name.endswith("_d") else 1e-4)
+        assert optimizer.defaults["lr"] == pytest.approx(1e-5 if is_discriminator(name) else 1e-4)
         assert optimizer.defaults["betas"] == (0.0, 0.9)
 
 
@@ -332,7 +334,7 @@ def test_every_stage_takes_a_step_with_all_its_terms(gan):
 def test_generators_step_before_their_discriminators():
     for phase in make_recipe().phases:
         names = [name for update in phase.updates for name in update.networks]
-        assert names == sorted(names, key=lambda name: name.endswith("_d"))
+        assert names == sorted(names, key=lambda name: is_discriminator(name))
 
 
 def test_without_its_terms_vgg_is_not_built(tmp_path):
@@ -381,13 +383,6 @@ def test_the_networks_can_learn_one_image():
 
 
 # Inpainting
-
-
-def inpaint(recipe: Recipe, batch: Batch) -> dict[str, Tensor]:
-    for network in recipe.networks.values():
-        network.eval()
-    with torch.no_grad():
-        return recipe.inpaint(recipe.networks, batch)
 
 
 def test_known_edges_stay_and_the_hole_has_soft_ones():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.batches import make_batch
 from benchmarks.loops.lbp import pattern, spatial_attention
+from jobs.generators.build import inpaint
 from jobs.generators.lbp import Config, losses
 from jobs.generators.lbp.attention import SpatialAttention
 from jobs.generators.lbp.codes import grey_levels, local_binary_pattern, pattern_map, unknown_codes
@@ -380,14 +381,14 @@ def test_a_network_sees_what_the_table_lists_in_that_order():
 @pytest.mark.parametrize("name", ["lbp", "generator"])
 def test_other_sizes_are_refused_in_training(name):
     channels = {"lbp": (1, 1), "generator": (3, 1, 1)}[name]
-    with pytest.raises(ValueError, match="multiples of 2\\^levels = 32"):
+    with pytest.raises(ValueError, match="multiples of 32"):
         tiny().networks[name](*(torch.zeros(1, c, 64, 80) for c in channels))
 
 
 def test_inpainting_pads_any_size():
     recipe = tiny()
     batch = make_batch((33, 70))
-    outputs = recipe.inpaint(recipe.networks, batch)
+    outputs = inpaint(recipe, batch)
     assert outputs["output"].shape == batch.image.shape
     assert outputs["patterns"].shape == batch.mask.shape
     assert 0 <= outputs["patterns"].min() <= outputs["patterns"].max() <= 1
@@ -419,7 +420,7 @@ def test_only_the_leaky_map_tells_of_the_hole_in_training(border, leaky):
 
 def test_inpainting_never_reads_the_hole_even_if_leaky():
     recipe, batch = tiny(leaky_lbp=True, lbp_border="code"), batch_with_grain()
-    first, second = (recipe.inpaint(recipe.networks, b) for b in (batch, other_hole(batch)))
+    first, second = (inpaint(recipe, b) for b in (batch, other_hole(batch)))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from benchmarks.batches import make_batch, visible
 from benchmarks.loops import neural_patch_synthesis as loops
+from jobs.generators.context_encoder.losses import overlap_weights, reconstruction
 from jobs.generators.neural_patch_synthesis import PARAMETERS, Config, losses, patches, texture
 from jobs.generators.neural_patch_synthesis.recipe import build
 from jobs.layers.composite import composite
-from jobs.layers.context_encoder import overlap_weights, reconstruction
 from jobs.layers.vgg import VGG19
 from jobs.layers.weights import WeightsError
 from jobs.recipe.batch import Batch

@@ -14,9 +14,11 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.batches import make_batch, visible
 from benchmarks.loops.saca import saca
 from files.pictures import IGNORE
+from jobs.generators.build import inpaint
 from jobs.generators.saca import PARAMETERS, Config, losses
 from jobs.generators.saca.networks import SACA, Generator
 from jobs.generators.saca.recipe import build
+from jobs.layers.perceptual import PERCEPTUAL_LAYERS, STYLE_LAYERS
 from jobs.layers.vgg import VGG19
 from jobs.layers.weights import WeightsError
 from tests.jobs.generators.steps import run_step, start_phase
@@ -237,7 +239,7 @@ def test_perceptual_counts_the_image_and_style_the_hole_alone():
     batch = make_batch((32, 32), num_samples=2)
     image = (batch.image + 1) / 2
     predicted = torch.rand(image.shape, generator=torch.Generator().manual_seed(2))
-    vgg = VGG19(losses.PERCEPTUAL_LAYERS + losses.STYLE_LAYERS, "random")
+    vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, "random")
     perceptual, style = losses.perceptual_and_style(vgg, predicted, image, batch.mask)
 
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -297,7 +299,7 @@ def test_terms_are_weighted_and_see_the_output_as_it_is():
     torch.testing.assert_close(d_terms["d_real"], (1 - judge(batch.image)).clamp_min(0).mean() / 2)
     torch.testing.assert_close(d_terms["d_fake"], (1 + judge(output)).clamp_min(0).mean() / 2)
 
-    vgg = VGG19(losses.PERCEPTUAL_LAYERS + losses.STYLE_LAYERS, "random")
+    vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, "random")
     unit = ((output + 1) / 2, (batch.image + 1) / 2, batch.mask)
     perceptual, style = losses.perceptual_and_style(vgg, *unit)
     expected = {
@@ -349,13 +351,13 @@ def test_odd_sizes_come_back_as_they_were(size):
     recipe = build(Config.tiny())
     image, mask = torch.zeros(2, 3, *size), torch.ones(2, 1, *size)
     batch = dataclasses.replace(make_batch((64, 64)), image=image, mask=mask)
-    assert recipe.inpaint(recipe.networks, visible(batch))["output"].shape == (2, 3, *size)
+    assert inpaint(recipe, visible(batch))["output"].shape == (2, 3, *size)
 
 
 def test_what_cannot_be_done_is_refused_with_the_rule():
     recipe = build(Config.tiny())
     with pytest.raises(ValueError, match="at least 5 pixels, got 4 x 64"):
-        recipe.inpaint(recipe.networks, visible(make_batch((4, 64))))
+        inpaint(recipe, visible(make_batch((4, 64))))
     for size in ((64, 66), (4, 64)):
         with pytest.raises(ValueError, match=rf"multiples of 4, at least 8, got {size[0]} x {size[1]}"):
             Generator(width=2)(torch.zeros(1, 3, *size), torch.zeros(1, 1, *size))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.batches import make_batch
 from benchmarks.loops.spl import region_norm_loop, region_norm_two_passes
+from jobs.generators.build import inpaint
 from jobs.generators.spl import Config
 from jobs.generators.spl.losses import hole_weighted_l1
 from jobs.generators.spl.networks import FusionConv2d, ModulatedBlock, ResidualDenseBlock
@@ -371,7 +372,7 @@ def test_without_prior_no_teacher_is_asked_and_filling_holes_never_needs_one(tmp
     batch = make_batch((64, 64))
     config = dataclasses.replace(Config.tiny(), teacher=str(tmp_path / "absent.pth"), teacher_width=76)
     recipe = build(config)
-    assert recipe.inpaint(recipe.networks, batch)["output"].shape == batch.image.shape
+    assert inpaint(recipe, batch)["output"].shape == batch.image.shape
     start_phase(recipe, recipe.phases[0])
     with pytest.raises(WeightsError, match=rf"absent\.pth: no such file.*{CHECKPOINT}.*prior_weight 0"):
         run_step(recipe, recipe.phases[0], batch)

@@ -67,8 +67,8 @@ def test_micro_batches_give_the_terms_and_weights_of_the_whole():
     for terms, weights in results[1:]:
         torch.testing.assert_close(terms, results[0][0], rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(weights, results[0][1], rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="4 samples cannot be taken in 3 equal parts"):
-        make_batch((33, 40), num_samples=4).parts(3)
+    with pytest.raises(ValueError, match="4 samples cannot be split into 3 equal"):
+        make_batch((33, 40), num_samples=4).micro_batches(3)
 
 
 def test_gradients_are_clipped_over_all_networks_of_an_update():

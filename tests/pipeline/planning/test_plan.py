@@ -12,6 +12,7 @@ from datasets.shards.manifest import ManifestError, read_manifest
 from jobs.checks.footprint import footprint
 from jobs.generators import card, names
 from jobs.generators.build import build_recipe
+from jobs.recipe.contract import is_discriminator
 from jobs.runs.checkpoints import NETWORKS, OPTIMIZERS, take_snapshot, write_checkpoint
 from pipeline.layout import column_folder
 from pipeline.params import ParamsError
@@ -78,7 +79,7 @@ def test_a_checkpoint_has_the_size_that_is_planned(tmp_path, name):
     ]
     planned = footprint(name, config)
     averaged = footprint(name, config, has_average=True)
-    generators = [net for key, net in recipe.networks.items() if not key.endswith("_d")]
+    generators = [net for key, net in recipe.networks.items() if not is_discriminator(key)]
     average = sum(t.numel() * t.element_size() for net in generators for t in net.state_dict().values())
     assert averaged.checkpoint_bytes == planned.checkpoint_bytes + average
     assert (planned.weights_bytes, planned.checkpoint_bytes) == (written[0], sum(written))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.layers.padding import crop, pad_to_multiple
+from jobs.recipe.padding import crop, pad_to_multiple
 
 
 def test_padding_mirrors_below_and_on_the_right():

@@ -1,4 +1,4 @@
-"""Context Encoder's networks, regions and squared error, on which Neural Patch Synthesis builds."""
+"""Context Encoder's networks and the regions of its centre variant."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from files.errors import UserError
+from jobs.layers.initialisation import draw_normal
 from jobs.layers.normalization import BatchNorm2d
 
 
@@ -37,7 +38,7 @@ class Generator(nn.Module):
     """Fill the hole with one colour, squeeze the image into a 4 x 4 code and decode it.
 
     Pathak et al., CVPR 2016, supplement's first figure; widths and layers of the authors' code.
-    forward(image, mask): image (N, 3, S, S) in [-1, 1]; mask (N, 1, S, S), 1 = hole. What stands under the hole is not
+    forward(image, mask): image (N, 3, S, S) in [-1, 1]; mask (N, 1, S, S), 1 = hole. Pixels under the hole are not
         read. Returns (N, 3, P, P) in (-1, 1): P = S in the random variant, S / 2 (the centre) in the centre variant.
     fill: the colour in the hole, in [-1, 1].
     Raises ValueError for images of another size than image_size: the bottleneck fixes it.
@@ -94,7 +95,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Judge what the generator predicts, without mask and context.
+    """Judge the generator's prediction, without mask and context.
 
     Pathak et al., CVPR 2016, Sec. 3.2; layers of the authors' code. A discriminator that saw the context would see the
     seam around the hole and win by it.
@@ -126,26 +127,6 @@ def central_hole(mask: Tensor, overlap: int) -> Tensor:
     return hole
 
 
-def overlap_weights(size: int, overlap: int, overlap_weight: float) -> Tensor:
-    """The weight of each predicted pixel: overlap_weight on the ring that overlaps known context, 1 inside.
-
-    Pathak et al., CVPR 2016, Sec. 5.1. Returns (1, 1, size, size); the ring is `overlap` pixels wide.
-    """
-    weights = torch.full((1, 1, size, size), overlap_weight)
-    weights[..., overlap : size - overlap, overlap : size - overlap] = 1.0
-    return weights
-
-
-def reconstruction(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean over all elements of the weighted squared error; the weights are not normalised.
-
-    prediction, target: (N, 3, H, W) in [-1, 1]; weights: broadcastable to them. The authors' code weights the gradient
-    of the plain mean, which is the gradient of this.
-    """
-    error = (prediction - target).square()
-    return error.mean() if weights is None else (weights * error).mean()
-
-
 def _stage_widths(size: int, width: int) -> list[int]:
     """Channels after each halving from size down to 4: 64, 64, 128, 256, 512 at 128; one 64 more at twice the size."""
     num_stages = int(math.log2(size // 4))
@@ -174,8 +155,7 @@ def _upsampling(widths: list[int]) -> nn.Sequential:
 
 def _initialise(module: nn.Module) -> None:
     """Authors' code: N(0, 0.02) for convolutions, N(1, 0.02) for normalisation's scale, 0 for its shift."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, std=0.02)
-    elif isinstance(module, BatchNorm2d):
+    draw_normal(module)
+    if isinstance(module, BatchNorm2d):
         nn.init.normal_(module.weight, mean=1.0, std=0.02)
         nn.init.zeros_(module.bias)
