@@ -32,6 +32,8 @@ from jobs.training.settings import TrainConfig
 from masks.config import MaskConfig
 
 PARAMS_PATH = Path("params.yaml")
+PRESETS = ("paper", "demo")
+"""Sets of values that every generator's card has: its `Config()` and its `Config.demo()`."""
 
 
 class ParamsError(UserError):
@@ -168,11 +170,10 @@ def _generator(name: str, values: Any, where: str) -> Any:
 
 
 def _preset(config: type, preset: Any, where: str) -> dict[str, Any]:
-    """Return the values of a paper's preset: "paper", the defaults of its `Config`, or "demo"."""
-    presets = {"paper": config, "demo": config.demo}
-    if not isinstance(preset, str) or preset not in presets:
-        raise ParamsError(f"{where}.preset: must be one of {', '.join(presets)}, got {preset!r}")
-    return asdict(presets[preset]())
+    """Return the values of one of the PRESETS of a generator."""
+    if preset not in PRESETS:
+        raise ParamsError(f"{where}.preset: must be one of {', '.join(PRESETS)}, got {preset!r}")
+    return asdict(config.demo() if preset == "demo" else config())
 
 
 def _check(target: type, tree: Any, where: str, *, within: bool = False) -> Any:

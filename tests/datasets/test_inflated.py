@@ -2,7 +2,7 @@ import contextlib
 import os
 
 from datasets.inflated import inflate_sources
-from datasets.sources import SourceConfig, open_source
+from datasets.sources import open_source, source_config
 from tests.pipeline.pictures import write_gzip_tar, write_pictures
 
 
@@ -18,7 +18,7 @@ class Bar(contextlib.nullcontext):
 
 def test_inflated_tars_are_reused_after_an_error_and_removed_at_the_end(tmp_path):
     archive = write_gzip_tar(write_pictures(tmp_path / "pictures"), tmp_path / "pictures.tgz")
-    dataset = SourceConfig(name="folder", root=str(archive))
+    dataset = source_config(name="folder", root=str(archive))
     folder = tmp_path / "inflated"
     kept = []
     for _ in range(2):

@@ -65,6 +65,12 @@ def test_the_card_says_what_it_must_and_imports_no_torch(name):
     assert subprocess.run([sys.executable, "-c", probe]).returncode == 0
 
 
+def test_the_card_has_the_preset_of_the_demo(name):
+    config = card(name).Config
+    assert isinstance(config.demo(), config)
+    assert config.demo() != config()
+
+
 def test_the_config_is_frozen_and_made_of_plain_values(name):
     config = card(name).Config
     with pytest.raises(dataclasses.FrozenInstanceError):
