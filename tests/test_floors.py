@@ -28,7 +28,7 @@ ROOMS = {
     "jobs/tracking": ("files", "jobs/runs", "jobs/evaluation"),
     "jobs/cluster": ("files",),
     "jobs/training": (
-        "files", "masks", "datasets/maps", "datasets/shards", "datasets/stream",
+        "files", "masks", "datasets/shards", "datasets/stream",
         "jobs/recipe", "jobs/layers", "jobs/generators", "jobs/runs",
     ),
     "jobs/evaluation": (
@@ -116,6 +116,14 @@ def test_the_table_has_no_circle():
         ready = [room for room in ROOMS if room not in seen and set(ROOMS[room] or ()) <= set(seen)]
         assert ready, f"a circle among {set(ROOMS) - set(seen)}"
         seen += ready
+
+
+def test_the_table_allows_no_more_than_is_needed():
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for name in FILES:
+        used[room_of(name)] |= {room_of(other) for other in imported_files(name) if not other.startswith("tests/")}
+    for room, allowed in ROOMS.items():
+        assert allowed is None or set(allowed) <= used[room], f"{room} does not import {set(allowed) - used[room]}"
 
 
 def test_every_door_is_used():
