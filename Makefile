@@ -10,8 +10,9 @@ demo: setup ## the main job on real photographs: shards, three generators, evalu
 	@$(RUN) dvc repro
 	@$(RUN) python -m pipeline where
 
+# One thread per process: the tests' networks are small, and threads of two processes on two cores wait for each other.
 test: setup ## the whole test suite but what is marked slow
-	@$(RUN) pytest -q
+	@OMP_NUM_THREADS=1 $(RUN) pytest -q --numprocesses logical --maxprocesses 8 --dist loadscope
 
 test-slow: setup ## real Ray, real clusters
 	@$(RUN) pytest -q -m slow
