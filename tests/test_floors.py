@@ -149,6 +149,10 @@ def test_a_paper_imports_another_only_where_its_card_says_so():
         assert uses - {name} == set(getattr(card(name), "USES", ())), name
 
 
+def test_the_process_that_starts_a_training_builds_no_network():
+    assert "jobs/generators/build.py" not in imported_files("pipeline/stages/train.py")
+
+
 def test_no_stage_imports_another():
     for path in (ROOT / "pipeline" / "stages").glob("*.py"):
         name = path.relative_to(ROOT).as_posix()
