@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from datasets.sources import SOURCES, SourceConfig
 from docs import schema
 from docs.descriptions import COMMON, comments, common_meaning, docstring_entries, field_descriptions
 from files.checkout import ROOT
@@ -124,6 +125,9 @@ def sections() -> list[tuple[type, list[str]]]:
     """Return every dataclass behind params.yaml with the paths at which it is used, generators left out."""
     found: dict[type, list[str]] = {}
     _visit(Params, "", found)
+    for name, source in SOURCES.items():  # the config of a data set depends on `dataset.name`
+        if source.Config is not SourceConfig:
+            found.setdefault(source.Config, []).append(f"dataset with name: {name}")
     return list(found.items())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, TypeAdapter, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
+from datasets.sources import SOURCES, SourceConfig
 from docs.descriptions import field_descriptions, is_generator
 from jobs.generators import card, names
 from pipeline.params import PRESETS, Params
@@ -31,7 +32,18 @@ def make_schema() -> dict[str, Any]:
     schema = shared["$defs"].pop("Params")
     description = schema["properties"]["generators"]["description"]
     schema["properties"]["generators"] = {**parts["generators", "validation"], "description": description}
+    schema["properties"]["dataset"] = {
+        "description": schema["properties"]["dataset"]["description"],
+        "anyOf": [_dataset_schema(name, source.Config) for name, source in SOURCES.items()],
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "$defs": shared["$defs"]}
+
+
+def _dataset_schema(name: str, config: type[SourceConfig]) -> dict[str, Any]:
+    """Return the schema of the block `dataset` for one data set, which decides the keys."""
+    schema = TypeAdapter(config).json_schema(schema_generator=_DescribedSchema)
+    schema["properties"]["name"]["const"] = name
+    return schema
 
 
 def render() -> str:

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from datasets.sources import SOURCES
 from docs.descriptions import field_descriptions
 from docs.schema import SCHEMA_PATH, make_schema
 
@@ -60,6 +61,15 @@ def test_the_committed_parameters_are_valid(validator, tree):
 def test_a_wrong_key_or_value_is_marked(validator, tree, change):
     change(tree)
     assert list(validator.iter_errors(tree)) != []
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_data_set_has_its_own_options_and_no_others(validator, tree, name):
+    options = {"edition": "standard", "split_list": "celeba", "split_number": 1, "val_share": 0.1}
+    for option, value in options.items():
+        tree["dataset"] = {"name": name, "root": "/data", option: value}
+        is_known = option in SOURCES[name].card.options
+        assert (list(validator.iter_errors(tree)) == []) == is_known, option
 
 
 def test_a_generator_without_settings_may_be_empty(validator, tree):

@@ -40,6 +40,8 @@ def source_config(name: str, **values: Any) -> SourceConfig:
 def open_source(config: SourceConfig) -> Source:
     """Return the data set that `config.name` names.
 
-    Raises ValueError if there is none, TypeError if the config is not of its type.
+    config: of the data set's own type, or a plain SourceConfig, whose missing options take their defaults.
+    Raises ValueError if there is no such data set, TypeError if the config is that of another data set.
     """
-    return named(config.name)(config)
+    source = named(config.name)
+    return source(source.Config(**vars(config)) if type(config) is SourceConfig else config)

@@ -20,7 +20,10 @@ _MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 
 @dataclass(frozen=True, kw_only=True)
 class CelebAHQConfig(SourceConfig):
-    """See the options of the card."""
+    """The config of CelebA-HQ.
+
+    split_list: which of the circulating divisions into splits; see the card.
+    """
 
     split_list: Literal["celeba", "lama", "first28000"] = "celeba"
 

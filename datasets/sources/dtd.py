@@ -11,7 +11,10 @@ from datasets.sources.source import SPLITS, Card, Source, SourceConfig, SourceEr
 
 @dataclass(frozen=True, kw_only=True)
 class DTDConfig(SourceConfig):
-    """See the options of the card."""
+    """The config of DTD.
+
+    split_number: which of the ten official divisions, 1 to 10.
+    """
 
     split_number: int = 1
 

@@ -14,7 +14,11 @@ from files.archives import Locator
 
 @dataclass(frozen=True, kw_only=True)
 class Places2Config(SourceConfig):
-    """See the options of the card."""
+    """The config of Places2.
+
+    edition: Places365-Standard or Places365-Challenge.
+    variant: "small" reads the files of 256x256 pixels, "large" the large ones.
+    """
 
     edition: Literal["standard", "challenge"] = "standard"
     variant: Literal["small", "large"] = "small"

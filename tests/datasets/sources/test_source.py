@@ -242,9 +242,13 @@ def test_every_option_belongs_to_a_data_set_and_the_others_refuse_it() -> None:
 
 
 def test_a_config_of_another_data_set_is_refused() -> None:
-    for config in (SourceConfig(name="dtd"), dataclasses.replace(source_config("places2"), name="dtd")):
-        with pytest.raises(TypeError, match="dtd needs a DTDConfig, got "):
-            open_source(config)
+    with pytest.raises(TypeError, match="dtd needs a DTDConfig, got "):
+        open_source(dataclasses.replace(source_config("places2"), name="dtd"))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_plain_config_takes_the_defaults_of_the_options(name: str) -> None:
+    assert open_source(SourceConfig(name=name, root="/data")).config == source_config(name, root="/data")
 
 
 def test_the_file_of_a_data_set_has_its_name() -> None:
