@@ -31,7 +31,7 @@ from files.seeds import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
-    """How images are stored.
+    """Settings of the stored images.
 
     size: in pixels, the side of the stored square; with the rule "shorter" the shorter side, with "keep" the least
         side that is accepted.

@@ -1,4 +1,4 @@
-"""Public data sets as they are on disk: one file each, found by its presence here. `source.py` is their contract."""
+"""Readers of public data sets, one file each. A file is found by its presence here. `source.py` is the contract."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOURCES: dict[str, type[Source]] = {
 
 
 def named(name: str) -> type[Source]:
-    """Return the data set of this name. Raises ValueError, with the nearest name, if there is none."""
+    """Return the data set of this name. Raises SourceError, with the nearest name, if there is none."""
     if name not in SOURCES:
         raise SourceError(f"{name!r} is not a data set; {suggest(name, SOURCES)}")
     return SOURCES[name]
@@ -32,7 +32,7 @@ def source_config(name: str, **values: Any) -> SourceConfig:
     """Return the config of a data set.
 
     values: fields of its `Config`.
-    Raises ValueError for an unknown data set or a bad value, TypeError for an unknown field.
+    Raises SourceError for an unknown data set, ValueError for a bad value, TypeError for an unknown field.
     """
     return named(name).Config(name=name, **values)
 
@@ -40,6 +40,6 @@ def source_config(name: str, **values: Any) -> SourceConfig:
 def open_source(config: SourceConfig) -> Source:
     """Return the data set that `config.name` names.
 
-    Raises ValueError if there is none, TypeError if the config is not of its type.
+    Raises SourceError if there is none, TypeError if the config is not of its type.
     """
     return named(config.name)(config)

@@ -62,7 +62,7 @@ class TrainingStep:
 
     @property
     def trained_networks(self) -> dict[str, nn.Module]:
-        """Networks as they are used after training: the average where there is one."""
+        """Networks to use after training: the average of a network where there is one."""
         return {
             name: self.averages[name].module if name in self.averages else network
             for name, network in self.recipe.networks.items()

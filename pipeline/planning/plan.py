@@ -1,4 +1,4 @@
-"""Plan a training before it starts: prove that every record is read once, and count what is read and written."""
+"""Plan a training before it starts: prove that every record is read once, and count bytes read and written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IMAGES_PER_SECOND = 100.0  # a round number, so that megabytes per second can b
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What one generator, or one batch size, reads.
+    """Amounts that one generator, or one batch size, reads.
 
     name: the generator, or "batch N".
     batch_size: images per step, over all workers.

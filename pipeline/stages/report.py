@@ -56,7 +56,7 @@ class ReportError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """All that the page is made of.
+    """All data of the page.
 
     summaries: generator, or "baselines" -> summary.
     hole_l1: hole L1 of every pair of every row.
@@ -256,7 +256,7 @@ def _track(suite: str, rows: Mapping[str, Mapping[str, Group]]) -> None:
     """Log the page and the means of all rows as one run.
 
     The runs of the trainings have the metrics of their own generators. This run adds the page and the baselines, which
-    no training has, and keeps what was compared in one place. If the server fails, a warning tells.
+    no training has, and keeps all compared numbers in one place. If the server fails, a warning is logged.
     """
     metrics = {
         f"{row}/{name}": metric.mean

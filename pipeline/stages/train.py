@@ -176,7 +176,7 @@ def _has_outputs(training: _Training) -> bool:
 
 
 def _prepare(training: _Training) -> None:
-    """Fill the run folder with what a training starts from, checkpoints excepted, and describe it."""
+    """Fill the run folder with everything that a training starts from, except checkpoints, and describe it."""
     if training.checkpoints:
         store = CheckpointStore(training.checkpoints)
         store.check()
@@ -316,7 +316,7 @@ def _remove_copies(training: _Training) -> None:
 
 
 def _clean_up(training: _Training, tracking: TrackingSync) -> None:
-    """Remove the run folder, or keep what the tracking server has not received."""
+    """Remove the run folder, or keep the files that the tracking server has not received."""
     if tracking.delivered:
         discard(training.folder)
         return

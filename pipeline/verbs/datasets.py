@@ -21,7 +21,7 @@ def render(name: str | None = None, *, as_json: bool) -> str:
 
     name: show this data set alone, with its whole card; None lists all.
     as_json: return every field of the cards as JSON.
-    Raises ValueError, with the nearest name, if there is no such data set.
+    Raises SourceError, with the nearest name, if there is no such data set.
     """
     sources = list(SOURCES.values()) if name is None else [named(name)]
     if as_json:

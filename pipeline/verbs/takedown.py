@@ -42,7 +42,7 @@ def run(
 ) -> Outcome:
     """Remove records by key or by source name; finish a takedown that was killed; apply tombstones set by hand.
 
-    names: keys or source names; a source name stands for all records made from it.
+    names: keys or source names; a source name means all records made from it.
     reason: why they are removed; needed with names.
     day: date of that decision, YYYY-MM-DD; today if left out.
     this_copy_only: keep other records with the same source bytes. By default they are removed too, unless a key names
@@ -67,7 +67,7 @@ def run(
 def _tombstones(
     records: pa.Table, names: Sequence[str], dataset: str, reason: str, day: str, *, this_copy_only: bool
 ) -> list[Tombstone]:
-    """Return a tombstone for each record that a name stands for."""
+    """Return a tombstone for each record that is named by its key or its source."""
     old = read_tombstones(TOMBSTONES)
     known = {name for tombstone in old if tombstone.dataset == dataset for name in (tombstone.key, tombstone.source)}
     tombstones = []
@@ -156,7 +156,7 @@ VERB = {
 
 
 def main(params: Params, arguments: Namespace) -> int:
-    """Take the images out and print what was done."""
+    """Remove the images and print the changes."""
     outcome = run(params, arguments.names, arguments.reason, arguments.date, this_copy_only=arguments.this_copy_only)
     print(render(outcome, as_json=arguments.json))
     return 0
