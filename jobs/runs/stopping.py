@@ -54,7 +54,7 @@ def request_stop_on_signals(request: Path) -> Iterator[None]:
             raise KeyboardInterrupt
         request.touch()
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print("saving, then stopping; once more to stop at once", file=sys.stderr, flush=True)
+            print("saving, then stopping; send the signal again to stop at once", file=sys.stderr, flush=True)
 
     handlers = {signal.SIGTERM: create_request, signal.SIGINT: create_request, signal.SIGHUP: signal.SIG_IGN}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -111,7 +111,7 @@ def _common_suite(summaries: Mapping[str, Summary]) -> str:
         if summaries[other].suite != summaries[first].suite:
             raise ReportError(
                 f"{first} was evaluated on suite {summaries[first].suite}, {other} on {summaries[other].suite}: "
-                "such numbers never share a table; run: dvc repro"
+                "their numbers cannot be compared; run: dvc repro"
             )
     return summaries[first].suite
 
@@ -241,7 +241,7 @@ def _training(receipt: Receipt) -> str:
 def _notes(dataset: str) -> list[str]:
     notes = [
         "A gallery row is the pair at the given quantile of the generators' mean error, among images drawn by hash.",
-        "Intervals are 95 % percentile bootstrap over images; each training ran once: its own chance is not in them.",
+        "Intervals are 95 % percentile bootstrap over images. Each training ran once: its chance is not included.",
         "Composites are scored in 8 bits: pixels outside the hole are the image's own.",
     ]
     if dataset == "photos":

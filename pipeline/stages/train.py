@@ -321,8 +321,8 @@ def _clean_up(training: _Training, tracking: TrackingSync) -> None:
         discard(training.folder)
         return
     log.warning(
-        "train %s: done, but the tracking server was not told all (%s); its run and model wait in %s; deliver them "
-        "with: python -m pipeline deliver",
+        "train %s: done, but the tracking server did not receive everything (%s); its run and model wait in %s; "
+        "deliver them with: python -m pipeline deliver",
         training.generator,
         tracking.problem,
         park(training.folder.path, undelivered_folder(training.params.cluster.storage_folder)),

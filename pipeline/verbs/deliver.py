@@ -31,7 +31,7 @@ def _line(delivery: Delivery) -> str:
 
 
 VERB = {
-    "help": "bring the tracking server what finished trainings could not, because it did not answer",
+    "help": "upload finished trainings that the tracking server has not received",
     "example": "deliver",
     "arguments": {"--json": {"action": "store_true", "help": "print JSON"}},
 }

@@ -22,7 +22,7 @@ from pipeline.progress import printable
 from pipeline.removal import Outcome, remove
 
 _SHOWN = 20  # names of removed records
-_COMMIT = "the shards are what these stages would now write, provided that dvc status reported no change before"
+_COMMIT = "the shards are those that these stages would write now, if dvc status reported no change before"
 _KMEANS = """;
       except for labels by k-means: they keep their clusters, which may have been fitted on the images;
       leave semantics out of the command to compute all labels again"""
@@ -143,13 +143,13 @@ def _has_clusters() -> bool:
 
 
 VERB = {
-    "help": "take images out of all shards and keep them out; without names, finish or obey tombstones.jsonl",
+    "help": "remove images from all shards and keep them out; without names, finish that or apply tombstones.jsonl",
     "example": 'takedown train/beach_0042 --reason "the owner asked for it"',
     "arguments": {
         "names": {"nargs": "*", "metavar": "name", "help": "a record's key, or the name of its source"},
         "--reason": {"help": "why, in your words; needed with names"},
         "--date": {"help": "when this was decided, YYYY-MM-DD (default: today)"},
-        "--this-copy-only": {"action": "store_true", "help": "leave other records with the same bytes in"},
+        "--this-copy-only": {"action": "store_true", "help": "keep other records with the same bytes"},
         "--json": {"action": "store_true", "help": "print JSON"},
     },
 }
