@@ -108,7 +108,7 @@ class StopRequests:
         return bool(is_requested) or bool(ask_preempted and self._is_preempted())
 
     def find_absent_ranks(self) -> str:
-        """After a collective has failed, return which processes do not answer, as text; "" if that is not known."""
+        """Return which processes do not answer after a collective has failed, as text; "" if that is not known."""
         if self._roll_call_group is None:
             return ""
         try:
