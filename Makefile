@@ -11,13 +11,13 @@ demo: setup ## the main job on real photographs: shards, three generators, evalu
 	@$(RUN) python -m pipeline where
 
 # One thread per process: the tests' networks are small, and threads of two processes on two cores wait for each other.
-test: setup ## the whole test suite but what is marked slow
+test: setup ## all tests except those marked slow
 	@OMP_NUM_THREADS=1 $(RUN) pytest -q --numprocesses logical --maxprocesses 8 --dist loadscope
 
 test-slow: setup ## real Ray, real clusters
 	@$(RUN) pytest -q -m slow
 
-bench: setup ## every part beside its limit in the same run; kept in benchmarks/results
+bench: setup ## all benchmarks, with their limits; JSON in benchmarks/results
 	@$(RUN) python -m benchmarks.ingest
 	@$(RUN) python -m benchmarks.masks
 	@$(RUN) python -m benchmarks.reading
@@ -29,7 +29,7 @@ lint: setup
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 
-# The environment is made anew whenever the lock changes; the stamp holds the lock it was made from.
+# The environment is updated whenever the lock changes. $(VENV)/lock is a copy of the lock that it was made from.
 setup: $(VENV)/lock
 $(VENV)/lock: requirements.lock
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -37,10 +37,10 @@ $(VENV)/lock: requirements.lock
 	@VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/uv pip sync --quiet --require-hashes requirements.lock
 	@cp requirements.lock $@
 
-lock: ## choose newest versions again; names, versions and hashes only
+lock: ## update all packages to their newest versions; writes names, versions and hashes only
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@$(VENV)/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
-clean: ## everything but the sources
+clean: ## remove everything but the sources
 	@rm -rf $(VENV) shards models curves results metrics report runs mlflow.db mlartifacts .dvc/cache .dvc/tmp

@@ -1,4 +1,4 @@
-"""Made-up batches of the size a generator takes."""
+"""Make up batches of the size that a generator takes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from files.pictures import IGNORE
 from jobs.recipe.batch import Batch
 
 LABELS = 4
-"""Made-up semantic labels are below this, or `IGNORE`."""
+"""Number of made-up semantic classes. Labels are below it, or `IGNORE`."""
 
 
 def make_batch(size: tuple[int, int], columns: tuple[str, ...] = (), num_samples: int = 3, seed: int = 1) -> Batch:
-    """Smooth images, one mask per sample, seeds, and made-up edges and labels if needed."""
+    """Make a batch of smooth images with one mask per sample, and seeds.
+
+    size: height and width, in pixels.
+    columns: any of "edge" and "semantics", which are made up.
+    seed: of everything that is made up.
+    """
     height, width = size
     generator = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 3, width), indexing="ij")
@@ -38,6 +43,6 @@ def make_batch(size: tuple[int, int], columns: tuple[str, ...] = (), num_samples
 
 
 def visible(batch: Batch) -> Batch:
-    """The batch as evaluation sees it: with the edges of the visible part, without labels and seeds."""
+    """Return the batch as evaluation gets it: with the edges of the visible part, without labels and seeds."""
     edge = None if batch.edge is None else batch.edge * (1 - batch.mask)
     return dataclasses.replace(batch, edge=edge, semantics=None, seed=None)

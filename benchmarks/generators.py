@@ -1,15 +1,18 @@
-"""What every generator costs at its paper's scale, and every special layer beside the loop it replaces.
+"""Measure the cost of every generator at its paper's scale, and compare every special layer with a plain loop.
 
     python -m benchmarks.generators                        the table, and JSON into benchmarks/results
     python -m benchmarks.generators --only shift_net csa   some generators
     python -m benchmarks.generators --device cuda --precision bf16 --compile
 
-Batch 2 at 256x256 pixels, or at the size that a paper fixes. `forward` is what inpainting takes; a row per phase is one
-full training step, all its updates with their optimizers. `GMAC` counts multiply-adds of convolutions and products of
-matrices in the same step, and `of bare` is their rate as a share of a plain 3x3 convolution's in the same process: what
-a network loses to everything else. `trained M` is how many million parameters the step's Adam reads and writes, which
-with a batch of two can cost more than the convolutions. Every generator is measured in a process of its own, so that
-the peak memory is its own; what the rows mean is said in benchmarks/README.md.
+A batch has two images of 256x256 pixels, or of the size that a paper fixes. Every generator is measured in a process of
+its own, so that the peak memory is its own. benchmarks/README.md explains the rows further.
+
+forward: inpainting of one batch.
+rows of phases: one full training step, with all updates and their optimizers.
+GMAC: multiply-adds of convolutions and matrix products in that step, in billions.
+of bare: their rate / that of a plain 3x3 convolution in the same process. The rest to 1 is lost to all other work.
+trained M: millions of parameters that the step's Adam reads and writes. With a batch of two, this can cost more than
+    the convolutions.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ BATCH, SIZE = 2, 256
 
 
 def paper_config(name: str) -> Any:
-    """The paper's own configuration, with random feature networks in place of downloads: they cost the same."""
+    """Return the paper's own configuration, with random feature networks instead of downloads. They cost the same."""
     config = card(name).Config()
     fields = {field.name for field in dataclasses.fields(config)}
     changes: dict[str, Any] = dict.fromkeys(fields & {"features", "teacher"}, "random")
@@ -103,7 +106,7 @@ def _measure(task: tuple[str, argparse.Namespace], say: Say) -> list[dict[str, A
 
 
 class _Generator:
-    """One generator on one device."""
+    """Measure one generator on one device."""
 
     def __init__(self, name: str, arguments: argparse.Namespace) -> None:
         self.name, self.device, self.repeats = name, torch.device(arguments.device), arguments.repeats
@@ -160,7 +163,10 @@ class _Generator:
 
 
 class _Flops(TorchDispatchMode):
-    """Counts as torch's FlopCounterMode, whose hooks on modules refuse the second derivatives of gradient penalties."""
+    """Count floating-point operations as torch's FlopCounterMode does.
+
+    That class hooks modules, and its hooks refuse the second derivatives of gradient penalties.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +195,7 @@ def _measure_layers(module: str) -> list[dict[str, Any]]:
 
 
 def _bare_rate(device: torch.device, bf16: bool) -> float:
-    """GMAC per second of a plain convolution: 256 channels, 3x3, 64x64, batch 2, without gradients."""
+    """Return GMAC per second of a plain convolution: 256 channels, 3x3, 64x64, batch 2, without gradients."""
     dtype = torch.bfloat16 if bf16 else torch.float32
     conv = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype)
     features = torch.randn(BATCH, 256, 64, 64, device=device, dtype=dtype)
@@ -200,7 +206,7 @@ def _bare_rate(device: torch.device, bf16: bool) -> float:
 
 
 def _seconds(function: Callable[[], Any], repeats: int, device: torch.device) -> float:
-    """The median of some runs; fewer than asked for once they have taken half a minute."""
+    """Return the median seconds of `repeats` runs, or of fewer if these have taken half a minute."""
     taken: list[float] = []
     while len(taken) < repeats and sum(taken) < 30:
         taken.append(timed(function, device))

@@ -1,13 +1,18 @@
-"""What ingest costs beside the bare work on pixels: decode, resize, encode of the same pictures by the same functions.
+"""Compare the rate of ingest with that of its bare work: decode, resize and encode the same pictures.
 
     python -m benchmarks.ingest                     one and two processes, and JSON into benchmarks/results
     python -m benchmarks.ingest --images 500 --processes 1
 
-The pictures are scikit-image's photographs, cut at random to 512x384 and saved as JPEG; they become 256x256. Both sides
-read the same files, which lie in the page cache, and alternate, so that other work on the machine hits both. Bare work
-with several processes is a pool that is given a shard's pictures at a time. Both keep their processes from run to run;
-`share` is the rate of ingest by the rate of bare work, and `start s` what the first run pays beside for Ray's start and
-for the imports of its workers, once, whatever the number of pictures. Exit code 1 if a share is below the limit.
+The pictures are scikit-image's photographs, cut at random to 512x384 and saved as JPEG. They become 256x256. Both sides
+call the same functions and read the same files, which are in the page cache. They alternate, so that other work on the
+machine slows both. With several processes, the bare work is done by a pool that gets the pictures of one shard at a
+time. Both sides keep their processes from run to run.
+
+share: rate of ingest / rate of the bare work.
+start s: seconds that the first run takes longer than the others: for Ray's start and for the imports of its workers.
+    They do not depend on the number of pictures.
+
+Exits with 1 if a share is below the limit.
 """
 
 from __future__ import annotations
@@ -117,7 +122,7 @@ def _bare(fillings: Sequence[IngestedShard], pool: Pool | None) -> None:
 
 
 def _bare_shard(filling: IngestedShard) -> int:
-    """The bytes are made and dropped; returns how many."""
+    """Encode the pictures of one shard, drop the bytes and return their number."""
     total = 0
     for source in filling.sources:
         image = fit(decode(read(source.locator)), filling.config.size, filling.config.rule)

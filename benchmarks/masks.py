@@ -1,18 +1,23 @@
-"""Masks and edge maps per second on one core, each beside its limit in the same run.
+"""Measure masks and edge maps per second on one core, and compare each rate with a limit from the same run.
 
     python -m benchmarks.masks                      the table, and JSON into benchmarks/results
     python -m benchmarks.masks --files masks.zip    a collection on disk, too
 
-Everything is 256x256, in one process and one thread, and timed by the processor's own time for it. A mask's limit is
-its OpenCV calls alone, recorded and played back on a fresh canvas: lines and polygons and nothing else; `of limit` is
-the share of the time that they take, and boxes and files have none. `in bins` is one mask for each of the six bins. An
-edge map's limit is scikit-image's own Canny on a grey image that lies in memory; `of limit` is then our rate over its
-rate, and `record` is all that the edge stage does with one stored image: decode, find edges, encode. What OpenCV's bare
-decoding and Pillow's bare encoding take of that stands below, in the same unit. Rows that are compared take turns.
+All pictures are 256x256. One process with one thread does all work, and its processor time is measured. Rows that are
+compared take turns.
 
-Where glibc hands the heap back between two images, every page that is asked for anew costs time, most of all in that
-Canny. So the limits of edges are measured where it does not, and records both there and `as it comes`. Exit code 1 when
-a record does not reach 0.95 of its limit.
+limit of a mask: its OpenCV calls for lines and polygons alone, recorded and played back on an empty canvas. Boxes and
+    files have no limit.
+limit of an edge map: scikit-image's own Canny on a grey image in memory.
+of limit: our rate / the rate of the limit.
+in bins: one mask for each of the six bins.
+record: all that the edge stage does with one stored image: decode, find edges, encode. The last rows give the rates of
+    OpenCV's bare decoding and Pillow's bare encoding.
+as it comes: the same, with glibc's heap as the process finds it. If glibc returns the heap to the system between two
+    images, every page that is requested again costs time, most of all in scikit-image's Canny. So the limits of edge
+    maps are measured while glibc keeps the heap, and records in both states.
+
+Exits with 1 if a record does not reach 0.95 of its limit.
 """
 
 from __future__ import annotations
@@ -118,7 +123,7 @@ def _mask_rows(kind: str, masks: Masks, arguments: argparse.Namespace) -> Iterat
 
 @contextlib.contextmanager
 def _recorded(calls: list) -> Iterator[None]:
-    """Note every call of OpenCV that draws."""
+    """Record every drawing call of OpenCV until the context ends."""
     originals = {name: getattr(cv2, name) for name in _DRAWING}
 
     def recorder(function: Callable) -> Callable:
@@ -198,7 +203,7 @@ def _edge_rows(repeats: int) -> Iterator[dict[str, Any]]:
 
 
 def _seconds(repeats: int, *functions: Callable[[], Any]) -> list[float]:
-    """The median of each in processor time, one after the other in every round."""
+    """Return the median processor time of each function, in seconds. In every round each function is called once."""
     taken: list[list[float]] = [[] for _ in functions]
     for function in functions:
         function()

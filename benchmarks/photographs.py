@@ -1,4 +1,4 @@
-"""Photograph-like arrays made in code, and data sets of them in shards."""
+"""Make arrays like photographs in code, and write them as shards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from files.pictures import encode_grey_png, encode_png
 
 
 def photograph(seed: int, size: int = 64) -> np.ndarray:
-    """Smooth colours with a few sharp borders: uint8 (size, size, 3)."""
+    """Make a picture of smooth colours with a few sharp borders: uint8 (size, size, 3)."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size
     image = np.stack([rng.uniform(60, 200) + 50 * np.sin(rng.uniform(2, 9) * x + rng.uniform(2, 9) * y)] * 3, axis=-1)
@@ -26,7 +26,7 @@ def photograph(seed: int, size: int = 64) -> np.ndarray:
 
 
 def samples(count: int = 20) -> list[NewRecord]:
-    """Records of two members, 16 x 16 pixels."""
+    """Make records of two members, "png" of 16x16 pixels and "json"."""
     return [
         NewRecord(
             key=f"a/{n:03d}", members={"png": encode_png(photograph(n, 16)), "json": b"{}"}, about={"source": str(n)}
@@ -44,7 +44,12 @@ def write_column(
     made_from: str = "",
     parameters: dict | None = None,
 ) -> Column:
-    """A complete folder of shards, of at most `per_shard` records or of just so many each."""
+    """Write a complete folder of shards and open it.
+
+    per_shard: most records of a shard, or the number of records of each shard.
+    made_from: digest of the images' manifest, for a column that is made from images.
+    parameters: entries of the manifest.
+    """
     shards, fields, start = [], [], 0
     for index, size in enumerate(even_sizes(len(samples), per_shard) if isinstance(per_shard, int) else per_shard):
         shard, rows = write_shard(folder, column, index, samples[start : start + size])
@@ -69,7 +74,13 @@ def write_column(
 
 
 def write_split(root: Path, count: int, *, size: int = 64, per_shard: int = 8) -> dict[str, Path]:
-    """Images, their edges and labels below 4, as ingest and precompute leave them; returns each column's folder."""
+    """Write the columns image, edge and semantics, as ingest and precompute write them.
+
+    count: number of records.
+    size: side of the pictures, in pixels.
+    per_shard: most records of a shard.
+    Returns column -> folder. Labels are below 4.
+    """
     pictures = {f"made/{number:04d}": photograph(number, size) for number in range(count)}
     folders = {column: root / column / "train" for column in ("image", "edge", "semantics")}
     images = write_column(

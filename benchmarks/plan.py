@@ -1,13 +1,14 @@
-"""The plan at the size of Places2 Challenge: 8 million records in 1,600 shards, read by 512 workers.
+"""Measure the plan at the size of Places2 Challenge: 8 million records in 1,600 shards, read by 512 workers.
 
     python -m benchmarks.plan                     the figures beside their limits, and JSON into benchmarks/results
     python -m benchmarks.plan --records 100000 --shards 20
 
-Writes a synthetic `records.parquet` and manifest for two columns into a temporary folder, with digests and names that
-do not compress better than real ones, and no images. Then a fresh process opens both, checks digests and that all keys
-agree, and asks for steps here and there, each in windows that nobody has asked for before. Time for imports is not
-counted, and torch is not loaded. CPU time stands beside, for machines that do other work. Exit code 1 when a limit is
-not kept.
+Writes a synthetic `records.parquet` and manifest for two columns into a temporary folder, without images. Its digests
+and names do not compress better than real ones. Then a fresh process opens both columns, checks their digests and that
+all keys agree, and asks for some steps, each in windows that were not asked for before. The time for imports is not
+counted, and torch is not loaded. CPU time is printed as well, for machines that do other work.
+
+Exits with 1 if a limit is not kept.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from files.objects import StoreConfig
 RESULTS = Path(__file__).parent / "results"
 WORKERS, BATCH = 512, 8192
 LIMITS = {"startup_s": 2.0, "step_ms": 50.0, "peak_mb": 500.0}
-STEPS = (0, 123, 7 * 977 + 412, 55_000)  # at 8 million records an epoch has 977 steps: the third is amid epoch 7
+STEPS = (0, 123, 7 * 977 + 412, 55_000)  # with 8 million records an epoch has 977 steps; the third is in epoch 7
 
 
 def main() -> None:
@@ -76,7 +77,7 @@ def main() -> None:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """What a process pays that trains on the columns of `folder`."""
+    """Measure start-up, steps and memory of a process that trains on the columns of `folder`."""
     start, cpu = time.perf_counter(), time.process_time()
     store = StoreConfig(url="s3://nowhere/shards")  # never asked: there are no tars
     images, edges = (Column(folder / name, store=store, keep_shards=32) for name in ("image", "edge"))
@@ -111,7 +112,10 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def write(folder: Path, records: int, shards: int) -> None:
-    """Two columns of so many records, images and edges, without tars."""
+    """Write the columns image and edge, without tars.
+
+    records, shards: number of records and of shards in each column.
+    """
     made_from = ""
     for column in ("image", "edge"):
         made_from = _write_column(folder / column, column, even_sizes(records, -(-records // shards)), made_from)

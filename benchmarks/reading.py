@@ -1,16 +1,21 @@
-"""How fast records of 256 x 256 pixels are read, beside bare decoding and what one would do without this project.
+"""Measure how fast records of 256x256 pixels are read, and compare with bare decoding and with other libraries.
 
     python -m benchmarks.reading                   the table with its limits, and JSON into benchmarks/results
 
-JPEG records of photographs that scikit-image ships, quality 95, in shards and, the same bytes, in a folder. `bare` only
-decodes bytes that lie in memory. `ours` is the training stream: plan, read, compare with the digest, decode, batch.
-`folder` is a plain DataLoader over the files, shuffled, decoding by Pillow as torchvision's ImageFolder does;
-`webdataset` that library's plain pipeline over the same shards. `... same decoder` are the two with our decoder in
-theirs' place, for what that alone explains. With 2 workers every row is held against bare decoding in two processes,
-which have the bytes in memory before the clock starts.
-Crop, augmentation, masks and digests are counted apart. Rows are measured in turn, several times, and the best counts,
-since other work on a machine only ever slows; CPU time stands beside, for machines that are never quiet. Exit code 1
-when a limit is not kept.
+The records are JPEGs, quality 95, of photographs that scikit-image ships. Shards and a folder hold the same bytes.
+
+bare: decodes bytes that are in memory. With "2 at once", two processes do; they have the bytes in memory before the
+    clock starts.
+ours: the training stream: plan, read, compare with the digest, decode, batch.
+folder: a plain DataLoader over the files, shuffled. It decodes by Pillow, as torchvision's ImageFolder does.
+webdataset: that library's plain pipeline over the same shards.
+folder same decoder, webdataset same decoder: the two with our decoder in place of theirs, to show its share.
+
+Rows with 2 loader workers are compared with bare decoding in two processes. Crop, augmentation, masks and digests have
+rows of their own. All rows take turns for several rounds, and the best round counts, since other work on the machine
+can only slow a row. CPU time is printed as well, for machines that always have other work.
+
+Exits with 1 if a limit is not kept.
 """
 
 from __future__ import annotations
@@ -66,7 +71,7 @@ def main() -> None:
         }
         for workers in (0, 2)
     }
-    # Of the time that one process takes for a record, comparing its digest takes a twentieth at most.
+    # Comparing the digest takes at most a twentieth of the time that one process takes for a record.
     limits["digest alone"] = {"ours, 20 times": 20 * rates["ours, 0 workers"]}
     for name, rate in rates.items():
         print(f"{name:36}{rate:10,.0f} records/s {cpu[name]:10,.0f} us of CPU time a record")
@@ -95,7 +100,7 @@ def main() -> None:
 
 
 class _Decoded(TrainingSamples):
-    """The training stream, decoded and no more: the first half of what it does with a batch."""
+    """The training stream without crop, augmentation and masks: it decodes records and stacks them."""
 
     def __getitems__(self, positions: Sequence[int]) -> ByteBatch:
         images, records = self.decode(positions)
@@ -136,7 +141,7 @@ _given: list[bytes] = []
 
 
 def _give(contents: list[bytes]) -> None:
-    """What a forked process has in memory, without being sent it."""
+    """Keep the contents in a forked process, which inherits them: nothing is sent."""
     _given[:] = contents
 
 
@@ -145,7 +150,7 @@ def _decode_given(part: slice) -> None:
 
 
 class _Reading:
-    """The same records in every form, and a row for each way to read them."""
+    """Hold the same records in every form, and measure each way to read them."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self.count = count
@@ -168,8 +173,11 @@ class _Reading:
             path.write_bytes(content)
 
     def figures(self, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-        """Of every row, the best of all rounds: records per second, and microseconds of CPU time per record, workers
-        and their start included."""
+        """Return the best of all rounds for every row.
+
+        Returns row -> records per second, and row -> microseconds of CPU time per record, which include the workers and
+        their start.
+        """
         rates: dict[str, float] = {}
         cpu: dict[str, float] = {}
         for _ in range(rounds):
@@ -218,7 +226,10 @@ class _Reading:
         return webdataset.WebLoader(stream, batch_size=None, num_workers=workers)
 
     def _rate(self, loader: Iterable) -> float:
-        """Records per second, from the first batch's arrival where other processes have to start first."""
+        """Return records per second.
+
+        With loader workers the clock starts when the first batch has arrived, so that their start is not counted.
+        """
         batches = iter(loader)
         ready = getattr(loader, "num_workers", 0) or getattr(getattr(loader, "pipeline", [None])[0], "num_workers", 0)
         seen = 0

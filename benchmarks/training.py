@@ -1,14 +1,19 @@
-"""What the training loop adds to a bare loop of PyTorch, and how soon and how fast it trains on CPU cores.
+"""Compare the training loop with a bare loop of PyTorch, and measure its start and two workers on CPU cores.
 
     python -m benchmarks.training                  the figures beside their limits, and JSON into benchmarks/results
 
-DeepFill v2 at demo scale on 128 x 128 pixels, one thread a process. `bare` is a loop by hand over the same batches,
-with the same networks, losses and optimizers; that both end with the same weights is checked. Seconds per step are
-those of a long training less those of a short one, by the steps between: start and end cancel out. The same gives
-the stall of a checkpoint: a long training with some, less one without. Variants alternate over several rounds, and
-medians count. One round says little of a few per cent: the quartiles of the overhead stand beside it. A start is
-counted in a fresh process, imports included, until a training of one step has left its weights. One worker and two,
-through Ray, share the same global batch. Exit code 1 when a limit is not kept.
+DeepFill v2 at demo scale is trained on 128x128 pixels with one thread per process. `bare` is a loop written by hand,
+with the same batches, networks, losses and optimizers. A check proves that both end with the same weights.
+
+step: (seconds of a long training - seconds of a short one) / difference of their steps, so that start and end cancel.
+checkpoint: (seconds of a long training with checkpoints - seconds of one without) / number of checkpoints.
+overhead: of the loop's step over the bare step, in percent. Variants alternate over several rounds, and the median
+    counts. One round is not exact to a few per cent, so the quartiles are printed as well.
+start: seconds from the start of a fresh process, imports included, until a training of one step has written its
+    weights.
+two workers by one: rate of two workers / rate of one, both through Ray and with the same global batch.
+
+Exits with 1 if a limit is not kept.
 """
 
 from __future__ import annotations
@@ -85,7 +90,7 @@ def _word(is_kept: bool) -> str:
 
 
 class _Training:
-    """The same generator, data and parameters for every measurement."""
+    """Measure variants of one training: the same generator, data and parameters."""
 
     def __init__(self, root: Path, steps: int) -> None:
         self.root, self.steps = root, steps
@@ -94,7 +99,10 @@ class _Training:
         self.trainings = 0
 
     def figures(self, rounds: int, checkpoints: int) -> dict[str, float]:
-        """All of them, medians over the rounds."""
+        """Return all figures, medians over the rounds.
+
+        checkpoints: number of checkpoints in the long training that has some.
+        """
         self._check_equal_work()
         every = -(-(SHORT + self.steps) // (checkpoints + 1))
         taken: dict[str, list[float]] = {}
@@ -124,7 +132,7 @@ class _Training:
         bare_step, loop_step = statistics.median(bare_steps), statistics.median(loop_steps)
         overheads = [100 * (ours / theirs - 1) for ours, theirs in zip(loop_steps, bare_steps, strict=True)]
         low, _, high = statistics.quantiles(overheads, n=4, method="inclusive")
-        saved = (SHORT + self.steps - 1) // every  # the one at the end is in all
+        saved = (SHORT + self.steps - 1) // every  # the checkpoint at the end is in all variants
         stall = (median["loop, long, checkpoints"] - median["loop, long"]) / saved
         return {
             "bare_ms": 1e3 * bare_step,
@@ -142,7 +150,7 @@ class _Training:
         }
 
     def job(self, steps: int, checkpoint_steps: int = NEVER) -> TrainJob:
-        """A training of so many steps, with a storage of its own."""
+        """Return a training of `steps` steps, with a storage of its own."""
         self.trainings += 1
         storage = self.root / f"storage-{self.trainings}"
         storage.mkdir()
@@ -170,14 +178,14 @@ class _Training:
         return ClusterConfig(train_workers=workers, max_failures=0, storage=str(self.root / "ray"))
 
     def _start(self, work: Callable[[Any, Say], None], argument: Any) -> float:
-        """Seconds from here until a fresh process has trained one step and left its weights."""
+        """Return the seconds from now until a fresh process has trained one step and written its weights."""
         job = argument if isinstance(argument, TrainJob) else argument[0]
         begin = time.time()
         run_apart(work, argument)
         return (Path(job.storage) / "weights.safetensors").stat().st_mtime - begin
 
     def _per_step_through_ray(self, workers: int) -> float:
-        """Seconds per step of a group of workers, which has trained before."""
+        """Return the seconds per step of a group of workers that has trained before."""
         out = self.root / f"seconds-{self.trainings}.json"
         jobs = [self.job(SHORT) for _ in range(2)] + [self.job(SHORT + self.steps)]
         arguments = {"jobs": jobs, "out": str(out)}
@@ -188,19 +196,19 @@ class _Training:
 
 
 def timed(work: Callable[[TrainJob], Any], job: TrainJob) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     start = time.perf_counter()
     work(job)
     return time.perf_counter() - start
 
 
 def trained(job: TrainJob) -> None:
-    """One training by the product's loop."""
+    """Run a training by the loop of this project."""
     train({"job": job})
 
 
 def bare(job: TrainJob) -> dict[str, Tensor]:
-    """The same training as one would write it down without this project; returns the weights."""
+    """Run the same training as a loop of plain PyTorch, and return the weights."""
     torch.set_num_threads(job.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     recipe = build_recipe(job.generator, job.config, job.seed)
@@ -227,7 +235,11 @@ def bare(job: TrainJob) -> dict[str, Tensor]:
 
 
 def time_trainings(arguments: Mapping[str, Any]) -> None:
-    """One training after another in each worker of a group; the first writes down how long each took."""
+    """Run trainings one after another in each worker of a group. Rank 0 writes their seconds to a file.
+
+    arguments["jobs"]: the trainings.
+    arguments["out"]: path of a JSON file.
+    """
     seconds = [timed(trained, job) for job in arguments["jobs"]]
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         Path(arguments["out"]).write_text(json.dumps(seconds))

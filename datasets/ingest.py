@@ -31,7 +31,7 @@ from files.seeds import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
-    """How images are stored.
+    """Settings of the stored images.
 
     size: in pixels, the side of the stored square; with the rule "shorter" the shorter side, with "keep" the least
         side that is accepted.
@@ -57,7 +57,7 @@ class IngestConfig:
         if self.size < MINIMUM_SIDE:
             raise ValueError(f"size must be {MINIMUM_SIDE} or more, got {self.size}")
         if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"jpeg_quality must lie in 1..100, got {self.jpeg_quality}")
+            raise ValueError(f"jpeg_quality must be in 1..100, got {self.jpeg_quality}")
         if self.records_per_shard < 1:
             raise ValueError(f"records_per_shard must be positive, got {self.records_per_shard}")
         if not 0 <= self.max_rejected < 1:

@@ -31,7 +31,7 @@ class Locator:
         raise NotImplementedError
 
     def changed_ns(self) -> int:
-        """Return when the file or its archive was last changed, in nanoseconds."""
+        """Return the time of the last change of the file or its archive, in nanoseconds."""
         return Path(self.container).stat().st_mtime_ns
 
 

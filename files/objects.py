@@ -37,7 +37,7 @@ class MissingObjectError(StoreError):
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """Where shards are stored, and how they are fetched.
+    """Address of the store of shards, and settings for fetching them.
 
     url: s3://bucket/prefix, gs://bucket/prefix, or http(s)://host/prefix, which can only be read; None keeps shards
         beside their manifests. Credentials and endpoints come from the settings of the store's own tools, never from
@@ -88,7 +88,7 @@ class ObjectStore:
 
     @property
     def is_http(self) -> bool:
-        """Whether the store can only be read, and has no list of objects."""
+        """Return whether the store can only be read, and has no list of objects."""
         return self._scheme not in WRITABLE_SCHEMES
 
     def url_of(self, name: str) -> str:

@@ -19,7 +19,7 @@ MAX_PIXELS = 50_000_000  # above every common camera; 150 MB when decoded
 MINIMUM_SIDE = 16
 
 FitRule = Literal["crop", "squash", "cut", "shorter", "keep"]
-"""How `fit` changes the size of a picture."""
+"""Rules by which `fit` changes the size of a picture."""
 
 IGNORE = 255
 """The label of a pixel whose class is not known."""

@@ -8,7 +8,7 @@ import hashlib
 def derive_seed(*names: int | str) -> int:
     """Return a 64-bit seed for a sequence of names: equal on every machine, unrelated for different names.
 
-    names: what the seed is for, such as ("suite", key, bin). 1 and "1" differ.
+    names: purpose of the seed, such as ("suite", key, bin). 1 and "1" differ.
     """
     digest = hashlib.blake2b("\x1f".join(f"{type(name).__name__}:{name}" for name in names).encode(), digest_size=8)
     return int.from_bytes(digest.digest(), "little")

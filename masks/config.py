@@ -51,7 +51,7 @@ class MaskFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskConfig:
-    """Which masks to draw or to read. Lengths are pixels of an image whose short side is 256; they scale with it.
+    """Masks to draw or to read. Lengths are pixels of an image whose short side is 256; they scale with it.
 
     kind: one of
         free_form: the training mask of DeepFill v2, one rectangle and one mask of strokes;

@@ -22,7 +22,8 @@ _ZOOM_STEP = 0.9  # factor on the size of the next piece after a piece that left
 def draw_mask(config: MaskConfig, height: int, width: int, seed: int) -> np.ndarray:
     """Return the mask of (config, height, width, seed): uint8 (height, width), 0 or 1, 1 = hole.
 
-    A pure function of its arguments. Raises ValueError if a size is not positive or the seed is negative.
+    A pure function of its arguments.
+    Raises ValueError if a size is not positive or the seed is negative, UserError if no such mask is found.
     """
     rng = _generator(height, width, seed)
     holes = holes_of(config)
@@ -47,8 +48,8 @@ def draw_mask_in_bin(config: MaskConfig, height: int, width: int, low: float, hi
     uniformly from the bin. Pieces are smaller in small bins; from 0.3 on they have their usual size and there are more
     of them. A piece that leaves the bin is undone.
 
-    A pure function of its arguments. Raises ValueError for bad arguments, or if no mask of this kind has a ratio in the
-    bin; kind "centre" has only one mask.
+    A pure function of its arguments. Raises ValueError for bad arguments, UserError if no mask of this kind is found
+    with a ratio in the bin; kind "centre" has only one mask.
     """
     rng = _generator(height, width, seed)
     if not 0 <= low < high <= 1:

@@ -18,7 +18,7 @@ class Masks(Protocol):
         """Return the mask of a seed."""
 
     def draw_in_bin(self, height: int, width: int, low: float, high: float, seed: int) -> np.ndarray:
-        """Return the mask of a seed with a hole ratio in (low, high]. Raises ValueError if there is none."""
+        """Return the mask of a seed with a hole ratio in (low, high]. Raises UserError if none is found."""
 
 
 def open_masks(config: MaskConfig) -> Masks:

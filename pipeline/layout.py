@@ -1,4 +1,4 @@
-"""Paths of what the stages write, relative to the root of the checkout. dvc.yaml has the same paths."""
+"""Paths of the stages' outputs, relative to the root of the checkout. dvc.yaml has the same paths."""
 
 from __future__ import annotations
 

@@ -60,14 +60,14 @@ class Params:
     dataset: the data set that is ingested.
     ingest: how images are stored in shards.
     edges: name of a column of edges -> how its edges are found.
-    semantics: where label maps come from.
+    semantics: source of label maps.
     suite: the frozen images and masks of evaluation.
     train: how every generator is trained.
-    evaluate: what is computed in evaluation.
-    cluster: where the work is done, and by how many processes.
+    evaluate: metrics, baselines and gallery of evaluation.
+    cluster: machines and processes that do the work.
     generators: short name of a paper -> its hyperparameters: a `preset` ("paper" if there is none) and the values that
         differ from it. These generators are trained and compared.
-    store: where shards are, if they are in an object store.
+    store: object store of the shards, if they are in one.
     """
 
     seed: int

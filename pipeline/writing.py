@@ -1,4 +1,4 @@
-"""What every stage that writes a column passes to `datasets.writing`: folders, code digests, workers, progress."""
+"""Arguments that every stage that writes a column passes to `datasets.writing`: folders, code, workers, progress."""
 
 from __future__ import annotations
 

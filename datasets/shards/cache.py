@@ -113,7 +113,7 @@ class Cache:
 
         Raises CacheFullError if all of them together are not enough.
         """
-        # Reservations first: a fetch that ends in between is then counted twice, which is safe, and never not at all.
+        # Reservations are counted before shards: a fetch that ends in between is then counted twice, which is safe.
         excess = self._reserved_bytes() + shard.bytes - self.limit_bytes
         cached = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in self.folder.glob("*.tar"))
         excess += sum(size for _, size, _ in cached)

@@ -86,7 +86,7 @@ class Column:
 
     @property
     def is_remote(self) -> bool:
-        """Whether any shard is read from the store."""
+        """Return whether any shard is read from the store."""
         return any(self._remote)
 
     def key(self, index: int) -> str:
@@ -178,7 +178,7 @@ class Column:
         return list(accumulate(self.shard_sizes))
 
     def _opened(self) -> _OpenFiles:
-        """Return what this process has open. A forked process starts with nothing."""
+        """Return the open files of this process. A forked process starts with none."""
         if self._open_files.pid != os.getpid():
             self._open_files = _OpenFiles(os.getpid())
         return self._open_files
@@ -223,7 +223,7 @@ class Column:
 
 
 class _OpenFiles:
-    """What one process has open of a column.
+    """The files of a column that one process has open.
 
     records: the open `records.parquet`; None before its first use.
     tars: shard -> descriptor, the longest unused first.

@@ -1,4 +1,4 @@
-"""Public data sets as they are on disk: one file each, found by its presence here. `source.py` is their contract."""
+"""Readers of public data sets, one file each. A file is found by its presence here. `source.py` is the contract."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOURCES: dict[str, type[Source]] = {
 
 
 def named(name: str) -> type[Source]:
-    """Return the data set of this name. Raises ValueError, with the nearest name, if there is none."""
+    """Return the data set of this name. Raises SourceError, with the nearest name, if there is none."""
     if name not in SOURCES:
         raise SourceError(f"{name!r} is not a data set; {suggest(name, SOURCES)}")
     return SOURCES[name]
@@ -32,7 +32,7 @@ def source_config(name: str, **values: Any) -> SourceConfig:
     """Return the config of a data set.
 
     values: fields of its `Config`.
-    Raises ValueError for an unknown data set or a bad value, TypeError for an unknown field.
+    Raises SourceError for an unknown data set, ValueError for a bad value, TypeError for an unknown field.
     """
     return named(name).Config(name=name, **values)
 
@@ -41,7 +41,7 @@ def open_source(config: SourceConfig) -> Source:
     """Return the data set that `config.name` names.
 
     config: of the data set's own type, or a plain SourceConfig, whose missing options take their defaults.
-    Raises ValueError if there is no such data set, TypeError if the config is that of another data set.
+    Raises SourceError if there is no such data set, TypeError if the config is that of another data set.
     """
     source = named(config.name)
     return source(source.Config(**vars(config)) if type(config) is SourceConfig else config)

@@ -124,8 +124,8 @@ class Source(ABC):
     def images(self) -> list[SourceImage]:
         """Return the pictures of the config's splits, sorted by key.
 
-        Raises ArchiveError if the root cannot be read. Raises ValueError if the layout is unknown, if a list file is
-        missing, or if two pictures get the same key.
+        Raises ArchiveError if the root cannot be read, ValueError if it holds no picture of these splits, SourceError
+        if a list file is missing or two pictures get the same key.
         """
         images = [image for image in self._find() if image.split in self.config.splits]
         if not images:

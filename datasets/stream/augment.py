@@ -12,7 +12,7 @@ from files.environment import set_quiet_environment
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Which augmentations to apply.
+    """Settings of the augmentations.
 
     flip: probability of a horizontal flip, of image and maps together.
     """

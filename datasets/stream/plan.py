@@ -20,7 +20,7 @@ from files.seeds import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """How records are shuffled.
+    """Settings of the shuffling of records.
 
     window_shards: number of shards in a window. Shards are shuffled, then records within each window of shards. A large
         window mixes well; a small window lets an object store read whole shards one after another.

@@ -32,7 +32,7 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What was proved.
+    """The result of a proof.
 
     records, shards: of one epoch.
     passes: the passes that were walked.

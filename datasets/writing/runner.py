@@ -1,4 +1,7 @@
-"""How tasks run and how their progress is shown. The caller chooses: this room knows neither Ray nor terminals."""
+"""Protocols for running tasks and for showing progress.
+
+The caller chooses both. This package knows neither Ray nor terminals.
+"""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def write_split_records(tasks: Sequence[ShardTask], written: Sequence[WrittenSha
     """Write `records.parquet` of one split, shard by shard, from the done notes.
 
     tasks: all tasks of the split, in the order of shards.
-    written: what `run_shard_task` returned for each task.
+    written: done note of each task, as `run_shard_task` returned it.
     Returns the shards that have records, and the SHA-256 of the table.
     Raises WritingError if a done note differs from `written`, or if no shard has a record.
     """

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class ProbeError(UserError):
-    """A generator cannot be trained as it is configured; the message says why."""
+    """A generator cannot be trained with its configuration. The message says why."""
 
 
 def run_apart(work: Callable[[Argument, Say], Result], argument: Argument, heard: Say = lambda text: None) -> Result:

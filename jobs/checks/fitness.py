@@ -10,7 +10,7 @@ from datasets.shards.column import Column
 def mismatch(name: str, column: Column, *, generator: str, config: Any, crop: int | None) -> str:
     """Return why a generator cannot be trained with a complete column, or "" if it can.
 
-    name: what the column is to the recipe: "image", "edge" or "semantics".
+    name: the name that recipes give the column: "image", "edge" or "semantics".
     config: the generator's hyperparameters.
     crop: side of the random training crop, in pixels; None trains with the images as stored.
     """

@@ -95,7 +95,7 @@ def price_generator(
     gigabits_per_second: float | None = None,
     price_per_hour: float | None = None,
 ) -> GeneratorPrice:
-    """Compute what the training of one generator costs.
+    """Compute the price of the training of one generator.
 
     footprints: of the probed phases, in the same order.
     workers: number of training processes.

@@ -92,7 +92,7 @@ class PhaseProbe:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """All that was measured.
+    """All measurements of one generator.
 
     device: name of the device, such as "x86_64 CPU, 2 cores".
     batch_size, height, width: of one worker's batch, in images and pixels.

@@ -85,7 +85,7 @@ class GroupWork:
     is_finished: asked after the function has returned; if it answers False, the group is started again, which does not
         count as a failure.
     fatal_errors: errors after which another start is useless. They are raised as the function raised them.
-    consequential_errors: errors of processes that only lost another one, whose own error says more.
+    consequential_errors: errors of processes that lost another process. That process's own error is the cause.
     """
 
     function: Callable[[dict], None]

@@ -1,4 +1,4 @@
-"""Configuration of where the work is done, and by how many processes. Imports nothing heavy."""
+"""Configuration of the machines and processes that do the work. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from files.objects import WRITABLE_SCHEMES, parse_address
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """Where the work is done, and by how many processes.
+    """Machines and processes that do the work.
 
     Only `train_workers` and `threads` can change a result, by rounding.
 

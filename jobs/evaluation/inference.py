@@ -41,7 +41,7 @@ def inpaint_images(recipe: Recipe, edges: EdgeConfig, images: np.ndarray, masks:
     masks: uint8 (N, H, W), 1 = hole.
     Returns "composite", uint8 (N, H, W, 3), equal to the images where the mask is 0, and "edge", uint8 (N, H, W) in
     [0, 255], of a recipe that completes edges.
-    Raises ValueError for a size or mask that the paper cannot take.
+    Raises UserError for a size or mask that the paper cannot take.
     """
     batch = visible_batch(images, masks, [""] * len(images), columns=recipe.columns, edges=edges)
     outputs = inpaint(recipe, batch)
@@ -69,7 +69,7 @@ def visible_batch(
     images: uint8 (N, H, W, 3).
     masks: uint8 (N, H, W), 1 = hole.
     keys: the records' keys, N of them.
-    columns: what the recipe needs. Semantic labels are left out: they are a target of training, never an input.
+    columns: columns that the recipe needs. Semantic labels are left out: they are a target of training, never an input.
     edges: how edges are derived, if the recipe needs them.
     """
     visible = images * (1 - masks[..., None])

@@ -89,7 +89,7 @@ def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
 
 
 def _fills(job: EvaluationJob) -> dict[str, Fill]:
-    """Return how each row fills holes."""
+    """Return row -> function that fills holes."""
     if job.model is None:
         return {name: partial(_fill_one_by_one, BASELINES[name].fill) for name in job.config.baselines}
     fills: dict[str, Fill] = {}
@@ -125,9 +125,9 @@ def _score(
 
 
 def _members(row: str, filled: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Encode one row's pictures of one image as members `<row>-<what>-<bin>.png` of a gallery record.
+    """Encode one row's pictures of one image as members `<row>-<kind>-<bin>.png` of a gallery record.
 
-    filled: what -> one picture per bin; what is "composite", or "edge" of a generator that completes edges.
+    filled: kind -> one picture per bin; the kinds are "composite" and, of a generator that completes edges, "edge".
     """
     return {
         member_of_bin(f"{row}-{what}", bin_name): (encode_grey_png if what == "edge" else encode_png)(picture)

@@ -40,7 +40,7 @@ class Batch:
         seed: Tensor | None = None,
         key: tuple[str, ...] = (),
     ) -> Batch:
-        """Build a batch from bytes as they are stored, on the device of the bytes.
+        """Build a batch from stored bytes, on the device of the bytes.
 
         image: uint8 (N, H, W, 3), RGB; [0, 255] becomes [-1, 1], and channels come first.
         mask: uint8 (N, H, W), 1 = hole.

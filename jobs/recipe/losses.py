@@ -87,7 +87,7 @@ def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
 
 def gram(features: Tensor) -> Tensor:
     """Return the correlations of channels, F F^T / (C H W), in float32 at least: (N, C, H, W) -> (N, C, C)."""
-    # Half precision would round away the difference of two nearly equal sums, which is what the style loss measures.
+    # The style loss is a difference of two nearly equal sums. Half precision would round it away.
     with torch.autocast(features.device.type, enabled=False):
         flat = widen(features).flatten(2)  # (N, C, H*W)
         return flat @ flat.transpose(1, 2) / flat[0].numel()

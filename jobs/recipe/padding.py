@@ -48,7 +48,7 @@ def pad_to_multiple(tensor: Tensor, multiple: int) -> Tensor:
 
 
 def pad_batch(batch: Batch, multiple: int) -> Batch:
-    """Pad image, mask and edge of a batch alike; labels are left out.
+    """Pad image, mask and edge of a batch by the same amounts, and leave out labels.
 
     batch: the batch to inpaint.
     multiple: the padded sides are multiples of it.

@@ -1,4 +1,4 @@
-"""Compute in float32 at least, whatever the precision of the training."""
+"""Compute in float32 at least, at any precision of the training."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Page:
     bins: (name, number of pairs).
     facts: (label, text) of digests, parameters and licences.
     commands: shell lines that rebuild the page.
-    notes: what a reader must know to judge the numbers, such as deviations from the papers.
+    notes: facts that a reader needs to judge the numbers, such as deviations from the papers.
     """
 
     dataset: str

@@ -31,7 +31,7 @@ class Gallery(NamedTuple):
 def lay_out(rows: Sequence[GalleryRow]) -> Gallery:
     """Arrange the pictures in columns, one per label, in order of appearance.
 
-    Raises ValueError for a picture that is not a PNG.
+    Raises UserError for a picture that is not a PNG.
     """
     labels = list(dict.fromkeys(label for row in rows for label, _ in row.cells))
     arranged = []

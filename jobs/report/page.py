@@ -21,7 +21,7 @@ from jobs.report.text import encodable
 def render(page: Page) -> str:
     """Render the page as HTML 5, to be written in UTF-8.
 
-    Raises ValueError for a picture in the gallery that is not a PNG.
+    Raises UserError for a picture in the gallery that is not a PNG.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

@@ -23,14 +23,14 @@ def summarise_rows(rows: Sequence[Row]) -> list[str]:
     reference = next((row for row in rows if row.name == REFERENCE and row.kind == "baseline"), None)
     level = reference and reference.metrics.get(REFERENCE_METRIC)
     if not isinstance(level, Value):
-        return ["Filling with the mean colour was not scored, so no row can be held against it."]
+        return ["Filling with the mean colour was not scored, so no row can be compared with it."]
     paragraphs = []
     for kind, noun in _NOUNS.items():
         members = [row for row in sort_rows(rows) if row.kind == kind and row is not reference]
         verdicts = [(row.name, verdict) for row in members if (verdict := _verdict(row, level))]
         if verdicts:
             paragraphs.append(_paragraph(verdicts, noun))
-    opening = f"Filling with the mean colour of what is visible leaves an error of {level.mean:.2f} % (L1 in the hole)."
+    opening = f"Filling with the mean colour of visible pixels leaves an error of {level.mean:.2f} % (L1 in the hole)."
     return [" ".join([opening, *paragraphs[:1]]), *paragraphs[1:]]
 
 

@@ -41,7 +41,7 @@ class Table(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """How the values of a metric are shown. digits: after the point."""
+    """Format of the values of a metric. digits: after the point."""
 
     name: str
     title: str
@@ -115,7 +115,7 @@ def _heading(column: _Column, page: Page) -> Heading:
 
 
 def _best(metrics: Iterable[Metric | None], column: _Column, truth: float | None) -> str | None:
-    """Return the best number as text, so that numbers that are printed alike are marked alike.
+    """Return the best number as text. All cells with this text are marked as best, so that equal texts look equal.
 
     Returns None where no number can be best.
     """

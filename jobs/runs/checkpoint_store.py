@@ -95,7 +95,7 @@ class CheckpointStore:
                 self._objects.put(path, f"{name}/{path.name}")
 
     def trim(self, name: str) -> None:
-        """Of the checkpoints older than this one keep the newest complete one, and remove the others."""
+        """Remove the checkpoints older than this one, except the newest complete one of them."""
         sizes = self._objects.sizes()
         kept = [other for other in _complete_names(sizes) if other < name][:1]
         for left in _removal_order(sizes):

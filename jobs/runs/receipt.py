@@ -22,7 +22,7 @@ class Receipt:
     Nothing here depends on the time of the training nor, on a CPU, on the machine.
 
     config: every value of the paper's `Config`.
-    edges: how the edges were derived that it was trained with.
+    edges: parameters of the edges that it was trained with.
     seed: of the training.
     steps: of all phases.
     samples_seen: records read, with repetition.

@@ -54,7 +54,7 @@ def request_stop_on_signals(request: Path) -> Iterator[None]:
             raise KeyboardInterrupt
         request.touch()
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print("saving, then stopping; once more to stop at once", file=sys.stderr, flush=True)
+            print("saving, then stopping; send the signal again to stop at once", file=sys.stderr, flush=True)
 
     handlers = {signal.SIGTERM: create_request, signal.SIGINT: create_request, signal.SIGHUP: signal.SIG_IGN}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -108,7 +108,7 @@ class StopRequests:
         return bool(is_requested) or bool(ask_preempted and self._is_preempted())
 
     def find_absent_ranks(self) -> str:
-        """After a collective has failed, return which processes do not answer, as text; "" if that is not known."""
+        """Return which processes do not answer after a collective has failed, as text; "" if that is not known."""
         if self._roll_call_group is None:
             return ""
         try:

@@ -1,4 +1,4 @@
-"""Where the tracking server is. Imports nothing heavy."""
+"""The address of the tracking server. Imports nothing heavy."""
 
 from __future__ import annotations
 

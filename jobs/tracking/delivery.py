@@ -1,8 +1,8 @@
-"""Upload what a training wrote to its storage: events, samples and the model, to its run in MLflow.
+"""Upload the files that a training wrote to its storage: events, samples and the model, to its run in MLflow.
 
 Training itself only writes files and never waits for the tracking server: `run.json` describes the run, `events.jsonl`
-and `samples/` grow while it trains, `model.json` and `model/` hold what is registered at the end. An upload may break
-off or be killed at any moment; the next one completes it and nothing is on the server twice:
+and `samples/` grow while it trains, `model.json` and `model/` hold the model that is registered at the end. An upload
+may break off or be killed at any moment; the next one completes it and nothing is on the server twice:
 
 1. Everything that is created on the server (run, logged file, registered version) is looked for there first.
 2. For every metric the server is asked for the last step that it has. Only later points are sent, in order.
@@ -68,7 +68,7 @@ def describe_run(
     storage: folder of the training.
     name: of the run.
     parameters: a tree of values; the run has them as flat texts.
-    datasets: what the training reads.
+    datasets: columns that the training reads.
     files: path below the run's artifacts -> text.
     """
     if (storage / _RUN).is_file():
@@ -94,7 +94,7 @@ def stage_model(
     tags: Mapping[str, str],
     requirements: Sequence[str],
 ) -> None:
-    """Copy to the storage what is registered when the training is delivered; see tracking.register_model.
+    """Copy a model to the storage, from which `deliver` registers it; see tracking.register_model.
 
     storage: folder of the training.
     name: of the registered model.
@@ -144,9 +144,9 @@ def deliver_waiting(undelivered: Path) -> list[Delivery]:
 class TrackingSync:
     """Upload a training's events while it trains, and the rest at its end, in a thread. Use it with `with`.
 
-    Leaving the block without an error delivers the trainings that wait in `undelivered`, then this one. Leaving it with
-    an error marks the run only: SCHEDULED, that is, to be continued by the next start of the same training, for one of
-    `resumable`; FAILED for any other. Leaving waits for the thread END_SECONDS at most, after an error STOP_SECONDS.
+    At the end of the block, the trainings that wait in `undelivered` are delivered, then this one. After an error only
+    the run's status is set: SCHEDULED for one of `resumable`, since the next start continues the training; FAILED for
+    any other. The end waits for the thread END_SECONDS at most, after an error STOP_SECONDS.
 
     storage: folder of the training.
     undelivered: folder of the trainings that wait for the server.
@@ -346,9 +346,9 @@ def _number(folder: Path) -> int:
 
 @contextlib.contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
-    """Let one process at a time deliver from a folder. Without the folder nothing waits and there is no lock.
+    """Let one process at a time deliver from a folder. A missing folder needs no lock, since nothing waits there.
 
-    The lock of a process that is killed is free again.
+    The lock of a killed process is free again.
     """
     if not folder.is_dir():
         yield

@@ -66,7 +66,7 @@ class TrackedDataset:
     digest: of its manifest.
     source: its folder.
     records: how many it has.
-    context: what the run read it for, such as "training".
+    context: purpose of the reading, such as "training".
     """
 
     name: str
@@ -104,7 +104,7 @@ def open_run(
     """Start a run, or continue the one that was opened before for the same training. Returns the id of the run.
 
     parameters: a tree of values; the run has them as flat texts.
-    datasets: what the run reads.
+    datasets: columns that the run reads.
     files: path below the run's artifacts -> text.
     training: an id that no other training has, stored as a tag; None always starts a run.
     started: Unix time, in seconds; None is now.

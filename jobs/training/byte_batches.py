@@ -1,4 +1,4 @@
-"""Samples and batches as uint8, as they are stored: a quarter of the bytes of the tensors that generators take."""
+"""Samples and batches in their stored form, uint8: a quarter of the bytes of the tensors that generators take."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def deterministic(wanted: bool) -> Iterator[set[str]]:
     wanted: False changes nothing.
 
     Yields a set that receives the names of operations without a deterministic form, as they occur. PyTorch has none for
-    some operations on a GPU. They are computed all the same: who needs equal bits can read the report.
+    some operations on a GPU. They are computed all the same.
     """
     reported: set[str] = set()
     if not wanted:

@@ -129,7 +129,7 @@ class _Training:
         )
         self.stop_requests = StopRequests(self.folder.stop_request, self.rank, is_preempted, job.collective_seconds)
         self.segments: list[dict[str, int]] = []
-        """From which step on how many processes with how many threads trained, for the checkpoint."""
+        """For checkpoints, an entry per change of workers: their first step, number of processes and of threads."""
         self.writer = NullRunWriter()
 
     def _check_batch(self) -> None:

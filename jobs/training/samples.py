@@ -117,7 +117,7 @@ class TrainingSamples(Dataset):
 
     @property
     def is_remote(self) -> bool:
-        """Whether any shard is read from the store."""
+        """Return whether any shard is read from the store."""
         return any(column.is_remote for column in self.columns.values())
 
     def prefetch(self, epoch: int, window: int) -> None:

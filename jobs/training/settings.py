@@ -12,7 +12,7 @@ from masks.config import MaskConfig
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """How a training sample is made from its record.
+    """Settings by which a record becomes a training sample.
 
     crop: side of a random square, in pixels, cut at the same place from image and maps; None = no crop.
     plan: order of the records.
@@ -32,7 +32,7 @@ class SampleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How every generator is trained on the common track.
+    """Settings of every generator's training on the common track.
 
     samples: how training samples are made.
     precision: "no" is float32; "bf16" and "fp16" autocast, except where a network keeps float32 itself.

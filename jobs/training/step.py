@@ -62,7 +62,7 @@ class TrainingStep:
 
     @property
     def trained_networks(self) -> dict[str, nn.Module]:
-        """Networks as they are used after training: the average where there is one."""
+        """Networks to use after training: the average of a network where there is one."""
         return {
             name: self.averages[name].module if name in self.averages else network
             for name, network in self.recipe.networks.items()
@@ -76,7 +76,7 @@ class TrainingStep:
         self._phase = _PhaseInTraining(phase, self.recipe.networks, wrapped or {})
 
     def __call__(self, step: int, batch: Batch) -> Terms:
-        """Do the updates of one step of the phase that was started.
+        """Compute and apply the updates of one step of the phase that was started.
 
         step: counted from the start of the phase, the first being 0.
         batch: this process's share.
@@ -220,7 +220,7 @@ class _PhaseInTraining:
 
     @contextlib.contextmanager
     def no_exchange(self, update: Update) -> Iterator[None]:
-        """Do not average the update's gradients over processes. The last micro-batch's pass averages their sum."""
+        """Keep an update's gradients in this process. The pass of the last micro-batch, outside, averages their sum."""
         with contextlib.ExitStack() as stack:
             for name in update.networks:
                 if isinstance(self.wrapped[name], nn.parallel.DistributedDataParallel):

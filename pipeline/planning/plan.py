@@ -1,4 +1,4 @@
-"""Plan a training before it starts: prove that every record is read once, and count what is read and written."""
+"""Plan a training before it starts: prove that every record is read once, and count bytes read and written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IMAGES_PER_SECOND = 100.0  # a round number, so that megabytes per second can b
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What one generator, or one batch size, reads.
+    """Amounts that one generator, or one batch size, reads.
 
     name: the generator, or "batch N".
     batch_size: images per step, over all workers.
@@ -228,8 +228,8 @@ def _render_proof(proof: Proof) -> str:
     worlds = ", ".join(str(each.ranks[0][1]) for each in proof.passes if len(each.ranks) == 1)
     restarts = ", and with a restart from each of these numbers to each other" if len(proof.passes) > 1 else ""
     return (
-        f"batch {proof.batch_size}: gone through all {proof.records:,} records with {worlds} workers{restarts}: "
-        f"each read once, at every step equally many by each worker; {proof.located:,} look-ups agree"
+        f"batch {proof.batch_size}: walked through all {proof.records:,} records with {worlds} workers{restarts}: "
+        f"each read once, and equally many by each worker at every step; {proof.located:,} look-ups agree"
     )
 
 

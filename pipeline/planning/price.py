@@ -56,7 +56,7 @@ class Price:
 
     @property
     def is_good(self) -> bool:
-        """Whether everything was priced and fits."""
+        """Return whether everything was priced and fits."""
         fits = [item.fits for item in (*self.generators, *self.disks)]
         return self.hours is not None and all(fits)
 

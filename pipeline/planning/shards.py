@@ -1,4 +1,4 @@
-"""What of the shards is here: the folders that training reads, and their bytes."""
+"""Find the shards on this disk: the folders that training reads, and their bytes."""
 
 from __future__ import annotations
 

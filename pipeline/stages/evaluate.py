@@ -110,8 +110,8 @@ def _means(group: Group) -> dict[str, float]:
 def _track(generator: str, summary: Summary) -> None:
     """Log the metrics of the trained generator to the run of its training.
 
-    The run is the one that the registered version with these weights came from. A warning tells if there is no such
-    version, or if the server does not answer.
+    This is the run of the registered version that has these weights. If there is no such version, or if the server does
+    not answer, a warning is logged.
     """
     receipt = read_receipt(model_folder(generator))
     version = {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}

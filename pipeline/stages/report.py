@@ -56,7 +56,7 @@ class ReportError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """All that the page is made of.
+    """All data of the page.
 
     summaries: generator, or "baselines" -> summary.
     hole_l1: hole L1 of every pair of every row.
@@ -111,7 +111,7 @@ def _common_suite(summaries: Mapping[str, Summary]) -> str:
         if summaries[other].suite != summaries[first].suite:
             raise ReportError(
                 f"{first} was evaluated on suite {summaries[first].suite}, {other} on {summaries[other].suite}: "
-                "such numbers never share a table; run: dvc repro"
+                "their numbers cannot be compared; run: dvc repro"
             )
     return summaries[first].suite
 
@@ -241,7 +241,7 @@ def _training(receipt: Receipt) -> str:
 def _notes(dataset: str) -> list[str]:
     notes = [
         "A gallery row is the pair at the given quantile of the generators' mean error, among images drawn by hash.",
-        "Intervals are 95 % percentile bootstrap over images; each training ran once: its own chance is not in them.",
+        "Intervals are 95 % percentile bootstrap over images. Each training ran once: its chance is not included.",
         "Composites are scored in 8 bits: pixels outside the hole are the image's own.",
     ]
     if dataset == "photos":
@@ -256,7 +256,7 @@ def _track(suite: str, rows: Mapping[str, Mapping[str, Group]]) -> None:
     """Log the page and the means of all rows as one run.
 
     The runs of the trainings have the metrics of their own generators. This run adds the page and the baselines, which
-    no training has, and keeps what was compared in one place. If the server fails, a warning tells.
+    no training has, and keeps all compared numbers in one place. If the server fails, a warning is logged.
     """
     metrics = {
         f"{row}/{name}": metric.mean

@@ -176,7 +176,7 @@ def _has_outputs(training: _Training) -> bool:
 
 
 def _prepare(training: _Training) -> None:
-    """Fill the run folder with what a training starts from, checkpoints excepted, and describe it."""
+    """Fill the run folder with everything that a training starts from, except checkpoints, and describe it."""
     if training.checkpoints:
         store = CheckpointStore(training.checkpoints)
         store.check()
@@ -316,13 +316,13 @@ def _remove_copies(training: _Training) -> None:
 
 
 def _clean_up(training: _Training, tracking: TrackingSync) -> None:
-    """Remove the run folder, or keep what the tracking server has not received."""
+    """Remove the run folder, or keep the files that the tracking server has not received."""
     if tracking.delivered:
         discard(training.folder)
         return
     log.warning(
-        "train %s: done, but the tracking server was not told all (%s); its run and model wait in %s; deliver them "
-        "with: python -m pipeline deliver",
+        "train %s: done, but the tracking server did not receive everything (%s); its run and model wait in %s; "
+        "deliver them with: python -m pipeline deliver",
         training.generator,
         tracking.problem,
         park(training.folder.path, undelivered_folder(training.params.cluster.storage_folder)),

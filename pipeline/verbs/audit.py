@@ -277,11 +277,11 @@ def _line(finding: Finding) -> str:
 
 
 VERB = {
-    "help": "read every byte of the shards and say what is wrong; changes nothing",
+    "help": "read every byte of the shards and list what is wrong; changes nothing",
     "example": "audit --json",
     "arguments": {
         "--json": {"action": "store_true", "help": "print JSON"},
-        "--quarantine": {"action": "store_true", "help": "take unusable images out, as takedown does"},
+        "--quarantine": {"action": "store_true", "help": "remove unusable images, as takedown does"},
     },
 }
 

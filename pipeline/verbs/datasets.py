@@ -1,4 +1,4 @@
-"""List the data sets with their licences and what each needs on disk."""
+"""List the data sets with their licences and the files that each needs on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datasets.sources import SOURCES, Source, named
 from pipeline.tables import wrap_last
 
 _HINT = """
-Licences are summed up in a few words: the owner's own count.
+Licences are summed up in a few words; only the owner's own text is binding.
 `python -m pipeline datasets <name>` shows one with its known defects, its options and how to run it."""
 
 
@@ -21,7 +21,7 @@ def render(name: str | None = None, *, as_json: bool) -> str:
 
     name: show this data set alone, with its whole card; None lists all.
     as_json: return every field of the cards as JSON.
-    Raises ValueError, with the nearest name, if there is no such data set.
+    Raises SourceError, with the nearest name, if there is no such data set.
     """
     sources = list(SOURCES.values()) if name is None else [named(name)]
     if as_json:
@@ -78,10 +78,10 @@ def _yaml_block(params: Mapping[str, object]) -> str:
 
 
 VERB = {
-    "help": "list the data sets there are and what each needs on disk",
+    "help": "list the data sets and the files that each needs on disk",
     "example": "datasets places2",
     "arguments": {
-        "name": {"nargs": "?", "help": "show one whole, with its known defects and options"},
+        "name": {"nargs": "?", "help": "show this data set alone, with its known defects and options"},
         "--json": {"action": "store_true", "help": "print JSON"},
     },
     "reads_params": False,

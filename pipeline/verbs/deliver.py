@@ -1,4 +1,4 @@
-"""Upload finished trainings that the tracking server did not answer for: their runs and registered versions."""
+"""Upload finished trainings that the tracking server has not received: their runs and registered versions."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def _line(delivery: Delivery) -> str:
 
 
 VERB = {
-    "help": "bring the tracking server what finished trainings could not, because it did not answer",
+    "help": "upload finished trainings that the tracking server has not received",
     "example": "deliver",
     "arguments": {"--json": {"action": "store_true", "help": "print JSON"}},
 }
 
 
 def main(params: Params, arguments: Namespace) -> int:
-    """Deliver, and print what was done. Returns 1 if something still waits."""
+    """Deliver the waiting trainings and print the outcome of each. Returns 1 if one still waits."""
     deliveries = run(params)
     print(render(deliveries, as_json=arguments.json))
     return int(any(delivery.problem for delivery in deliveries))

@@ -133,7 +133,7 @@ def _equal_sources(one: _Split, other: _Split, max_distance: int) -> list[Pair]:
 
 
 VERB = {
-    "help": "list pictures that lie, equal or nearly so, in two splits",
+    "help": "list equal and nearly equal pictures of different splits",
     "example": "duplicates --distance 4",
     "arguments": {
         "--distance": {"type": "int", "default": 4, "help": "bits of 64 that may differ (default: 4)"},

@@ -42,7 +42,7 @@ def _cells(generator: dict[str, Any]) -> tuple[str, ...]:
 
 
 VERB = {
-    "help": "list the generators there are",
+    "help": "list the generators with their papers",
     "example": "generators --json",
     "arguments": {"--json": {"action": "store_true", "help": "print JSON"}},
     "reads_params": False,

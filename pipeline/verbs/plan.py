@@ -9,29 +9,29 @@ from pipeline.params import Params, ParamsError, check_listed
 from pipeline.planning import dry_run, plan, price
 
 VERB = {
-    "help": "prove that every record is read once by any number of workers, and say what a run reads, keeps and costs",
+    "help": "prove that every record is read once by any number of workers, and count bytes, hours and cost of a run",
     "example": "plan --probe --workers 16 --price-per-hour 2.5",
     "arguments": {
-        "--records": {"type": "int", "help": "plan for so many records instead of the shards that are here"},
-        "--shards": {"type": "int", "help": "with --records: in so many shards (default: as ingest deals them)"},
+        "--records": {"type": "int", "help": "plan for this number of records instead of the shards that are here"},
+        "--shards": {"type": "int", "help": "with --records: number of shards (default: as ingest makes them)"},
         "--workers": {"type": "int", "help": "training processes (default: cluster.train_workers)"},
         "--batch": {"type": "int", "help": "with --records: images per step, over all workers"},
         "--images-per-second": {
             "type": "float",
             "default": 100.0,
-            "help": "for which MB/s are stated (default: 100)",
+            "help": "the speed for which MB/s are stated (default: 100)",
         },
-        "--generators": {"help": "of those in params.yaml only these, with commas between"},
+        "--generators": {"help": "only these of params.yaml, with commas between (default: all)"},
         "--probe": {"action": "store_true", "help": "take a few steps of each generator here and price its run"},
-        "--seconds": {"type": "float", "help": "with --probe: per generator (default: 20)"},
+        "--seconds": {"type": "float", "help": "with --probe: time for each generator (default: 20)"},
         "--gigabits-per-second": {
             "type": "float",
-            "help": "with --probe: of each worker, to exchange gradients",
+            "help": "with --probe: bandwidth of each worker, to exchange gradients",
         },
         "--price-per-hour": {"type": "float", "help": "with --probe: of one worker, in any currency"},
         "--dry-run": {
             "action": "store_true",
-            "help": "check, on this machine alone, all that so many workers will need",
+            "help": "check on this machine alone that this number of workers can train",
         },
         "--json": {"action": "store_true", "help": "print JSON"},
     },

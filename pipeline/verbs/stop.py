@@ -32,6 +32,6 @@ VERB = {
 
 
 def main(params: Params, arguments: Namespace) -> int:
-    """Ask, and print who was asked."""
+    """Ask the trainings to stop, and print which were asked."""
     print(run(params, arguments.generator))
     return 0

@@ -22,7 +22,7 @@ from pipeline.progress import printable
 from pipeline.removal import Outcome, remove
 
 _SHOWN = 20  # names of removed records
-_COMMIT = "the shards are what these stages would now write, provided that dvc status reported no change before"
+_COMMIT = "the shards are those that these stages would write now, if dvc status reported no change before"
 _KMEANS = """;
       except for labels by k-means: they keep their clusters, which may have been fitted on the images;
       leave semantics out of the command to compute all labels again"""
@@ -42,7 +42,7 @@ def run(
 ) -> Outcome:
     """Remove records by key or by source name; finish a takedown that was killed; apply tombstones set by hand.
 
-    names: keys or source names; a source name stands for all records made from it.
+    names: keys or source names; a source name means all records made from it.
     reason: why they are removed; needed with names.
     day: date of that decision, YYYY-MM-DD; today if left out.
     this_copy_only: keep other records with the same source bytes. By default they are removed too, unless a key names
@@ -67,7 +67,7 @@ def run(
 def _tombstones(
     records: pa.Table, names: Sequence[str], dataset: str, reason: str, day: str, *, this_copy_only: bool
 ) -> list[Tombstone]:
-    """Return a tombstone for each record that a name stands for."""
+    """Return a tombstone for each record that is named by its key or its source."""
     old = read_tombstones(TOMBSTONES)
     known = {name for tombstone in old if tombstone.dataset == dataset for name in (tombstone.key, tombstone.source)}
     tombstones = []
@@ -143,20 +143,20 @@ def _has_clusters() -> bool:
 
 
 VERB = {
-    "help": "take images out of all shards and keep them out; without names, finish or obey tombstones.jsonl",
+    "help": "remove images from all shards and keep them out; without names, finish that or apply tombstones.jsonl",
     "example": 'takedown train/beach_0042 --reason "the owner asked for it"',
     "arguments": {
         "names": {"nargs": "*", "metavar": "name", "help": "a record's key, or the name of its source"},
         "--reason": {"help": "why, in your words; needed with names"},
         "--date": {"help": "when this was decided, YYYY-MM-DD (default: today)"},
-        "--this-copy-only": {"action": "store_true", "help": "leave other records with the same bytes in"},
+        "--this-copy-only": {"action": "store_true", "help": "keep other records with the same bytes"},
         "--json": {"action": "store_true", "help": "print JSON"},
     },
 }
 
 
 def main(params: Params, arguments: Namespace) -> int:
-    """Take the images out and print what was done."""
+    """Remove the images and print the changes."""
     outcome = run(params, arguments.names, arguments.reason, arguments.date, this_copy_only=arguments.this_copy_only)
     print(render(outcome, as_json=arguments.json))
     return 0

@@ -4,7 +4,7 @@
 #     sbatch --nodes=4 jobs/cluster/templates/slurm.sh dvc exp run -S scale=paper -S cluster=gpus -S cluster.train_workers=16
 #
 # A job that Slurm preempts, or whose time is up, saves a checkpoint and is queued again; the same command goes on from
-# there. Edit what follows, or give it to sbatch.
+# there. Edit these options, or pass them to sbatch.
 #SBATCH --job-name=inpaint-foundry
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -27,12 +27,12 @@ source .venv/bin/activate
 # Only this job's processes know the token; Slurm hands the environment to every node.
 RAY_AUTH_TOKEN=$(python -c "import secrets; print(secrets.token_hex(32))")
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
-export RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3 # a lost node is missed in half a minute
+export RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3 # a lost node is noticed in half a minute
 address=$(python -c "import ray; print(ray.util.get_node_ip_address())")
-port=$((20000 + SLURM_JOB_ID % 6000 * 2)) # and the next one: no other job's, should two share this node
+port=$((20000 + SLURM_JOB_ID % 6000 * 2)) # this port and the next one; another job on this node has others
 export RAY_ADDRESS=$address:$port
 
-# On this node, the first of the job, the head; on each other node a node of the cluster.
+# Start the head on this node, the first of the job, and a Ray node on each of the others.
 ray start --block --head --node-ip-address="$address" --port="$port" --ray-client-server-port="$((port + 1))" \
   --num-cpus="$SLURM_CPUS_ON_NODE" --include-dashboard=false &
 started=("$!")
@@ -49,7 +49,7 @@ if ((SLURM_JOB_NUM_NODES > 1)); then
 fi
 trap 'kill -TERM "${started[@]}" 2>/dev/null || true' EXIT
 
-# The command, which gets Ctrl-C where this script gets SIGTERM: DVC leaves it to its stage, and the stage saves.
+# Run the command. When this script gets SIGTERM, the command gets Ctrl-C: DVC leaves it to its stage, which saves.
 stopped='' command=''
 interrupt() { if [[ $stopped && $command ]]; then kill -INT -- "-$command" 2>/dev/null || true; fi; }
 trap 'stopped=1 interrupted=1; interrupt' TERM
@@ -60,10 +60,10 @@ code=0
 until
   interrupted=''
   wait "$command" && code=0 || code=$?
-  [[ -z $interrupted ]] # else it was the signal that ended the waiting
+  [[ -z $interrupted ]] # otherwise the signal has ended the wait, not the command
 do :; done
 
-# 75: saved, and resumable. A job that somebody cancelled is not running any more, and is left alone.
+# 75: saved, and resumable. A job that was cancelled is no longer in state RUNNING and is not queued again.
 if ((code)) && [[ $stopped || $code == 75 ]] &&
   [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then
   scontrol requeue "$SLURM_JOB_ID"

@@ -73,7 +73,7 @@ def add_sums(sums: Sequence[FidSums]) -> FidSums:
 
 
 def fid(sums: Sequence[FidSums], *, min_images: int = FID_MIN_IMAGES) -> Value | Missing:
-    """Compute FID of all pictures that were summed up; 0 = alike. The split into sums does not matter."""
+    """Compute FID of all pictures that were summed up; 0 = equal. The split into sums does not matter."""
     total = add_sums(sums)
     count = int(total["real_features_num_samples"])
     if count < min_images:

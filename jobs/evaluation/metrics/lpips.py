@@ -38,7 +38,7 @@ def load_lpips(weights: Weights) -> nn.Module:
 
 
 def lpips(real8: Pictures, fake8: Pictures, network: nn.Module, *, batch_size: int = 32) -> np.ndarray:
-    """Compute the perceptual distance of each of N pairs of pictures; 0 = alike.
+    """Compute the perceptual distance of each of N pairs of pictures; 0 = equal.
 
     real8, fake8: true pictures and composites, N each.
     network: `load_lpips(weights)` on any device, or a module that maps two float (N, 3, H, W) in [-1, 1] to N values.

@@ -24,7 +24,7 @@ def to_uint8(output: np.ndarray | Tensor) -> np.ndarray:
 
     output: a tensor, (N, 3, H, W) or (3, H, W), becomes (N, H, W, 3) or (H, W, 3); a float array keeps its shape.
         Values outside the range are clipped.
-    Raises ValueError for NaN and for a tensor of another shape.
+    Raises UserError for NaN, ValueError for a tensor of another shape.
     """
     if not isinstance(output, np.ndarray):
         if output.ndim not in (3, 4) or output.shape[-3] != 3:
@@ -139,7 +139,7 @@ def ssim(image8: np.ndarray, composite8: np.ndarray) -> float:
     Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, Eq. 13, as MATLAB
     computes it: Gaussian window 11 x 11, sigma 1.5, no padding, L = 255, K1 = 0.01, K2 = 0.03.
     Returns the mean over the map and R, G, B, at most 1, in float64.
-    Raises ValueError for a picture smaller than the window.
+    Raises UserError for a picture smaller than the window.
     """
     if min(image8.shape[:2]) < len(_SSIM_WINDOW):
         raise UserError(f"SSIM needs at least {len(_SSIM_WINDOW)} x {len(_SSIM_WINDOW)} pixels, got {image8.shape}")
@@ -153,7 +153,7 @@ def ssim(image8: np.ndarray, composite8: np.ndarray) -> float:
 
 
 def _window_mean(x: np.ndarray) -> np.ndarray:
-    """Return the window's weighted mean wherever the window fits: (H, W, C) -> (H - 10, W - 10, C)."""
+    """Return the window's weighted mean at every place where the window fits: (H, W, C) -> (H - 10, W - 10, C)."""
     inner = slice(_SSIM_RADIUS, -_SSIM_RADIUS)
     columns = correlate1d(x, _SSIM_WINDOW, axis=0)[inner]  # the window is separable, so two passes suffice
     return correlate1d(columns, _SSIM_WINDOW, axis=1)[:, inner]
