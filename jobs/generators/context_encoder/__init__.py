@@ -31,7 +31,7 @@ sizes other than 64, 128 and 256, which continue the authors' rule: every doubli
 discriminator. The colours of the hole look permuted in the authors' code (117, 104, 123 in R, G, B) and are kept.
 
 On a GPU, convolutions and their gradients may differ from run to run unless deterministic algorithms are requested;
-every other operation here repeats in that mode (read in PyTorch's documentation, not measured). Batch normalisation
+all other operations here are deterministic in that mode (read in PyTorch's documentation, not measured). Batch norm
 computes its statistics over the global batch, however many workers share it.
 """
 

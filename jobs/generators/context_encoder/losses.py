@@ -23,7 +23,7 @@ def overlap_weights(size: int, overlap: int, overlap_weight: float) -> Tensor:
 
 
 def reconstruction(prediction: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Average the weighted squared error over all elements, whose number does not count the weights.
+    """Average the weighted squared error over all elements. It is not divided by the sum of the weights.
 
     The authors' code weights the gradient of the plain mean; that is the gradient of this loss.
 

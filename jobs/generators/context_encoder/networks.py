@@ -175,7 +175,7 @@ def _upsampling(widths: list[int]) -> nn.Sequential:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Draw weights as the authors' code does: N(0, 0.02) for convolutions, N(1, 0.02) for the norm's scale, 0 else."""
+    """Draw convolutions from N(0, 0.02) and the norm's scale from N(1, 0.02), and set its shift to 0, as the code."""
     draw_normal(module)
     if isinstance(module, BatchNorm2d):
         nn.init.normal_(module.weight, mean=1.0, std=0.02)
