@@ -1,6 +1,6 @@
 """High-Resolution Image Inpainting using Multi-Scale Neural Patch Synthesis. Yang, Lu, Lin, Shechtman, Wang, Li, 2017.
 
-CVPR 2017, arXiv 1611.09969; other papers' tables call it MNPS. "The code" is the authors' release, which only tests;
+CVPR 2017, arXiv 1611.09969; other papers' tables call it MNPS. "The code" is the authors' release, without training;
 they train the content network with the code of Context Encoders.
 
 Built: the content network, which is a Context Encoder with its dense bottleneck of 4000 units; its training; and the
@@ -51,7 +51,7 @@ Differs from both:
   statistics. Masks and crops are the pipeline's; every sample has a mask of its own. A cell of its input with any hole
   pixel is hole.
 - In the centre variant a mask may be smaller than the square. The content network fills the whole square, as in its
-  training; the texture stage changes only the mask's hole.
+  training; the texture stage works on the mask's own hole.
 
 Needs: VGG-19 features for inpainting, none for training; nothing but image and mask. The content network's size is
 fixed at construction: image_size = 4 * 2^n, at least 64; training takes no other.
@@ -75,7 +75,7 @@ PARAMETERS: dict[str, int] = {"generator": 71_190_208, "generator_d": 2_831_232}
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Settings of Neural Patch Synthesis. Defaults are those of the authors' code, for training Context Encoder's.
+    """Settings of Neural Patch Synthesis. Defaults are those of the authors' code; for training, Context Encoder's.
 
     image_size: side of the content network's input, in pixels; the texture stage has the image's own size.
     overlap: pixels between the border of the hole and of the prediction; centre variant only.
