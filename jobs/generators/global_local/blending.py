@@ -20,7 +20,7 @@ def blend(output: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     output: (N, 3, H, W) in [-1, 1].
     image: (N, 3, H, W) in [-1, 1]. Pixels under the hole are not read.
     mask: (N, 1, H, W), 1 = hole.
-    Returns (N, 3, H, W) in [-1, 1]. Known pixels are the output's; so are samples whose mask is empty or full.
+    Returns (N, 3, H, W) in [-1, 1]. The output is unchanged in known pixels, and where a mask is empty or full.
     """
     visible = image * (1 - mask)
     blended = []
