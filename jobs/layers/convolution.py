@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class GatedConv2d(nn.Module):
-    """Convolve, and scale every output by a gate in (0, 1) that a second convolution learns.
+    """Convolve, and scale every output by a learned gate in (0, 1).
 
     Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019: O = phi(W_f * I) . sigmoid(W_g * I).
     One convolution computes both halves, features first, gates second, so it has 2 * out_channels outputs. It pads with

@@ -115,4 +115,5 @@ class SPADE(nn.Module):
 
     def forward(self, features: Tensor, layout: Tensor) -> Tensor:
         hidden = F.relu(self.shared(layout))
+        # Eq. 1
         return self.norm(features) * (1 + self.gamma(hidden)) + self.beta(hidden)

@@ -1,4 +1,4 @@
-"""Encoder, heads and losses of papers that predict a segmentation beside the image, from coarse to fine.
+"""Encoder, heads and losses of papers that predict image and segmentation from coarse to fine.
 
 Liao et al., "Guidance and Evaluation: Semantic-Aware Image Inpainting for Mixed Scenes", ECCV 2020, and "Image
 Inpainting Guided by Coherence Priors of Semantics and Textures", CVPR 2021. The sides of a map at scale l are 1 / 2^l
@@ -110,7 +110,7 @@ def hole_cells(mask: Tensor, scale: int) -> Tensor:
 
 
 def check_labels(labels: Tensor | None, num_classes: int) -> Tensor:
-    """Return the labels unchanged.
+    """Check the labels of a batch and return them.
 
     labels: int64 (N, H, W) in [0, num_classes), or `IGNORE` where unknown.
     Raises UserError if there are no labels, or if one is out of range.

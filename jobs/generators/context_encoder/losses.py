@@ -42,5 +42,6 @@ def reconstruction_in_hole(prediction: Tensor, target: Tensor, mask: Tensor) -> 
     prediction, target: (N, 3, H, W) in [-1, 1].
     mask: (N, 1, H, W), 1 = hole.
     """
+    # Eq. 1
     error = (mask * (prediction - target)).square().sum()
     return ratio(error, prediction.shape[1] * mask.sum(), at_least=1)

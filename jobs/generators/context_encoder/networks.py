@@ -36,6 +36,7 @@ class ChannelwiseFullyConnected(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         places = features.flatten(2)  # (N, C, P)
+        # Sec. 3
         return (torch.einsum("ncp,cpq->ncq", places, self.weight) + self.bias).view_as(features)
 
 

@@ -34,7 +34,7 @@ Differs from the paper, as the code does:
 Differs from the code:
 - Every sample has a mask and a box of its own; in the code a batch shares one. Masks, crops and flips are the
   pipeline's (MaskConfig's "rectangle" is this paper's mask, a random crop of 256 pixels its image; it has no flips).
-- The generator's update uses the batch of the critics' fifth update; the code takes a fresh one.
+- The generator's update uses the batch of the critics' fifth update; the code reads a new one.
 - There are two (or three) Adam optimizers. The code's single one counts all updates in its bias correction.
 - The gradient's norm is sqrt(sum + 1e-12), since a root has no finite slope at 0.
 - Strided convolutions pad symmetrically; `tf_same=True` pads (0, 1) and (1, 2) as TensorFlow does for even sizes, which

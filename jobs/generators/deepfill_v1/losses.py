@@ -19,7 +19,7 @@ def box_discount(size: int, gamma: float) -> Tensor:
 
 
 def hole_discount(mask: Tensor, gamma: float) -> Tensor:
-    """Weigh the pixels of a hole by gamma to the power of the distance to the nearest known pixel, less 1.
+    """Weigh the pixels of a hole by gamma^(d - 1), where d is the distance to the nearest known pixel.
 
     Yu et al., CVPR 2018, Sec. 3.2, for holes of any shape. The distance counts steps between neighbours in rows and
     columns. It is 1 for a hole pixel next to a known one, so a box gets the weight 1 on its border, as in
@@ -73,4 +73,5 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, mask: Tensor
         between = (real + share.to(dtype).view(-1, 1, 1, 1) * (fake - real)).requires_grad_()
         (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
         squares = (gradient * mask).square().sum(dim=(1, 2, 3))
-        return ((squares + 1e-12).sqrt() - 1).square().mean()  # without the 1e-12 an empty mask would give NaN
+        # Eq. 6. Without the 1e-12 an empty mask would give NaN.
+        return ((squares + 1e-12).sqrt() - 1).square().mean()
