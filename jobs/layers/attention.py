@@ -12,21 +12,26 @@ from jobs.recipe.precision import wide_dtype
 
 
 class ContextualAttention(nn.Module):
-    """Rebuild every cell of a map as a weighted sum of background patches that hold no hole.
+    """Rebuild every cell of a map as a weighted sum of background patches without a hole.
 
-    Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, in the form of the authors' code: the
-    weights are the softmax of cosine similarities (only the background is normalised) that were fused with those of
-    diagonal neighbours. Matching is done at half the map's resolution with 3x3 patches; 4x4 patches of the full map,
-    two pixels apart, are pasted. Has no parameters. Scores and softmax are computed in float32 at least.
+    Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, in the form of the authors' code. It
+    matches 3x3 patches at half the map's resolution, and pastes 4x4 patches of the full map, two cells apart. The
+    scores are cosine similarities in which only the background is normalised. They are fused with the scores of
+    diagonal neighbours, and their softmax gives the weights. Scores and softmax are computed in float32 at least.
+    There are no parameters.
 
-    fuse: add the scores of neighbouring pairs, so that neighbours copy from neighbours.
-    softmax_scale: the factor on the scores; 10 in the paper's code.
-    mask_pool: how the mask shrinks to one value per cell: "nearest" as the authors do, or "max", which keeps a hole
-        thinner than a cell; "nearest" may lose it and copy hole features as if they were known.
-    forward(foreground, background, mask): two maps (N, C, H, W), any range, H and W even, and the mask
-        (N, 1, k * H, k * W) for an integer k, 1 = hole, one per sample.
-    Returns (N, C, H, W). The outermost ring is scaled by 0.5 (corners 0.25), since fewer patches overlap there and the
-    authors divide by 4 everywhere. A mask without any valid patch gives exactly 0. Raises ValueError for other sizes.
+    fuse: whether to add the scores of neighbouring pairs, so that neighbours copy from neighbours.
+    softmax_scale: factor of the scores; 10 in the authors' code.
+    mask_pool: how the mask shrinks to one value per cell. "nearest" is the authors'; it may lose a hole thinner than a
+        cell and copy hole features as if they were known. "max" keeps such a hole.
+
+    forward(foreground, background, mask):
+        foreground: (N, C, H, W), any range, H and W even.
+        background: (N, C, H, W), any range.
+        mask: (N, 1, k * H, k * W) for an integer k, 1 = hole. Each sample has its own.
+    Returns (N, C, H, W). The outermost ring is scaled by 0.5 and its corners by 0.25, since fewer patches overlap there
+    and the authors divide by 4 everywhere. A mask without any valid patch gives exactly 0.
+    Raises ValueError for other sizes, and for an unknown mask_pool.
     """
 
     def __init__(
@@ -40,7 +45,7 @@ class ContextualAttention(nn.Module):
         self.mask_pool = mask_pool
 
     def forward(self, foreground: Tensor, background: Tensor, mask: Tensor) -> Tensor:
-        # Scores reach hundreds: in half precision their softmax would be noise.
+        # Scores reach hundreds, so their softmax would be noise in half precision.
         dtype = wide_dtype(foreground)
         with torch.autocast(foreground.device.type, enabled=False):
             weights = self.weights(foreground.to(dtype), background.to(dtype), mask.to(dtype))  # (N, P, L)
@@ -50,10 +55,11 @@ class ContextualAttention(nn.Module):
         return output.to(foreground.dtype)
 
     def weights(self, foreground: Tensor, background: Tensor, mask: Tensor) -> Tensor:
-        """The attention A: (N, P, L) in [0, 1], the share of background cell l in foreground cell p, both row-major.
+        """Compute the share of every background cell l in every foreground cell p.
 
-        Arguments as in `forward`; P = L = (H / 2) * (W / 2). Rows sum to at most 1: masked cells get no weight, but
-        keep their exp(0) in the softmax's denominator.
+        The arguments are those of `forward`.
+        Returns (N, P, L) in [0, 1], P = L = (H / 2) * (W / 2), cells row by row. Rows sum to at most 1: masked cells
+        get no weight, but keep their exp(0) in the softmax's denominator.
         """
         height, width = foreground.shape[-2] // 2, foreground.shape[-1] // 2
         _check_sizes(foreground, background, mask)
@@ -71,7 +77,7 @@ class ContextualAttention(nn.Module):
         return torch.softmax(self.softmax_scale * scores * valid, dim=2) * valid
 
     def _valid(self, mask: Tensor, height: int, width: int) -> Tensor:
-        """(N, 1, L): 1 where the 3x3 cells around a background cell hold no hole; beyond the border counts as known."""
+        """Return (N, 1, L): 1 where no cell of the 3x3 around a background cell is a hole. The outside is known."""
         factor = mask.shape[-1] // width
         if self.mask_pool == "max":
             cells = F.max_pool2d(mask, factor)
@@ -92,7 +98,10 @@ def _check_sizes(foreground: Tensor, background: Tensor, mask: Tensor) -> None:
 
 
 def _add_diagonal_neighbours(scores: Tensor) -> Tensor:
-    """D(S)[p, l] = S[p-1, l-1] + S[p, l] + S[p+1, l+1], beyond the border 0. Rows wrap, as in the authors' code."""
+    """Compute D(S)[p, l] = S[p-1, l-1] + S[p, l] + S[p+1, l+1], with 0 beyond the ends.
+
+    A cell at the end of a row has the first cell of the next row as its neighbour, as in the authors' code.
+    """
     fused = scores.clone()
     fused[:, 1:, 1:] += scores[:, :-1, :-1]
     fused[:, :-1, :-1] += scores[:, 1:, 1:]
@@ -102,7 +111,7 @@ def _add_diagonal_neighbours(scores: Tensor) -> Tensor:
 def _to_columns(scores: Tensor, height: int, width: int) -> Tensor:
     """Reorder both axes of (N, P, L) from row-major to column-major over height x width cells.
 
-    With the two sizes swapped it is its own inverse.
+    A second call with the two sizes swapped restores the order.
     """
     cells = scores.unflatten(1, (height, width)).unflatten(3, (height, width))  # (N, h, w, h, w)
     return cells.permute(0, 2, 1, 4, 3).flatten(3, 4).flatten(1, 2)

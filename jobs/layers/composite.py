@@ -1,4 +1,4 @@
-"""The image with its hole filled."""
+"""Fill the hole of an image."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from torch import Tensor
 
 
 def composite(output: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """The output in the hole, the image elsewhere, the latter bit for bit.
+    """Take the output in the hole and the image elsewhere. Known pixels are equal to the image's, bit for bit.
 
-    output, image: (N, 3, H, W); mask: (N, 1, H, W), 1 = hole.
+    output, image: (N, 3, H, W).
+    mask: (N, 1, H, W), 1 = hole.
+    Returns (N, 3, H, W).
     """
     return mask * output + (1 - mask) * image

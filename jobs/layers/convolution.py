@@ -9,12 +9,20 @@ from torch.nn import functional as F
 
 
 class GatedConv2d(nn.Module):
-    """Convolve, and let a learned soft mask decide per channel and place how much of it passes.
+    """Convolve, and scale every output by a learned gate in (0, 1).
 
     Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019: O = phi(W_f * I) . sigmoid(W_g * I).
-    One convolution makes both halves, features first, gate second, so it has 2 * out_channels outputs.
-    forward(features): (N, in_channels, H, W), any range. Returns (N, out_channels, ceil(H / stride), ceil(W / stride)).
-    kernel_size is odd; padding is zeros, "same", symmetric.
+    One convolution computes both halves, features first, gates second, so it has 2 * out_channels outputs. It pads with
+    zeros, "same", symmetrically.
+
+    out_channels: channels after gating.
+    kernel_size: odd.
+    activation: phi.
+
+    forward(features):
+        features: (N, in_channels, H, W), any range.
+    Returns (N, out_channels, ceil(H / stride), ceil(W / stride)).
+    Raises ValueError for an even kernel_size.
     """
 
     def __init__(
@@ -40,10 +48,13 @@ class GatedConv2d(nn.Module):
 
 
 class ConvNormReLU(nn.Sequential):
-    """Convolution with bias, affine instance norm, ReLU.
+    """Convolve with bias, then apply an affine instance norm and ReLU.
 
-    forward(features): (N, in_channels, H, W), any range, H and W even if stride is 2. Returns
-    (N, out_channels, H / stride, W / stride). Padding is zeros, "same"; an even kernel (4 with stride 2) has padding 1.
+    Padding is zeros, "same"; an even kernel (4 with stride 2) has padding 1.
+
+    forward(features):
+        features: (N, in_channels, H, W), any range, H and W even if stride is 2.
+    Returns (N, out_channels, H / stride, W / stride).
     """
 
     def __init__(
@@ -58,9 +69,13 @@ class ConvNormReLU(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """x + norm(conv(ConvNormReLU(x))), 3x3, the first convolution dilated; no ReLU after the sum.
+    """Compute x + norm(conv(ConvNormReLU(x))) without a ReLU after the sum. The kernels are 3x3.
 
-    forward(features): (N, channels, H, W), any range. Returns the same shape.
+    dilation: of the first convolution.
+
+    forward(features):
+        features: (N, channels, H, W), any range.
+    Returns the same shape.
     """
 
     def __init__(self, channels: int, dilation: int = 1) -> None:

@@ -11,10 +11,17 @@ class PatchDiscriminator(nn.Module):
 
     Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017, Sec. 3.2.2: five 4x4
     convolutions with padding 1, strides 2, 2, 2, 1, 1 and LeakyReLU 0.2 between them; no sigmoid.
-    in_channels, width: channels of the input and of the first layer. spectral: spectral norm on every convolution.
-    norm: affine instance norm after the second, third and fourth. bias: of every convolution.
-    deviation: weights start from N(0, deviation) and biases from 0; None leaves PyTorch's start.
-    forward(image): (N, in_channels, H, W), H and W at least 24, any range. Returns logits (N, 1, H/8 - 2, W/8 - 2).
+
+    in_channels: channels of the input.
+    width: channels of the first layer.
+    spectral: whether every convolution has a spectral norm.
+    norm: whether an affine instance norm follows the second, third and fourth convolution.
+    bias: whether every convolution has a bias.
+    deviation: weights start from N(0, deviation) and biases from 0; None keeps PyTorch's initial values.
+
+    forward(image):
+        image: (N, in_channels, H, W), any range, H and W at least 24.
+    Returns logits (N, 1, H/8 - 2, W/8 - 2).
     """
 
     def __init__(
@@ -32,7 +39,7 @@ class PatchDiscriminator(nn.Module):
         self.stages = nn.ModuleList()
         for number, stride in enumerate((2, 2, 2, 1, 1)):
             conv = nn.Conv2d(widths[number], widths[number + 1], 4, stride=stride, padding=1, bias=bias)
-            # Weights first, spectral norm second: it must start from the largest singular value of these weights.
+            # Draw the weights before the spectral norm, which starts from their largest singular value.
             if deviation is not None:
                 nn.init.normal_(conv.weight, std=deviation)
                 if bias:
@@ -48,7 +55,10 @@ class PatchDiscriminator(nn.Module):
         return self.features(image)[-1]
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The outputs of the five stages; the last are the scores. Bypasses the distributed wrapper: for subclasses."""
+        """Return the outputs of the five stages, the logits last.
+
+        Only `forward` calls it, here and in subclasses: any other call would bypass the distributed wrapper.
+        """
         features = [image]
         for stage in self.stages:
             features.append(stage(features[-1]))

@@ -17,7 +17,7 @@ def draw_normal(module: nn.Module) -> None:
 
 
 def draw_glorot(module: nn.Module) -> None:
-    """Draw the weights of a convolution or linear layer as TensorFlow does: Glorot uniform, bias 0."""
+    """Draw the weights of a convolution or linear layer Glorot uniform, and set its bias to 0, as TensorFlow does."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)

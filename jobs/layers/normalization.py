@@ -1,4 +1,4 @@
-"""Normalisations that PyTorch does not have in the form the papers need."""
+"""Normalisations that PyTorch lacks in the form that the papers need."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from jobs.recipe.precision import wide_dtype
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation over the global batch: the result does not depend on how many processes share it.
+    """Normalise by the statistics of the global batch. The result does not depend on how many processes share it.
 
-    Ioffe and Szegedy, "Batch Normalization", 2015. In one process, and in eval mode, it is PyTorch's own, to the bit;
-    parameters, buffers and their names are the same. Unlike nn.SyncBatchNorm it also runs on a CPU. It cannot be
+    Ioffe and Szegedy, "Batch Normalization", 2015. In one process, and in eval mode, it equals PyTorch's own to the
+    bit; parameters, buffers and their names are the same. Unlike nn.SyncBatchNorm it also runs on a CPU. It cannot be
     differentiated twice where several processes train.
-    forward(features): (N, C, H, W), any range. Returns the same shape.
-    Raises ValueError when it trains on a single value per channel, which has no variance.
+
+    forward(features):
+        features: (N, C, H, W), any range.
+    Returns the same shape.
+    Raises ValueError if it trains on a single value per channel, which has no variance.
     """
 
     def forward(self, features: Tensor) -> Tensor:
@@ -44,9 +47,9 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def _global_statistics(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance of every channel over all processes, (C,) each, and how many values they are of."""
+    """Return mean and biased variance of every channel over all processes, (C,) each, and their number of values."""
     variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
-    # One message; in double precision, so that the difference of squares below loses nothing.
+    # In double precision, so that the difference of squares below loses nothing. All sums are sent in one message.
     mean, variance = mean.double(), variance.double()
     count = mean.new_full((1,), features.numel() // features.shape[1])
     count, total, squares = all_sum(torch.cat((count, count * mean, count * (variance + mean.square())))).split(
@@ -58,9 +61,10 @@ def _global_statistics(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) * weight + bias; the gradient knows that mean and variance are the batch's.
+    """Compute (x - mean) / sqrt(variance + eps) * weight + bias, where mean and variance depend on x.
 
-    PyTorch's kernels for given statistics do the work. The gradient through the statistics is linear in x.
+    PyTorch's kernels for constant statistics compute the values and the direct gradient. The gradient through the
+    statistics, linear in x, is added to it.
     """
 
     @staticmethod
@@ -78,7 +82,8 @@ class _Normalise(torch.autograd.Function):
         direct, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
             gradient.contiguous(), features, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
-        # dx = s (dy - mean(dy) - x^ mean(dy x^)), s = weight / deviation, means over all processes.
+        # dx = s (dy - mean(dy) - x^ mean(dy x^)), where s = weight / deviation, x^ is the normalised x, and the means
+        # are over all processes.
         of_gradient, of_product = (all_sum(torch.cat((by_bias, by_weight))) / count).chunk(2)
         deviation = torch.rsqrt(variance + ctx.eps)
         slope = -weight * deviation.square() * of_product
@@ -88,11 +93,16 @@ class _Normalise(torch.autograd.Function):
 
 
 class SPADE(nn.Module):
-    """Normalise per sample and channel, then scale and shift place by place as a map says.
+    """Normalise per sample and channel, then scale and shift every place by values computed from a map.
 
     Park et al., "Semantic Image Synthesis with Spatially-Adaptive Normalization", CVPR 2019, Eq. 1, with instance
     normalisation: norm(x) * (1 + gamma(map)) + beta(map).
-    forward(features, layout): (N, channels, H, W), any range, and (N, map_channels, H, W), at the same size.
+
+    hidden: channels of the convolution that gamma and beta share.
+
+    forward(features, layout):
+        features: (N, channels, H, W), any range.
+        layout: the map, (N, map_channels, H, W).
     Returns (N, channels, H, W).
     """
 
@@ -105,4 +115,5 @@ class SPADE(nn.Module):
 
     def forward(self, features: Tensor, layout: Tensor) -> Tensor:
         hidden = F.relu(self.shared(layout))
+        # Eq. 1
         return self.norm(features) * (1 + self.gamma(hidden)) + self.beta(hidden)

@@ -1,4 +1,4 @@
-"""Perceptual and style losses as EdgeConnect has them: on whole images and on their holes."""
+"""EdgeConnect's perceptual loss on whole images and style loss on their holes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ def perceptual_and_style(
 ) -> tuple[Tensor, Tensor]:
     """Return the perceptual loss of whole images and the style loss of their holes.
 
-    Nazeri et al., "EdgeConnect", 2019, Sec. 3.2, as in the authors' code. One pass of VGG-19 has whole and hole.
-    features_of: VGG-19, from an image in [0, 1] to the features of both lists of layers.
+    Nazeri et al., "EdgeConnect", 2019, Sec. 3.2, as in the authors' code. One pass of VGG-19 computes the features of
+    both.
+
+    features_of: VGG-19: images (N, 3, H, W) in [0, 1] -> {layer: (N, C, h, w)} for both lists of layers.
     predicted, image: (N, 3, H, W) in [0, 1].
     mask: (N, 1, H, W), 1 = hole.
     """
-    features = features_of(torch.cat((predicted, predicted * mask)))  # {layer: (2 N, C, h, w)}, wholes, then holes
+    features = features_of(torch.cat((predicted, predicted * mask)))  # {layer: (2 N, C, h, w)}, images, then holes
     with torch.no_grad():
         targets = features_of(torch.cat((image, image * mask)))
 

@@ -1,8 +1,9 @@
-"""Encoder, heads and losses of papers that predict a segmentation beside the image, from coarse to fine.
+"""Encoder, heads and losses of papers that predict image and segmentation from coarse to fine.
 
 Liao et al., "Guidance and Evaluation: Semantic-Aware Image Inpainting for Mixed Scenes", ECCV 2020, and "Image
-Inpainting Guided by Coherence Priors of Semantics and Textures", CVPR 2021. Scale l has 1 / 2^l of the image's sides.
-Predictions of a scale are called "image<l>", (N, 3, h, w) in [-1, 1], and "logits<l>", (N, K, h, w).
+Inpainting Guided by Coherence Priors of Semantics and Textures", CVPR 2021. The sides of a map at scale l are 1 / 2^l
+of the image's. The two predictions of a scale are named "image<l>", (N, 3, h, w) in [-1, 1], and "logits<l>",
+(N, K, h, w).
 """
 
 from __future__ import annotations
@@ -27,17 +28,22 @@ SMALLEST_MULTIPLE = 2 ** (NUM_SCALES - 1)
 
 
 def scale_channels(width: int) -> tuple[int, ...]:
-    """Channels of the features at scales 0, 1, ..., 4: 64, 128, 256, 512, 512 at width 64."""
+    """Return the channels of the features at scales 0, 1, ..., 4: 64, 128, 256, 512, 512 at width 64."""
     return width, 2 * width, 4 * width, 8 * width, 8 * width
 
 
 class SemanticEncoder(nn.Module):
-    """Four halvings and four dilated residual blocks, over image, zero in the hole, and mask.
+    """Encode image and mask by four halvings and four dilated residual blocks. The hole is filled with 0.
 
-    Layer numbers are inferred, neither paper's tables could be read. width: channels of the first layer.
-    forward(image, mask): (N, 3, H, W) in [-1, 1]; (N, 1, H, W), 1 = hole. Pixels under the hole are not read.
+    The numbers of layers are inferred, since neither paper's tables could be read.
+
+    width: channels of the first layer.
+
+    forward(image, mask):
+        image: (N, 3, H, W) in [-1, 1]. Pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole.
     Returns the features of scale 4, (N, 8 * width, H / 16, W / 16), and the skips of scales 0, 1, 2, 3.
-    Raises ValueError for an H or W that is no multiple of 16, or for 16 x 16 pixels.
+    Raises UserError if H or W is no multiple of 16, and for 16 x 16 pixels.
     """
 
     def __init__(self, width: int) -> None:
@@ -59,11 +65,14 @@ class SemanticEncoder(nn.Module):
 
 
 class SemanticHeads(nn.Module):
-    """The two predictions of one scale from the features they share: segmentation and image.
+    """Predict segmentation and image of one scale from the same features.
 
     hidden: channels between the two convolutions of a head.
-    forward(features): (N, channels, h, w), any range. Returns logits (N, num_classes, h, w) and an image (N, 3, h, w)
-    in (-1, 1). Call `segmentation` or `image` for one of them.
+
+    forward(features):
+        features: (N, channels, h, w), any range.
+    Returns logits (N, num_classes, h, w) and an image (N, 3, h, w) in (-1, 1). Call `segmentation` or `image` for one
+    of them.
     """
 
     def __init__(self, channels: int, num_classes: int, hidden: int) -> None:
@@ -80,24 +89,32 @@ class SemanticHeads(nn.Module):
 
 
 def heads_of_all_scales(width: int, num_classes: int) -> nn.ModuleList:
-    """One `SemanticHeads` per scale, from 0 to 4; half the features' channels between convolutions, at least width."""
+    """Return one `SemanticHeads` per scale, from 0 to 4. Hidden channels are half the features', at least `width`."""
     return nn.ModuleList(
         SemanticHeads(channels, num_classes, max(channels // 2, width)) for channels in scale_channels(width)
     )
 
 
 def class_probabilities(logits: Tensor) -> Tensor:
-    """Softmax over the classes, in float32 at least: (N, K, h, w) -> the same shape, in [0, 1]."""
+    """Compute the softmax over the classes, in float32 at least: (N, K, h, w) -> the same shape, in [0, 1]."""
     return widen(logits).softmax(dim=1)
 
 
 def hole_cells(mask: Tensor, scale: int) -> Tensor:
-    """The mask at a scale, where one hole pixel makes a hole cell: (N, 1, H, W) -> (N, 1, H / 2^scale, W / 2^scale)."""
+    """Reduce the mask to a scale; a cell with any hole pixel is hole.
+
+    mask: (N, 1, H, W), 1 = hole.
+    Returns (N, 1, H / 2^scale, W / 2^scale), 1 = hole.
+    """
     return F.max_pool2d(mask, 2**scale) if scale else mask
 
 
 def check_labels(labels: Tensor | None, num_classes: int) -> Tensor:
-    """The labels, int64 (N, H, W), if they are there and all below num_classes or `IGNORE`; ValueError otherwise."""
+    """Check the labels of a batch and return them.
+
+    labels: int64 (N, H, W) in [0, num_classes), or `IGNORE` where unknown.
+    Raises UserError if there are no labels, or if one is out of range.
+    """
     if labels is None:
         raise UserError('training needs batch.semantics; read the column "semantics"')
     wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != IGNORE)]
@@ -110,24 +127,26 @@ def check_labels(labels: Tensor | None, num_classes: int) -> Tensor:
 
 
 def l1_of_all_scales(predictions: Mapping[str, Tensor], image: Tensor) -> Tensor:
-    """Sum over scales of the mean absolute error, hole and known alike, against the image at full size.
+    """Sum over scales the mean absolute error of the enlarged predictions. Hole and known pixels count alike.
 
-    predictions: "image0" to "image4"; image: (N, 3, H, W) in [-1, 1].
+    predictions: "image0" to "image4".
+    image: (N, 3, H, W) in [-1, 1].
     """
     size = image.shape[-2:]
     return sum(F.l1_loss(_enlarge(predictions[f"image{scale}"], size), image) for scale in range(NUM_SCALES))
 
 
 def cross_entropy_of_all_scales(predictions: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-    """Sum over scales of the mean cross-entropy over labelled pixels, against the labels at full size.
+    """Sum over scales the mean cross-entropy of the enlarged predictions over labelled pixels.
 
-    predictions: "logits0" to "logits4"; labels: int64 (N, H, W), `IGNORE` where unknown.
+    predictions: "logits0" to "logits4".
+    labels: int64 (N, H, W), `IGNORE` where unknown.
     """
     size = labels.shape[-2:]
     return sum(cross_entropy(_enlarge(predictions[f"logits{scale}"], size), labels) for scale in range(NUM_SCALES))
 
 
 def _enlarge(prediction: Tensor, size: torch.Size) -> Tensor:
-    """The prediction at full size, bilinear, in float32 at least."""
+    """Enlarge a prediction to a size, bilinearly, in float32 at least."""
     prediction = widen(prediction)
     return prediction if prediction.shape[-2:] == size else F.interpolate(prediction, size, mode="bilinear")

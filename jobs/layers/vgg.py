@@ -1,4 +1,4 @@
-"""The convolutions of VGG-16 and VGG-19, frozen: the features that perceptual and style losses compare."""
+"""Frozen convolutions of VGG-16 and VGG-19, whose features perceptual and style losses compare."""
 
 from __future__ import annotations
 
@@ -20,31 +20,39 @@ _REMEDY = "weights are 'imagenet', 'random', or a .safetensors or .pth file"
 
 
 def to_unit(image: Tensor) -> Tensor:
-    """Convert an image from [-1, 1] to [0, 1], the range that feature networks take."""
+    """Convert an image from [-1, 1] to [0, 1], the range of the input of feature networks."""
     return (image + 1) / 2
 
 
 def imagenet_normalised(image: Tensor) -> Tensor:
-    """Subtract ImageNet's mean and divide by its deviation: (N, 3, H, W), RGB in [0, 1] -> the same shape."""
+    """Subtract ImageNet's mean and divide by its deviation.
+
+    image: (N, 3, H, W), RGB in [0, 1].
+    Returns the same shape.
+    """
     mean = image.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
     deviation = image.new_tensor(IMAGENET_DEVIATION).view(3, 1, 1)
     return (image - mean) / deviation
 
 
 class VGG(nn.Module):
-    """The features of a VGG after the named ReLUs and pools, computed no further than the deepest of them.
+    """Compute the features of a VGG after the named ReLUs and pools, and no layer beyond the deepest of them.
 
     Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015. Use `VGG16`
-    or `VGG19`.
-    layers: names such as "relu1_1", "relu5_2" or "pool3"; the class's `layer_names` has them all.
-    weights: "imagenet", torchvision's own download; "random", He-normal ones drawn from `seed`, without touching the
-        global generators; or a .safetensors or .pth file of a whole torchvision VGG or of its features.
-    forward(image): (N, 3, H, W), not normalised here, as the papers differ. Returns {layer: (N, C, h, w)}, halved once
-        per pool.
-    Fixed: always in eval mode, no parameter asks for a gradient, though gradients pass through to the image. Belongs to
-    no recipe's networks, so it is neither trained nor saved nor moved with them: it follows its input's device.
-    Raises ValueError for an unknown layer or no layer, WeightsError for a file that is missing or does not fit and for
-    a download that fails.
+    or `VGG19`. The network is always in eval mode. Its parameters get no gradients, but gradients flow to the image. It
+    is not among a recipe's networks, so it is neither trained, saved nor moved with them; it moves to the device of its
+    input.
+
+    layers: names such as "relu1_1", "relu5_2" or "pool3"; `layer_names` of the class lists them all.
+    weights: "imagenet": torchvision's download; "random": He-normal weights; or a .safetensors or .pth file of a whole
+        torchvision VGG or of its features.
+    seed: of the "random" weights, which leave the global generators unchanged.
+
+    forward(image):
+        image: (N, 3, H, W). It is not normalised here, since the papers differ.
+    Returns {layer: (N, C, h, w)}, with h and w halved by every pool.
+    Raises ValueError for no layer and for an unknown one. Raises WeightsError for a file that is missing or does not
+    fit, and for a download that fails.
     """
 
     name: str
@@ -64,7 +72,7 @@ class VGG(nn.Module):
                 self.features.append(nn.MaxPool2d(2))
             else:
                 width = _CHANNELS[int(name[4]) - 1]
-                # Without PyTorch's own initialisation, which would draw from the global generator.
+                # PyTorch's own initialisation would draw from the global generator.
                 self.features.append(nn.utils.skip_init(nn.Conv2d, channels, width, 3, padding=1))
                 self.features.append(nn.ReLU(inplace=True))
                 channels = width
@@ -124,7 +132,7 @@ class VGG(nn.Module):
 
 
 def _layer_names(convolutions: tuple[int, ...]) -> tuple[str, ...]:
-    """In order: the ReLUs of each block and the pool after it."""
+    """Return the names of the ReLUs and the pool of every block, in order of execution."""
     return tuple(
         name
         for block, count in enumerate(convolutions, 1)

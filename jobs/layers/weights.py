@@ -1,4 +1,4 @@
-"""Weights of frozen feature networks, read from files that others made."""
+"""Read the weights of frozen feature networks from files of other projects."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from files.errors import UserError
 
 
 class WeightsError(UserError):
-    """A file of feature weights is missing, is not the file that was asked for, or does not fit the network."""
+    """Feature weights are missing, are not those that were asked for, or do not fit the network."""
 
 
 def read_weights(path: Path, remedy: str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file by name, on the CPU; a checkpoint's "model" or "state_dict" is opened.
+    """Read the tensors of a .safetensors or .pth file. No code in the file is executed.
 
-    Nothing in the file is executed. Raises WeightsError, which ends with the remedy, if there is no file,
-    and if it is something else.
+    path: the file. Of a checkpoint, the tensors under "model" or "state_dict" are read.
+    remedy: end of the message if there is no such file.
+    Returns name -> tensor, on the CPU.
+    Raises WeightsError if there is no file, or if it is no file of weights.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; {remedy}")

@@ -1,4 +1,4 @@
-"""Cut a window of one size out of each sample of a batch, as local discriminators see it."""
+"""Cut a window of one size out of each sample of a batch, for local discriminators."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from files.errors import UserError
 
 
 def window_around_hole(mask: Tensor, size: int) -> Tensor:
-    """Place a window on the centre of the bounding box of each sample's hole, shifted to be inside the image.
+    """Centre a window on the bounding box of each sample's hole, and shift it into the image.
 
     mask: (N, 1, H, W), 1 = hole. A sample without a hole gets the window in the image's centre.
     size: side of the window, in pixels.
@@ -40,8 +40,10 @@ def crop_windows(tensor: Tensor, starts: Tensor, size: int) -> Tensor:
 def border_discount(size: int, gamma: float, like: Tensor) -> Tensor:
     """Weigh the pixels of a square window by gamma to the power of the distance to its border.
 
-    max(gamma^min(i, size - i), gamma^min(j, size - j)), rows and columns counted from 0, as in the authors' codes of
-    DeepFill v1 and Shift-Net. The weight is 1 in the first line and gamma in the last.
+    The weight is max(gamma^min(i, size - i), gamma^min(j, size - j)), with rows i and columns j counted from 0, as in
+    the authors' codes of DeepFill v1 and Shift-Net. It is 1 in the first row and column, and gamma elsewhere in the
+    last row and column.
+
     size: side of the window, in pixels.
     gamma: in (0, 1].
     like: a tensor of the wanted type and device.
@@ -53,7 +55,11 @@ def border_discount(size: int, gamma: float, like: Tensor) -> Tensor:
 
 
 def _start(occupied: Tensor, size: int) -> Tensor:
-    """(N, L), True where a line holds some of the hole -> the first line of a window of `size` lines, int64 (N,)."""
+    """Return the first row or column of each sample's window, int64 (N,).
+
+    occupied: (N, L), True where a row or column has hole pixels.
+    size: side of the window, in pixels.
+    """
     length = occupied.shape[1]
     lines = torch.arange(length, device=occupied.device)
     # Without a hole, first + last is length - 1, so that the window is centred in the image.

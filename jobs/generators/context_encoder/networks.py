@@ -15,11 +15,16 @@ from jobs.layers.normalization import BatchNorm2d
 
 
 class ChannelwiseFullyConnected(nn.Module):
-    """Connect every place of a feature map with every other place of the same map, and no map with another.
+    """Connect every place of a feature map with every place of the same map, and no map with another.
 
     Pathak et al., "Context Encoders", CVPR 2016, Sec. 3: m maps of n x n cost m * n^4 weights instead of m^2 * n^4.
-    forward(features): (N, C, n, n), any range. Returns (N, C, n, n): y_c = W_c a_c + b_c on flattened maps, where
-    weight[c, p, q] leads from place p to place q.
+    Map c is flattened to a_c, and y_c = W_c a_c + b_c. weight[c, p, q] leads from place p to place q.
+
+    size: n.
+
+    forward(features):
+        features: (N, C, n, n), any range.
+    Returns (N, C, n, n).
     """
 
     def __init__(self, channels: int, size: int) -> None:
@@ -31,17 +36,28 @@ class ChannelwiseFullyConnected(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         places = features.flatten(2)  # (N, C, P)
+        # Sec. 3
         return (torch.einsum("ncp,cpq->ncq", places, self.weight) + self.bias).view_as(features)
 
 
 class Generator(nn.Module):
-    """Fill the hole with one colour, squeeze the image into a 4 x 4 code and decode it.
+    """Fill the hole with one colour, encode the image to 4 x 4 places and decode it.
 
     Pathak et al., CVPR 2016, supplement's first figure; widths and layers of the authors' code.
-    forward(image, mask): image (N, 3, S, S) in [-1, 1]; mask (N, 1, S, S), 1 = hole. Pixels under the hole are not
-        read. Returns (N, 3, P, P) in (-1, 1): P = S in the random variant, S / 2 (the centre) in the centre variant.
-    fill: the colour in the hole, in [-1, 1].
-    Raises ValueError for images of another size than image_size: the bottleneck fixes it.
+
+    image_size: side of the images, in pixels.
+    variant: "random" predicts the whole image, "centre" the central half of each side.
+    width: channels of the first stage.
+    bottleneck: "channelwise_fc" is the paper's layer, "conv" the authors' released network.
+    bottleneck_units: channels of the bottleneck "conv".
+    mask_channel: whether the mask is part of the input.
+    fill: colour of the hole, RGB in [-1, 1].
+
+    forward(image, mask):
+        image: (N, 3, S, S) in [-1, 1]. Pixels under the hole are not read.
+        mask: (N, 1, S, S), 1 = hole.
+    Returns (N, 3, P, P) in (-1, 1), where P is S in the random variant and S / 2 in the centre variant.
+    Raises UserError unless S is image_size, which the bottleneck fixes.
     """
 
     def __init__(
@@ -80,7 +96,7 @@ class Generator(nn.Module):
                 BatchNorm2d(widths[-1]),
                 nn.ReLU(),
             )
-        # As many stages as the output has doublings, the mirror image of the encoder's widths.
+        # One stage per doubling from 4 to output_size. The widths are those of an encoder of that size, reversed.
         self.decoder = _upsampling(_stage_widths(output_size, width)[::-1])
         self.apply(_initialise)
 
@@ -95,11 +111,17 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Judge the generator's prediction, without mask and context.
+    """Judge the generator's prediction without mask and context.
 
-    Pathak et al., CVPR 2016, Sec. 3.2; layers of the authors' code. A discriminator that saw the context would see the
-    seam around the hole and win by it.
-    forward(image): (N, 3, size, size) in [-1, 1], the centre or the whole image. Returns logits (N, 1), one per image.
+    Pathak et al., CVPR 2016, Sec. 3.2; layers of the authors' code. A discriminator that sees the context recognises
+    fakes by the seam around the hole.
+
+    size: side of the predictions, in pixels.
+    width: channels of the first stage.
+
+    forward(image):
+        image: (N, 3, size, size) in [-1, 1], the centre or the whole image.
+    Returns logits (N, 1), one per image.
     """
 
     def __init__(self, *, size: int, width: int) -> None:
@@ -114,13 +136,13 @@ class Discriminator(nn.Module):
 
 
 def central_half(image: Tensor) -> Tensor:
-    """The middle half of each side: (N, C, S, S) -> (N, C, S / 2, S / 2)."""
+    """Cut out the middle half of each side: (N, C, S, S) -> (N, C, S / 2, S / 2)."""
     quarter = image.shape[-1] // 4
     return image[..., quarter:-quarter, quarter:-quarter]
 
 
 def central_hole(mask: Tensor, overlap: int) -> Tensor:
-    """The centre variant's hole in a mask's shape: the central half less `overlap` pixels on each side."""
+    """Return the centre variant's hole in the shape of a mask: the central half less `overlap` pixels on each side."""
     hole = torch.zeros_like(mask)
     border = mask.shape[-1] // 4 + overlap
     hole[..., border:-border, border:-border] = 1.0
@@ -128,7 +150,7 @@ def central_hole(mask: Tensor, overlap: int) -> Tensor:
 
 
 def _stage_widths(size: int, width: int) -> list[int]:
-    """Channels after each halving from size down to 4: 64, 64, 128, 256, 512 at 128; one 64 more at twice the size."""
+    """Return the channels after each halving from `size` to 4: 64, 64, 128, 256, 512 at 128, one 64 more at 256."""
     num_stages = int(math.log2(size // 4))
     return [width] * (num_stages - 3) + [2 * width, 4 * width, 8 * width]
 
@@ -154,7 +176,7 @@ def _upsampling(widths: list[int]) -> nn.Sequential:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Authors' code: N(0, 0.02) for convolutions, N(1, 0.02) for normalisation's scale, 0 for its shift."""
+    """Draw convolutions from N(0, 0.02) and the norm's scale from N(1, 0.02), and set its shift to 0, as the code."""
     draw_normal(module)
     if isinstance(module, BatchNorm2d):
         nn.init.normal_(module.weight, mean=1.0, std=0.02)

@@ -1,4 +1,4 @@
-"""Context Encoder, ready to train: one phase, discriminator then generator."""
+"""Recipe of Context Encoder: one phase, in which every step updates the discriminator, then the generator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.recipe.losses import bce_fake, bce_real
 
 
 def build(config: Config) -> Recipe:
-    """Build Context Encoder. Initial weights are drawn from torch's global generator."""
+    """Build Context Encoder with initial weights from torch's global generator."""
     is_centre = config.variant == "centre"
     networks = {
         "generator": Generator(
@@ -34,7 +34,7 @@ def build(config: Config) -> Recipe:
         return {"prediction": networks["generator"](batch.image, _hole(config, batch))}
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
-        prediction = forward(networks, batch)["prediction"]  # first: it checks the size
+        prediction = forward(networks, batch)["prediction"]  # before the mask is checked: it checks the size
         if not is_centre:
             return {"output": prediction}
         check_centre(batch.mask, config.overlap)
@@ -78,7 +78,7 @@ def _target(config: Config, batch: Batch) -> Tensor:
 
 def _discriminator_terms(config: Config) -> Losses:
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        # Two passes, not one over both: batch normalisation must see real and generated images apart.
+        # Real and generated images need a pass each: they must not share the statistics of batch normalisation.
         judge = networks["generator_d"]
         return {
             "d_real": bce_real(judge(_target(config, batch))),

@@ -1,4 +1,4 @@
-"""DeepFill v1's networks: the coarse and the refinement network with contextual attention, and a critic."""
+"""DeepFill v1's networks: the coarse network, the refinement network with contextual attention, and a critic."""
 
 from __future__ import annotations
 
@@ -15,14 +15,20 @@ from jobs.recipe.padding import check_sides
 
 
 class Generator(nn.Module):
-    """Guess the hole coarsely, paste the guess, and refine it with and without attention to the known parts.
+    """Predict the hole coarsely, paste the prediction, and refine it with and without attention to the known parts.
 
     Yu et al., "Generative Image Inpainting with Contextual Attention", CVPR 2018, Sec. 3.1 and 4.3.
-    width: channels of the first layer. tf_same: pad strided convolutions as TensorFlow does.
-    forward(image, mask, refine): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. Pixels under the hole
-        are not read. Returns the coarse and the refined image, each (N, 3, H, W) in [-1, 1]; with refine=False the
-        coarse one alone.
-    Raises ValueError if H or W is no multiple of 8.
+
+    width: channels of the first layer.
+    mask_pool: how the attention shrinks the mask; see `ContextualAttention`.
+    tf_same: whether strided convolutions pad as TensorFlow's do.
+
+    forward(image, mask, refine=True):
+        image: (N, 3, H, W) in [-1, 1]. Pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole.
+        refine: whether to compute the second stage.
+    Returns the coarse and the refined image, each (N, 3, H, W) in [-1, 1]; without refine the coarse one alone.
+    Raises UserError if H or W is no multiple of 8.
     """
 
     def __init__(self, *, width: int, mask_pool: Literal["nearest", "max"] = "nearest", tf_same: bool = False) -> None:
@@ -41,9 +47,12 @@ class Generator(nn.Module):
 
 
 class Coarse(nn.Module):
-    """The first stage: down by 4, dilated convolutions, up by 4.
+    """Compute the first stage: down by 4, dilated convolutions, up by 4.
 
-    forward(known, mask): (N, 3, H, W), 0 in the hole; (N, 1, H, W), 1 = hole. Returns (N, 3, H, W) in [-1, 1].
+    forward(known, mask):
+        known: the image, (N, 3, H, W) in [-1, 1], 0 in the hole.
+        mask: (N, 1, H, W), 1 = hole.
+    Returns (N, 3, H, W) in [-1, 1].
     """
 
     def __init__(self, width: int, tf_same: bool) -> None:
@@ -67,9 +76,11 @@ class Coarse(nn.Module):
 
 
 class Refinement(nn.Module):
-    """The second stage: two encoders on one input, one of them with contextual attention, and a decoder of both.
+    """Compute the second stage: two encoders on one input, one of them with contextual attention, and one decoder.
 
-    forward(pasted, mask): (N, 3, H, W) in [-1, 1], the coarse output in the hole; (N, 1, H, W), 1 = hole.
+    forward(pasted, mask):
+        pasted: the image with the coarse output in the hole, (N, 3, H, W) in [-1, 1].
+        mask: (N, 1, H, W), 1 = hole.
     Returns (N, 3, H, W) in [-1, 1].
     """
 
@@ -106,12 +117,20 @@ class Refinement(nn.Module):
 
 
 class Critic(nn.Module):
-    """A Wasserstein critic: four strided convolutions without norm, and one number per image.
+    """Score an image by strided convolutions without norm and a linear layer: a Wasserstein critic.
 
-    Yu et al., CVPR 2018, Sec. 3.2; widths of the authors' code: factors (1, 2, 4, 4) for the global critic and
-    (1, 2, 4, 8) for the local one, times `width`.
-    forward(image): (N, 3, size, size) in [-1, 1]. Returns scores (N, 1). Can be differentiated twice.
-    Raises ValueError for images of another size.
+    Yu et al., CVPR 2018, Sec. 3.2; widths of the authors' code. It can be differentiated twice.
+
+    size: side of the images, in pixels.
+    width: channels of the first layer.
+    factors: channels of the convolutions, as multiples of `width`. The global critic has (1, 2, 4, 4), the local one
+        (1, 2, 4, 8).
+    tf_same: whether the convolutions pad as TensorFlow's do.
+
+    forward(image):
+        image: (N, 3, size, size) in [-1, 1].
+    Returns scores (N, 1).
+    Raises UserError for images of another size.
     """
 
     def __init__(self, *, size: int, width: int, factors: tuple[int, ...], tf_same: bool = False) -> None:
@@ -135,7 +154,7 @@ class Critic(nn.Module):
 
 
 def _with_planes(image: Tensor, mask: Tensor) -> Tensor:
-    # The ones tell the border's zero padding from the hole's zeros.
+    # The ones distinguish zeros in the hole from zero padding at the border.
     return torch.cat((image, torch.ones_like(mask), mask), dim=1)  # (N, 5, H, W)
 
 
@@ -149,10 +168,10 @@ def _conv(
     activation: type[nn.Module] = nn.ELU,
     tf_same: bool = False,
 ) -> list[nn.Module]:
-    """A convolution with zero padding "same" and its activation."""
+    """Return the layers of a convolution with zero padding "same" and its activation."""
     padding = dilation * (kernel_size - 1) // 2
     before: list[nn.Module] = []
-    if tf_same and stride == 2:  # on even sizes TensorFlow pads k - 2 in all, the odd one below and on the right
+    if tf_same and stride == 2:  # on even sizes TensorFlow pads k - 2 in all, an odd one below and right
         first, last, padding = (kernel_size - 2) // 2, (kernel_size - 1) // 2, 0
         before = [nn.ZeroPad2d((first, last, first, last))]
     return [*before, nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation), activation()]
@@ -163,7 +182,7 @@ def _dilated(channels: int) -> list[nn.Module]:
 
 
 def _decoder(width: int) -> list[nn.Module]:
-    """From 4 * width channels at a quarter of the size to three, not yet clamped."""
+    """Return the layers from 4 * width channels at a quarter of the size to an image, not yet clamped."""
     return [
         nn.Upsample(scale_factor=2, mode="nearest"),
         *_conv(4 * width, 2 * width),

@@ -1,4 +1,4 @@
-"""DeepFill v1, ready to train: the coarse network alone if wanted, then critics at every step and the generator."""
+"""Recipe of DeepFill v1: train the coarse network alone if set, then the critics and, less often, the generator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms
 
 
 def build(config: Config) -> Recipe:
-    """Build DeepFill v1. Initial weights are drawn from torch's global generator."""
+    """Build DeepFill v1 with initial weights from torch's global generator."""
     networks = {
         "generator": Generator(width=config.width, mask_pool=config.mask_pool, tf_same=config.tf_same),
         "global_d": Critic(size=config.image_size, width=config.d_width, factors=(1, 2, 4, 4), tf_same=config.tf_same),
@@ -83,12 +83,15 @@ def _box(config: Config, image: Tensor, batch: Batch) -> Tensor:
 
 
 def _view(config: Config, critic: str, image: Tensor, batch: Batch) -> Tensor:
-    """Return what a critic sees: the whole image, or the window around the hole."""
+    """Return a critic's view of an image: the whole image, or the window around the hole."""
     return image if critic == "global_d" else _box(config, image, batch)
 
 
 def _reconstruction(config: Config) -> Callable[[str, Tensor, Batch, float], Terms]:
-    """Return a function of a name, a prediction, a batch and a weight: the two l1 terms of that prediction."""
+    """Return the function that computes the two l1 terms of a prediction.
+
+    Its arguments are the prefix of the terms' names, the prediction, the batch and the weight of the prediction.
+    """
     box_weights = box_discount(config.local_size, config.discount)
 
     def discounted_l1(prediction: Tensor, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""DeepFill v2's own loss: l1 over the whole image."""
+"""The loss of DeepFill v2 alone: l1 over the whole image."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def l1(prediction: Tensor, image: Tensor) -> Tensor:
-    """Mean absolute error over all elements, hole and known alike. Both (N, 3, H, W) in [-1, 1]."""
+    """Average the absolute error over all elements, hole and known alike. Both are (N, 3, H, W) in [-1, 1]."""
     return (prediction - image).abs().mean()

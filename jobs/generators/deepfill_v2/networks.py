@@ -17,14 +17,20 @@ from jobs.recipe.padding import check_sides
 
 
 class Generator(nn.Module):
-    """Guess the hole coarsely, paste the guess, and refine it with and without attention to the known parts.
+    """Predict the hole coarsely, paste the prediction, and refine it with and without attention to the known parts.
 
     Yu et al., "Free-Form Image Inpainting with Gated Convolution", ICCV 2019, Fig. 3.
-    width: channels of the first layer; guided: whether a sketch is part of the input.
-    forward(image, mask, sketch): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole; sketch (N, 1, H, W),
-        1 = edge, read inside the hole only, required if guided. Pixels under the hole are not read.
+
+    width: channels of the first layer.
+    guided: whether a sketch is part of the input.
+    mask_pool: how the attention shrinks the mask; see `ContextualAttention`.
+
+    forward(image, mask, sketch=None):
+        image: (N, 3, H, W) in [-1, 1]. Pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole.
+        sketch: (N, 1, H, W), 1 = edge, required if guided. It is read inside the hole only.
     Returns the coarse and the refined image, each (N, 3, H, W) in (-1, 1).
-    Raises ValueError if H or W is no multiple of 8, or if guided without a sketch.
+    Raises UserError if H or W is no multiple of 8, and for a guided generator without a sketch.
     """
 
     def __init__(self, *, width: int, guided: bool = False, mask_pool: Literal["nearest", "max"] = "nearest") -> None:
@@ -71,7 +77,7 @@ class Generator(nn.Module):
             raise UserError("a guided generator needs a sketch; pass zeros where nothing is drawn")
         known = image * (1 - mask)
         hints = [sketch * mask] if self.guided else []
-        # The ones tell the border's zero padding from the hole's zeros.
+        # The ones distinguish zeros in the hole from zero padding at the border.
         coarse = self.coarse(torch.cat((known, *hints, torch.ones_like(mask), mask), dim=1))
         return coarse, self._refine(coarse * mask + known, mask)
 
@@ -83,11 +89,19 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """SN-PatchGAN: score every place of every channel of a strided, spectrally normalised feature map.
+    """Score every place of every channel of a strided, spectrally normalised feature map (SN-PatchGAN).
 
     Yu et al., ICCV 2019, Sec. 3.3.
-    forward(image, mask, sketch): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole; sketch (N, 1, H, W), zero
-        outside the hole, if guided. Returns scores (N, 4 * width, ceil(H / 64), ceil(W / 64)), used as they are.
+
+    width: channels of the first layer.
+    guided: whether a sketch is part of the input.
+    last_activation: whether the scores pass a LeakyReLU.
+
+    forward(image, mask, sketch=None):
+        image: (N, 3, H, W) in [-1, 1].
+        mask: (N, 1, H, W), 1 = hole.
+        sketch: (N, 1, H, W), zero outside the hole; only if guided.
+    Returns scores (N, 4 * width, ceil(H / 64), ceil(W / 64)), without a sigmoid.
     """
 
     def __init__(self, *, width: int, guided: bool = False, last_activation: bool = True) -> None:
@@ -96,7 +110,7 @@ class Discriminator(nn.Module):
         in_channels = 5 if guided else 4
         for factor in (1, 2, 4, 4, 4, 4):
             conv = nn.Conv2d(in_channels, factor * width, 5, stride=2, padding=2)
-            # Before wrapping: spectral_norm estimates sigma once for the weights it finds.
+            # Draw the weights before spectral_norm, which estimates their sigma at once.
             draw_glorot(conv)
             layers += [spectral_norm(conv, n_power_iterations=1, eps=1e-12), nn.LeakyReLU(0.2)]
             in_channels = factor * width
@@ -111,7 +125,7 @@ def _dilated(channels: int) -> list[nn.Module]:
 
 
 def _decoder(width: int) -> list[nn.Module]:
-    """From 4 * width channels at a quarter of the size to an image in (-1, 1)."""
+    """Return the layers from 4 * width channels at a quarter of the size to an image in (-1, 1)."""
     return [
         nn.Upsample(scale_factor=2, mode="nearest"),
         GatedConv2d(4 * width, 2 * width),

@@ -1,4 +1,4 @@
-"""DeepFill v2, ready to train: one phase, discriminator then generator."""
+"""Recipe of DeepFill v2: one phase, in which every step updates the discriminator, then the generator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 
 def build(config: Config) -> Recipe:
-    """Build DeepFill v2. Initial weights are drawn from torch\'s global generator."""
+    """Build DeepFill v2 with initial weights from torch's global generator."""
     generator = Generator(width=config.width, guided=config.guided, mask_pool=config.mask_pool)
     discriminator = Discriminator(width=config.d_width, guided=config.guided, last_activation=config.d_last_activation)
 
@@ -30,14 +30,14 @@ def build(config: Config) -> Recipe:
 
     def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         completed = composite(outputs["refined"].detach(), batch.image, batch.mask)
-        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+        # Real and completed images share a pass, and with it the power iteration: there are no batch statistics.
         scores = networks["generator_d"](
             torch.cat((batch.image, completed)),
             torch.cat((batch.mask, batch.mask)),
             **{name: torch.cat((hint, hint)) for name, hint in _hints(outputs).items()},
         )
         real, fake = scores.chunk(2)
-        return {"d_real": 0.5 * hinge_real(real), "d_fake": 0.5 * hinge_fake(fake)}  # the halves are the code's
+        return {"d_real": 0.5 * hinge_real(real), "d_fake": 0.5 * hinge_fake(fake)}  # 0.5 as in the code
 
     def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         completed = composite(outputs["refined"], batch.image, batch.mask)

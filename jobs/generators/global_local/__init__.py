@@ -4,43 +4,46 @@ ACM Transactions on Graphics 36(4), article 107. The authors released code for i
 
 Built: the fully convolutional completion network with dilated convolutions; the discriminator that joins a global and
 a local view; and training in the paper's three phases: `completion` (squared error alone), `discriminator` (completion
-network fixed), `joint`. Parameters: generator 6,072,131; discriminator 45,063,681 (39,557,121 in the paper's setting
+network fixed) and `joint`. Parameters: generator 6,072,131; discriminator 45,063,681 (39,557,121 in the paper's setting
 for CelebA: image_size=160, local_size=96, d_global_layers=5).
 `blend=True` adds the authors' post-processing, off by default as in their code: fast marching (Telea), then Poisson
-blending, by OpenCV, one image after the other.
+blending. OpenCV computes both, one image after another.
 
-Needs: nothing beside image and mask. Training needs images of image_size; inpainting takes any H x W, pads image and
-mask by reflection to a multiple of 4 and crops back. The authors first shrink images to at most 600 pixels, which is
-left to the caller.
+Needs: nothing but image and mask. Training needs images of image_size; inpainting takes any H x W, pads image and mask
+by reflection to a multiple of 4 and crops back. The authors first shrink images to at most 600 pixels; this is left to
+the caller.
 
-Differs from the paper, or settles what it leaves open:
-- The squared error has no normaliser in the paper. Here it is the mean over all elements of the batch, known pixels
-  counting as 0, on the scale of [0, 1], as in a public port: alpha = 0.0004 belongs to that scale.
+Differs from the paper, or decides where it is silent:
+- The squared error has no normaliser in the paper. Here it is the mean over all elements of the batch, with known
+  pixels counted as 0, on the scale of [0, 1], as in a public port: alpha = 0.0004 belongs to that scale.
 - alpha multiplies the completion network's adversarial loss alone. The paper's min-max formula also scales the
-  discriminator's, and ADADELTA, scale-free only for gradients that are large against its epsilon, would nearly stop it.
+  discriminator's loss, and this would nearly stop ADADELTA, which is independent of the scale only for gradients that
+  are large against its epsilon.
 - The completion network minimises -log D, not log(1 - D), as public ports do.
 - Masks are the pipeline's. The paper's is one box with sides of 96 to 128 pixels (MaskConfig's "rectangle" draws sides
-  of 96 to 128 with an even shrink); so are crops: the paper's short side is 256 to 384 at random, then a random crop.
-- The local window is centred on the bounding box of the hole, shifted to lie inside the image. A hole larger than the
-  window, as free-form masks have it, is judged in part by the local view and wholly by the global one.
+  of 96 to 128 with an even shrink). Crops are the pipeline's, too; the paper resizes the short side to 256 to 384 at
+  random, then crops at random.
+- The local window is centred on the bounding box of the hole and shifted into the image. Free-form holes may be larger
+  than the window: then the local view judges a part of the hole, and the global view all of it.
 Differs from public ports:
-- Batch norm stands before the ReLU (the paper: after each convolution). One port has it behind.
+- Batch norm is before the ReLU (the paper: after each convolution). One port has it after the ReLU.
 - The discriminator sees the completed image, as in the paper; one port shows it the raw output.
-- Each sample has a window of its own; one port has one per batch, with the hole anywhere inside.
-- The discriminator gets no gradient from the completion network's step; in one port that gradient leaks into its next.
+- Every sample has a window of its own; one port has one per batch, with the hole anywhere inside.
+- The discriminator gets no gradient from the completion network's step; in one port this gradient leaks into the
+  discriminator's next step.
 
 Not verified: the ReLU on the two vectors of 1024 (one port's); biases before batch norm, which change nothing (ports');
 PyTorch's initialisation (the paper states none; a port's); ADADELTA's rho 0.9 and epsilon 1e-6 (a port's, PyTorch's
 defaults). The paper fills the hole with the data set's mean colour: mean_* default to Places365's, recalled and
-unverified; set them for other data. Section numbers of the paper are not given since its text was not at hand: what is
-said of it here was reported by the authors' README, summaries and ports. The paper states a receptive field of 307 x
-307 pixels; this network has 299 or 303, depending on the pixel.
+unverified; set them for other data. The paper's text was not at hand, so no section numbers are given; statements about
+it come from the authors' README, summaries and ports. The paper states a receptive field of 307 x 307 pixels; this
+network has 299 or 303, depending on the pixel.
 
 In the second phase the completion network stays in training mode without gradients, so that its statistics are those
-of the phases around it. Batch norm reads the global batch, over all processes.
+of the phases around it. Batch norm computes its statistics over the global batch, over all processes.
 
-On a GPU, convolutions and their gradients may differ from run to run unless deterministic algorithms are asked for, and
-the gradient of the window's gather is a scatter-add, for which the same holds (read in PyTorch's documentation, not
+On a GPU, convolutions and their gradients may differ from run to run unless deterministic algorithms are requested. The
+same is true of the gradient of the window's gather, which is a scatter-add (read in PyTorch's documentation, not
 measured).
 """
 
@@ -57,21 +60,23 @@ PARAMETERS: dict[str, int] = {"generator": 6_072_131, "generator_d": 45_063_681}
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """GLCIC's settings; defaults are the paper's for Places2, as far as it is known, else a public port's.
+    """Settings of GLCIC. Defaults are the paper's for Places2, as far as they are known, else a public port's.
 
-    image_size: side of training images in pixels, which the discriminator's linear layers fix. local_size: side of the
-    window that its local view sees. d_global_layers: strided convolutions of its global view; the local one has 5.
-    Raises ValueError for sizes that cannot be and for a width that cannot be halved.
+    image_size: side of training images in pixels, a multiple of 4; the discriminator's linear layers fix it.
+    local_size: side of the window that the discriminator's local view sees, in pixels.
+    d_global_layers: strided convolutions of the discriminator's global view, 1 to 6; the local view has 5.
+
+    Raises ValueError for sizes and numbers of layers out of range, and for a width that cannot be halved.
     """
 
     image_size: int = 256  # paper
     local_size: int = 128  # paper
     width: int = 64  # channels of the generator's first layer; paper. Even
     d_width: int = 64  # channels of the discriminator's first layers; paper
-    d_units: int = 1024  # of each view's vector; paper
+    d_units: int = 1024  # length of the vector of each view; paper
     d_global_layers: int = 6  # paper; 5 for CelebA's 160 pixels
 
-    mean_red: float = 116.1  # of 255, the colour put into the hole: the data's mean (paper); Places365's (recalled)
+    mean_red: float = 116.1  # of 255, colour of the hole: the data's mean (paper); Places365's (recalled)
     mean_green: float = 113.7
     mean_blue: float = 105.5
 
@@ -79,7 +84,7 @@ class Config:
     adversarial_weight: float = 0.0004  # paper, alpha
 
     optimizer: Literal["adadelta", "adam"] = "adadelta"  # paper; another port trains with Adam, learning rate 4e-4
-    learning_rate: float = 1.0  # a port's, ADADELTA's usual one
+    learning_rate: float = 1.0  # a port's, the usual one of ADADELTA
     d_learning_rate: float = 1.0
     beta1: float = 0.9  # Adam only; PyTorch's
     beta2: float = 0.999
@@ -88,7 +93,7 @@ class Config:
     discriminator_steps: int = 10_000  # paper, T_D
     joint_steps: int = 400_000  # paper: T_train = 500,000 in all
 
-    blend: bool = False  # the authors' post-processing, off in their code too
+    blend: bool = False  # whether to apply the authors' post-processing; off in their code, too
 
     def __post_init__(self) -> None:
         if self.width < 2 or self.width % 2:
@@ -102,7 +107,7 @@ class Config:
 
     @classmethod
     def tiny(cls) -> Config:
-        """For tests: 64 x 64 pixels, narrow, every phase."""
+        """Return settings for tests: 64 x 64 pixels, narrow, every phase."""
         return cls(
             image_size=64,
             local_size=32,
@@ -117,7 +122,7 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        """Return settings for the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
             image_size=64,
             local_size=32,  # half the side, as the paper's
@@ -125,7 +130,7 @@ class Config:
             d_width=8,
             d_units=64,
             batch_size=8,
-            completion_steps=720,  # more of the whole than the paper's 18 %: colours come first
+            completion_steps=720,  # a larger share than the paper's 18 %: colours are learnt first
             discriminator_steps=20,
             joint_steps=80,
         )

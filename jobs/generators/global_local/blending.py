@@ -1,4 +1,4 @@
-"""GLCIC's post-processing, optional: make the colours of the filled hole meet those around it."""
+"""GLCIC's optional post-processing: match the colours of the filled hole to those around it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_BORDER = 2  # pixels repeated around the image, so that no hole touches the border, where OpenCV cannot clone
+_BORDER = 2  # pixels repeated around the image: OpenCV cannot clone into a hole that touches the border
 
 
 def blend(output: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """The output with the hole replaced by a Poisson blend of it into a fast-marching guess.
+    """Blend the output's hole into a fast-marching estimate of it (Poisson blending).
 
     Iizuka et al., SIGGRAPH 2017, post-processing; settings of the authors' code: Telea's method with radius 1, then
-    OpenCV's seamless clone, whose gradients are the output's. Computed with 8 bits per channel, on the CPU, one image
-    after the other. A sample whose mask is empty or full is returned unchanged.
-    output, image: (N, 3, H, W) in [-1, 1]; mask: (N, 1, H, W), 1 = hole. Pixels under the hole are not read.
-    Returns (N, 3, H, W) in [-1, 1], the output where the mask is 0.
+    OpenCV's seamless clone, whose gradients are the output's. Images are computed with 8 bits per channel, on the CPU,
+    one after another.
+
+    output: (N, 3, H, W) in [-1, 1].
+    image: (N, 3, H, W) in [-1, 1]. Pixels under the hole are not read.
+    mask: (N, 1, H, W), 1 = hole.
+    Returns (N, 3, H, W) in [-1, 1]. The output is unchanged in known pixels, and where a mask is empty or full.
     """
     visible = image * (1 - mask)
     blended = []
@@ -29,7 +32,12 @@ def blend(output: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def _blend(raw: np.ndarray, known: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """raw, known: uint8 (H, W, 3); hole: bool (H, W)."""
+    """Blend one image.
+
+    raw, known: uint8 (H, W, 3).
+    hole: bool (H, W).
+    Returns uint8 (H, W, 3).
+    """
     guess = cv2.inpaint(known, hole.astype(np.uint8), 1, cv2.INPAINT_TELEA)
     source = np.where(hole[..., None], raw, known)
     source, guess = (cv2.copyMakeBorder(a, *[_BORDER] * 4, cv2.BORDER_REPLICATE) for a in (source, guess))
@@ -41,6 +49,6 @@ def _blend(raw: np.ndarray, known: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 
 def _bytes(image: Tensor) -> np.ndarray:
-    """(N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3)."""
+    """Convert (N, 3, H, W) in [-1, 1] to uint8 (N, H, W, 3)."""
     pixels = ((image.detach().float() + 1) * 127.5).round().clamp(0, 255)
     return pixels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

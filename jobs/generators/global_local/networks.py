@@ -11,19 +11,24 @@ from jobs.recipe.padding import check_sides
 
 
 class Generator(nn.Module):
-    """The completion network: fill the hole with the mean colour, look at it through dilated convolutions, repaint it.
+    """Fill the hole with the mean colour, then predict the image by (dilated) convolutions: the completion network.
 
-    Iizuka et al., SIGGRAPH 2017, table of the completion network. Every convolution but the last is followed by batch
-    norm and ReLU; padding is zeros, "same".
-    width: channels of the first layer. mean: the colour in the hole, RGB in [-1, 1].
-    forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole, any number and shape of holes.
-        Pixels under the hole are not read. Returns (N, 3, H, W) in [-1, 1].
-    Raises ValueError if H or W is no multiple of 4: the output would have another size.
+    Iizuka et al., SIGGRAPH 2017, table of the completion network. Batch norm and ReLU follow every convolution but the
+    last; padding is zeros, "same".
+
+    width: channels of the first layer.
+    mean: colour of the hole, RGB in [-1, 1].
+
+    forward(image, mask):
+        image: (N, 3, H, W) in [-1, 1]. Pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole, with any number and shape of holes.
+    Returns (N, 3, H, W) in [-1, 1].
+    Raises UserError if H or W is no multiple of 4: the output would have another size.
     """
 
     def __init__(self, *, width: int, mean: tuple[float, float, float]) -> None:
         super().__init__()
-        # A setting, not a weight: the config decides.
+        # Not saved with the weights, since it is a setting of the config.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         c = width
         self.layers = nn.Sequential(
@@ -50,16 +55,20 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Judge a whole image and a window of it together: one logit for both.
+    """Judge a whole image and a window of it together by one logit.
 
     Iizuka et al., SIGGRAPH 2017, tables of the global and the local context discriminator and their concatenation.
+
     image_size, local_size: sides of the images of the two views, in pixels.
-    width: channels of their first layers.
-    units: length of their vectors.
-    global_layers: strided convolutions of the global view, 6, or 5 for images of 160 pixels.
-    forward(image, window): (N, 3, image_size, image_size) and (N, 3, local_size, local_size), in [-1, 1].
-        Returns logits (N, 1).
-    Raises ValueError for images and windows of another size.
+    width: channels of the first layer of each view.
+    units: length of the vector of each view.
+    global_layers: strided convolutions of the global view: 6, or 5 for images of 160 pixels.
+
+    forward(image, window):
+        image: (N, 3, image_size, image_size) in [-1, 1].
+        window: (N, 3, local_size, local_size) in [-1, 1].
+    Returns logits (N, 1).
+    Raises UserError for images and windows of another size.
     """
 
     def __init__(
@@ -83,7 +92,7 @@ def _layer(convolution: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def _view(size: int, width: int, num_layers: int, units: int) -> nn.Sequential:
-    """(N, 3, size, size) -> (N, units)."""
+    """Build one view of the discriminator: (N, 3, size, size) -> (N, units)."""
     layers: list[nn.Module] = []
     in_channels = 3
     for factor in (1, 2, 4, 8, 8, 8)[:num_layers]:

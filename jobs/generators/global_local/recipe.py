@@ -1,4 +1,4 @@
-"""GLCIC, ready to train: completion network, then discriminator, then both."""
+"""Recipe of GLCIC: train the completion network, then the discriminator, then both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobs.recipe.losses import bce_fake, bce_real
 
 
 def build(config: Config) -> Recipe:
-    """Build GLCIC. Initial weights are drawn from torch's global generator."""
+    """Build GLCIC with initial weights from torch's global generator."""
     colour = (config.mean_red, config.mean_green, config.mean_blue)
     generator = Generator(width=config.width, mean=tuple(2 * value / 255 - 1 for value in colour))
     discriminator = Discriminator(
@@ -81,7 +81,7 @@ def _forward(networks: Networks, batch: Batch) -> Outputs:
 
 
 def _judge(networks: Networks, image: Tensor, starts: Tensor, size: int) -> Tensor:
-    """Score images beside their windows of size x size pixels, which begin at `starts`."""
+    """Score images together with their windows of size x size pixels, which begin at `starts`."""
     return networks["generator_d"](image, crop_windows(image, starts, size))
 
 
@@ -89,7 +89,7 @@ def _discriminator_terms(config: Config) -> Losses:
     size = config.local_size
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        # Two passes, not one over both: batch normalisation must see real and completed images apart.
+        # Real and completed images need a pass each: they must not share the statistics of batch normalisation.
         real = _judge(networks, batch.image, random_windows(batch, size), size)
         fake = _judge(networks, outputs["completed"].detach(), window_around_hole(batch.mask, size), size)
         return {"d_real": bce_real(real), "d_fake": bce_fake(fake)}
@@ -116,9 +116,10 @@ def _joint_terms(config: Config, completion_terms: Losses) -> Losses:
 
 
 def random_windows(batch: Batch, size: int) -> Tensor:
-    """First rows and columns of a size x size window per sample, each place equally likely: int64 (N, 2).
+    """Draw a window per sample for the real images, independently of the hole (M_d of the paper).
 
-    The real image's window (M_d of the paper), drawn independently of the hole.
+    size: side of the windows, in pixels. Every place inside the image is equally likely.
+    Returns first rows and columns, int64 (N, 2).
     """
     height, width = batch.image.shape[-2:]
     places = [(batch.uniform(n).double() * (side - size + 1)).long() for n, side in enumerate((height, width))]

@@ -1,4 +1,4 @@
-"""3x3 patches of feature maps: cut, match and blend. One image at a time."""
+"""Cut, match and blend 3x3 patches of feature maps, one image at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STRIDE = 2  # authors' code, for both
 
 
 def grid(height: int, width: int, device: torch.device | str = "cpu") -> Places:
-    """Every second place of a height x width map, and the last of each side, row by row.
+    """Return every second place of a height x width map, and the last of each side, row by row.
 
     Raises ValueError for a map that is smaller than a patch.
     """
@@ -26,26 +26,34 @@ def grid(height: int, width: int, device: torch.device | str = "cpu") -> Places:
 
 
 def touching(cells: Tensor, places: Places) -> Tensor:
-    """Which patches have a cell that is not 0: cells (1, 1, h, w), (P,) places -> bool (P,)."""
-    windows = F.max_pool2d(cells, SIZE, stride=1)[0, 0]  # by top left cell
+    """Find the patches with a cell that is not 0.
+
+    cells: (1, 1, h, w).
+    places: of P patches.
+    Returns bool (P,).
+    """
+    windows = F.max_pool2d(cells, SIZE, stride=1)[0, 0]  # at the top left cell
     return windows[places] > 0
 
 
 def select(places: Places, chosen: Tensor) -> Places:
-    """The places for which `chosen`, bool (P,), holds."""
+    """Return the places where `chosen`, bool (P,), is True."""
     return places[0][chosen], places[1][chosen]
 
 
 def cut(features: Tensor, places: Places) -> Tensor:
-    """The patches at P places: (1, C, h, w) -> (P, C * 9), channel by channel."""
+    """Cut the patches at P places: (1, C, h, w) -> (P, C * 9), channel by channel."""
     windows = features[0].unfold(1, SIZE, 1).unfold(2, SIZE, 1)  # (C, h - 2, w - 2, 3, 3), a view
     return windows[:, places[0], places[1]].transpose(0, 1).flatten(1)
 
 
 def match(queries: Tensor, sources: Tensor, chunk: int) -> Tensor:
-    """For each query the source with the highest cosine, the first of equals: (Q, D), (S, D) -> int64 (Q,).
+    """Find the source with the highest cosine for every query, the first of equals.
 
-    chunk: how many sources are compared at a time; bounds memory to Q * chunk, not the result. S is at least 1.
+    queries: (Q, D).
+    sources: (S, D), S at least 1.
+    chunk: number of sources compared at a time. It limits memory to Q * chunk values and does not change the result.
+    Returns indices of sources, int64 (Q,).
     """
     queries = F.normalize(queries, dim=1)
     best = queries.new_full((len(queries),), -torch.inf)
@@ -59,9 +67,12 @@ def match(queries: Tensor, sources: Tensor, chunk: int) -> Tensor:
 
 
 def blend(patches: Tensor, places: Places, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Lay patches down and average where they overlap: (P, C * 9), P places -> V (1, C, h, w), covered (1, 1, h, w).
+    """Put patches at their places and average them where they overlap.
 
-    Both are 0 in cells that no patch covers; covered is 1 elsewhere.
+    patches: (P, C * 9), as from `cut`.
+    places: of the P patches.
+    size: h and w of the map.
+    Returns V (1, C, h, w), and covered (1, 1, h, w): 1 where a patch is, else 0. V is 0 where no patch is.
     """
     height, width = size
     columns = patches.new_zeros(patches.shape[1], (height - SIZE + 1) * (width - SIZE + 1))

@@ -1,4 +1,4 @@
-"""Neural Patch Synthesis: the content network, ready to train, and the texture stage after it when inpainting."""
+"""Recipe of Neural Patch Synthesis: train the content network; inpaint with it and the texture stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobs.recipe.contract import Networks, Outputs, Recipe
 
 
 def build(config: Config) -> Recipe:
-    """Build the content network and the texture stage's VGG-19. Weights are drawn from torch's global generator."""
+    """Build the content network, with weights from torch's global generator, and the texture stage's VGG-19."""
     recipe = build_content_network(content_config(config))
     vgg = build_vgg(config) if config.has_texture_stage else None
 
@@ -61,12 +61,13 @@ def content_config(config: Config) -> context_encoder.Config:
 
 
 def _predict_content(generator: torch.nn.Module, batch: Batch, config: Config) -> Tensor:
-    """Predict the content of an image of any size: (N, 3, H, W) in [-1, 1]; centre variant: of its square.
+    """Predict the images of a batch of any size; the centre variant predicts only the square in the middle.
 
-    Raises ValueError if a mask reaches beyond the centre variant's square.
+    Returns (N, 3, H, W) in [-1, 1].
+    Raises UserError if a mask reaches beyond the centre variant's hole.
     """
     square, size = (config.image_size,) * 2, batch.image.shape[-2:]
-    # Means and maxima are taken over the same windows: a cell that counts as known has no hidden pixel in it.
+    # Means and maxima are over the same windows, so a cell that counts as known has no hidden pixel in it.
     image = F.adaptive_avg_pool2d(batch.image, square)
     mask = F.adaptive_max_pool2d(batch.mask, square)
     if config.variant == "centre":
@@ -77,7 +78,7 @@ def _predict_content(generator: torch.nn.Module, batch: Batch, config: Config) -
 
 
 def _centre_content(generator: torch.nn.Module, image: Tensor, mask: Tensor, config: Config) -> Tensor:
-    """The square's prediction, laid into the image (N, 3, S, S)."""
+    """Predict the square in the middle and put it into the image (N, 3, S, S)."""
     check_centre(mask, config.overlap)
     quarter = config.image_size // 4
     laid = image.clone()

@@ -1,7 +1,7 @@
-"""The texture stage: from coarse to fine, change the hole until its features are made of the known part's patches.
+"""The texture stage: change the hole, from coarse to fine, until its features consist of the known part's patches.
 
-Yang et al., CVPR 2017, Sec. 3; energy, matching and optimizer of the authors' code. It needs a filled image and a mask,
-whatever network filled it, and trains nothing.
+Yang et al., CVPR 2017, Sec. 3; energy, matching and optimizer of the authors' code. It needs an image that any network
+has filled, and its mask. It trains nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jobs.generators.neural_patch_synthesis.losses import content, mrf, total_va
 from jobs.layers.vgg import VGG19, imagenet_normalised
 
 CONTENT_LAYER = "relu4_2"
-# Of each layer: pixels per cell, and how far it sees beyond its own block of pixels.
+# Of every layer: pixels per cell, and the pixels that a cell sees beyond its own block, on each side.
 STRIDES = {"relu3_1": 4, "relu4_1": 8, CONTENT_LAYER: 8}
 REACHES = {"relu3_1": 10, "relu4_1": 30}
 SMALLEST_SIDE = pieces.SIZE * max(STRIDES.values())  # in pixels: one patch of the coarsest layer
@@ -29,23 +29,26 @@ CHUNK = 4096  # sources compared at a time
 
 
 def texture_layers(config: Config) -> tuple[str, ...]:
-    """The layers whose patches are matched."""
+    """Return the layers whose patches are matched."""
     return tuple(config.texture_layers.split("+"))
 
 
 def build_vgg(config: Config) -> VGG19:
-    """VGG-19 as deep as the energy needs it."""
+    """Build VGG-19 up to the deepest layer of the energy."""
     return VGG19((*texture_layers(config), CONTENT_LAYER), config.features, config.features_seed)
 
 
 def refine(vgg: VGG19, filled: Tensor, mask: Tensor, config: Config) -> Tensor:
     """Minimise the texture energy of the filled hole, starting from the filled image.
 
-    filled: (N, 3, H, W) in [-1, 1], with the hole filled in; mask: (N, 1, H, W), 1 = hole. Known pixels come back as
-    they were, except within `texture_margin` of a hole. Returns (N, 3, H, W) in [-1, 1]. Draws no random numbers.
-    The optimizer belongs to one image, so one image goes after the other: no sample changes another one's result.
+    Images are computed one after another, each with an optimizer of its own, so no sample changes another one's result.
+    No random numbers are drawn.
+
+    filled: (N, 3, H, W) in [-1, 1], with the hole filled.
+    mask: (N, 1, H, W), 1 = hole.
+    Returns (N, 3, H, W) in [-1, 1]. Known pixels are unchanged, except within `texture_margin` of a hole.
     """
-    # Inpainting runs without gradients; the optimizer needs those with respect to the pixels.
+    # Inpainting runs without gradients, but the optimizer needs those of the pixels.
     with torch.enable_grad(), torch.autocast(filled.device.type, enabled=False):
         pairs = zip(filled.float().split(1), mask.float().split(1), strict=True)
         return torch.cat([_refine_one(vgg, *pair, config) for pair in pairs]).to(filled.dtype)
@@ -71,20 +74,27 @@ def _refine_one(vgg: VGG19, filled: Tensor, mask: Tensor, config: Config) -> Ten
 
 
 def scales(size: Sequence[int], count: int) -> list[tuple[int, int]]:
-    """Up to `count` sizes, each half the next, the last the image's own; those with too short a side left out."""
+    """Return at most `count` sizes, each half the next, the last the image's own. Too small ones are left out."""
     height, width = size
     sizes = [(round(height / 2**n), round(width / 2**n)) for n in reversed(range(count))]
     return [size for size in sizes if min(size) >= SMALLEST_SIDE]
 
 
 class Energy:
-    """E = content + MRF + total variation of one image at one scale, as a function of its pixels.
+    """Compute E = content + MRF + total variation of one image at one scale, as a function of its pixels.
 
-    base: (1, 3, h, w) in [0, 256], the content image; hole, free, banned: (1, 1, h, w), 0 or 1: the hole, what may
-    change, and what no source may contain. Sources are patches of the base and of its turned and zoomed copies,
-    queries those that reach into what may change. Without any source there is no MRF term.
-    energy(pixels): a scalar, of pixels (1, 3, h, w) in [0, 256], with the matches taken last; energy(pixels, rematch=
-    True) matches first: it takes for every query the most similar source.
+    Sources are patches of the base and of its turned and zoomed copies. Queries are the patches with a cell that may
+    change. Without any source there is no MRF term.
+
+    base: the content image, (1, 3, h, w) in [0, 256].
+    hole: (1, 1, h, w), 1 = hole.
+    free: (1, 1, h, w), 1 = may change.
+    banned: (1, 1, h, w), 1 = no source may contain it.
+
+    energy(pixels, rematch=False):
+        pixels: (1, 3, h, w) in [0, 256].
+        rematch: whether to find the most similar source of every query first; otherwise the last matches are used.
+    Returns a scalar.
     """
 
     def __init__(self, vgg: VGG19, base: Tensor, hole: Tensor, free: Tensor, banned: Tensor, config: Config) -> None:
@@ -111,7 +121,7 @@ class Energy:
         return energy + self.config.tv_weight * total_variation(pixels)
 
     def features(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Of (1, 3, h, w) in [0, 256], on the scale that the terms' weights belong to."""
+        """Compute the features of pixels (1, 3, h, w) in [0, 256], scaled to match the weights of the terms."""
         if self.config.preprocessing == "caffe":
             return self.vgg(pixels.flip(1) - pixels.new_tensor(CAFFE_MEANS).view(3, 1, 1))
         collected = self.vgg(imagenet_normalised(pixels / 256))
@@ -124,7 +134,7 @@ class Energy:
             self.matches[layer] = pieces.blend(sources[index], places, tuple(features[layer].shape[-2:]))
 
     def _sources(self, base: Tensor, features: dict[str, Tensor], banned: Tensor) -> dict[str, Tensor]:
-        """Layer -> patches (S, C * 9) of all variants of the base that contain nothing banned; S is at least 1."""
+        """Return layer -> patches (S, C * 9) of all variants of the base without a banned cell. S is at least 1."""
         collected: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
         for variant in variants(self.config):
             image, blocked = (base, banned) if variant == Variant() else variant.apply(base, banned)
@@ -141,11 +151,16 @@ class Energy:
 
 
 def minimise(energy: Energy, start: Tensor, free: Tensor, iterations: int) -> Tensor:
-    """L-BFGS over the free pixels from `start`, (1, 3, h, w) in [0, 256]; the others stay as they are.
+    """Minimise the energy over the free pixels by L-BFGS. The other pixels are unchanged.
 
-    Matches are those of the start, and are updated every `rematch_every` evaluations if that is not 0. Step 1
-    without line search, as the authors'. Such a run may diverge; if it ends above its start, the start is
-    returned.
+    Patches are matched at the start, and again every `rematch_every` evaluations if that is not 0. The step is 1
+    without line search, as in the authors' code. Such a run may diverge; if its last energy is above its first or not
+    finite, the start is returned.
+
+    start: (1, 3, h, w) in [0, 256].
+    free: (1, 1, h, w), 1 = may change.
+    iterations: of L-BFGS.
+    Returns the pixels, (1, 3, h, w).
     """
     pixels = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -171,13 +186,23 @@ def minimise(energy: Energy, start: Tensor, free: Tensor, iterations: int) -> Te
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A turned and zoomed copy of an image. angle: degrees; zoom: factor of both sides."""
+    """A turned and zoomed copy of an image.
+
+    angle: in degrees.
+    zoom: factor of both sides.
+    """
 
     angle: float = 0.0
     zoom: float = 1.0
 
     def apply(self, image: Tensor, banned: Tensor) -> tuple[Tensor, Tensor]:
-        """The copy, and what of it is banned, made up from beyond the border, or mixed with either. (1, _, h, w)."""
+        """Return the copy and its banned pixels, (1, 3, h', w') and (1, 1, h', w').
+
+        A pixel of the copy is banned if a banned pixel or one beyond the border contributes to it.
+
+        image: (1, 3, h, w).
+        banned: (1, 1, h, w), 1 = banned.
+        """
         height, width = image.shape[-2:]
         size = (round(height * self.zoom), round(width * self.zoom))
         cosine, sine = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
@@ -189,19 +214,19 @@ class Variant:
 
 
 def variants(config: Config) -> list[Variant]:
-    """The untouched one first, then all others."""
+    """Return all variants, the unchanged image first."""
     angles = (0.0, -config.source_angle, config.source_angle) if config.source_angle else (0.0,)
     zooms = (1.0, 1 / config.source_zoom, config.source_zoom) if config.source_zoom != 1 else (1.0,)
     return [Variant(angle=angle, zoom=zoom) for angle in angles for zoom in zooms]
 
 
 def to_pixels(image: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 256], as in the authors' code (not 255)."""
+    """Convert an image from [-1, 1] to [0, 256], as in the authors' code (not 255)."""
     return (image + 1) * 128
 
 
 def from_pixels(pixels: Tensor) -> Tensor:
-    """[0, 256] -> [-1, 1]."""
+    """Convert pixels from [0, 256] to [-1, 1]."""
     return pixels / 128 - 1
 
 
@@ -218,5 +243,5 @@ def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _cells(mask: Tensor, layer: str) -> Tensor:
-    """The mask as a layer's cells see it: 1 where any pixel of a cell's own block is 1."""
+    """Reduce a mask to the cells of a layer: 1 where any pixel of a cell's own block is 1."""
     return F.max_pool2d(mask, STRIDES[layer])
