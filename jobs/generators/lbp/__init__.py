@@ -85,8 +85,8 @@ class Config:
     mask_pool: a cell of the attention is hole if its top left pixel is ("nearest") or if any is ("max").
     crop_size: pixels of the square around the hole that discriminators, style and perceptual loss see; 0 for all.
     vgg_input: RGB without ImageNet's mean and deviation, or BGR in [-1, 1].
-    *_steps: of each phase; 0 leaves it out. features: weights of VGG-16: "imagenet", "random" or a file.
-    features_seed: draws the "random" ones.
+    *_steps: of each phase; 0 leaves it out. features: weights of VGG-16: "imagenet", "random" or the path of a file.
+    features_seed: seed of the "random" weights.
     Raises ValueError for less than 4 levels, or a crop too small for the discriminators.
     """
 
@@ -147,7 +147,7 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        """Return the preset of the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
             width=12,
             d_width=8,

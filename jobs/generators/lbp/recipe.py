@@ -20,7 +20,7 @@ from jobs.recipe.losses import bce_fake, bce_real
 
 
 def build(config: Config) -> Recipe:
-    """Build LBP. Initial weights are drawn from torch\'s global generator."""
+    """Build LBP. Initial weights are drawn from torch's global generator."""
     networks = {
         "lbp": PatternGenerator(config.width, config.levels),
         "generator": Generator(
@@ -146,7 +146,7 @@ def _discriminator_terms(config: Config, network: str, fake_name: str, prefix: s
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         real = outputs["true_patterns"] if fake_name == "patterns" else batch.image
         pair = [_looked_at(config, tensor, batch) for tensor in (real, outputs[fake_name].detach())]
-        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+        # One pass over both: one power iteration of spectral norm per step; no batch statistics would mix.
         real_scores, fake_scores = networks[network](torch.cat(pair)).chunk(2)
         return {f"{prefix}d_real": 0.5 * bce_real(real_scores), f"{prefix}d_fake": 0.5 * bce_fake(fake_scores)}
 

@@ -72,8 +72,8 @@ class Config:
     *_steps: of each phase; 0 leaves it out.
     pixel_scale: the range in which valid, hole and tv are counted: "imagenet", [0, 1] with ImageNet's mean and
         deviation taken out; "unit", [0, 1]; "signed", [-1, 1].
-    features: weights of VGG-16: "imagenet", "random" or a file.
-    features_seed: draws the "random" ones.
+    features: weights of VGG-16: "imagenet", "random" or the path of a file.
+    features_seed: seed of the "random" weights.
     Raises ValueError for less than one level.
     """
 
@@ -121,7 +121,7 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        """Return the preset of the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
             width=16,
             levels=5,  # log2(64) - 1, as the paper's 8 at 512 pixels

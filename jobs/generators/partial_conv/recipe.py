@@ -16,7 +16,7 @@ from jobs.recipe.padding import crop
 
 
 def build(config: Config) -> Recipe:
-    """Build PartialConv. Initial weights are drawn from torch\'s global generator."""
+    """Build PartialConv. Initial weights are drawn from torch's global generator."""
     generator = Generator(width=config.width, levels=config.levels)
     uses_vgg = config.perceptual_weight or config.style_out_weight or config.style_comp_weight
     vgg = VGG16(VGG_LAYERS, config.features, config.features_seed) if uses_vgg else None

@@ -62,7 +62,8 @@ class Config:
 
     regions: K of both modules; with supervision the number of classes, labels being below it.
     saca_at: which modules there are; "dec128" is the decoder's map of half the image's size, 128 at 256.
-    features: weights of VGG-19: "imagenet", "random" or a file. features_seed: draws the "random" ones.
+    features: weights of VGG-19: "imagenet", "random" or the path of a file.
+    features_seed: seed of the "random" weights.
     Raises ValueError for less than one region, or weights of modules that are not there.
     """
 
@@ -112,7 +113,7 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        """Return the preset of the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
             width=16,
             d_width=8,

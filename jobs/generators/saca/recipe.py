@@ -25,7 +25,7 @@ PLACES = {"both": ("bottleneck", "dec128"), "bottleneck": ("bottleneck",), "dec1
 
 
 def build(config: Config) -> Recipe:
-    """Build SACA. Initial weights are drawn from torch\'s global generator."""
+    """Build SACA. Initial weights are drawn from torch's global generator."""
     generator = Generator(
         width=config.width,
         residual_blocks=config.residual_blocks,
@@ -41,7 +41,7 @@ def build(config: Config) -> Recipe:
         return {"output": output} | {f"assignment_{n}": logits for n, logits in enumerate(assignments)}
 
     def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+        # One pass over both: one power iteration of spectral norm per step; no batch statistics would mix.
         scores = networks["generator_d"](torch.cat((batch.image, outputs["output"].detach())))
         real, fake = scores.chunk(2)
         return {"d_real": 0.5 * hinge_real(real), "d_fake": 0.5 * hinge_fake(fake)}

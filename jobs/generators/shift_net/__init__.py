@@ -64,7 +64,8 @@ class Config:
     """Shift-Net's settings. "first" and "second" are the authors' two codes; see the card for where they differ.
 
     losses: "paper" has l1, guidance and adversarial; "v2" also what is marked v2.
-    features: weights of VGG-16: "imagenet", "random" or a file. features_seed: draws the "random" ones.
+    features: weights of VGG-16: "imagenet", "random" or the path of a file.
+    features_seed: seed of the "random" weights.
     Raises ValueError for fewer than four levels, which leave no decoder below the shift, or for a hole_size that the
     discriminator cannot take or that "paper" does not use.
     """
@@ -120,7 +121,7 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        """Return the preset of the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
             width=16,
             d_width=8,

@@ -17,7 +17,7 @@ from jobs.recipe.losses import bce_fake, bce_real
 
 
 def build(config: Config) -> Recipe:
-    """Build Shift-Net. Initial weights are drawn from torch\'s global generator."""
+    """Build Shift-Net. Initial weights are drawn from torch's global generator."""
     generator = Generator(
         width=config.width,
         levels=config.levels,

@@ -90,7 +90,7 @@ def _forward(networks: Networks, batch: Batch) -> Outputs:
 
 def _discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
     both = torch.cat((to_unit(batch.image), to_unit(outputs["output"].detach())))
-    # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+    # One pass over both: one power iteration of spectral norm per step; no batch statistics would mix.
     real, fake = networks["generator_d"](both).chunk(2)
     return {"d_real": 0.5 * bce_real(real), "d_fake": 0.5 * bce_fake(fake)}
 
