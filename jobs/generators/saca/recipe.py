@@ -1,4 +1,4 @@
-"""SACA, ready to train: one phase, discriminator then generator."""
+"""Training of SACA: one phase, in which the discriminator steps first, then the generator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
-SMALLEST_SIDE = 5  # becomes 8 by padding
+SMALLEST_SIDE = 5  # padded to 8
 PLACES = {"both": ("bottleneck", "dec128"), "bottleneck": ("bottleneck",), "dec128": ("dec128",), "neither": ()}
 
 
