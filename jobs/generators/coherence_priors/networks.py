@@ -85,7 +85,8 @@ class Generator(nn.Module):
     forward(image, mask, all_scales):
         image: (N, 3, H, W) in [-1, 1]; pixels under the hole are not read.
         mask: (N, 1, H, W), 1 = hole.
-        all_scales: whether to predict at every scale; if not, only "image0" is computed.
+        all_scales: whether to predict at every scale; if not, only "image0" is returned, and the heads that it does not
+            need are not computed.
     Returns "image0" to "image4", (N, 3, h, w) in (-1, 1), and "logits0" to "logits4", (N, K, h, w), where h and w are
     H and W divided by 2^scale.
     Raises UserError for sizes that the encoder refuses.

@@ -1,4 +1,4 @@
-"""SGE-Net, ready to train: one phase, discriminator then generator."""
+"""Training of SGE-Net: one phase, in which the discriminator steps first, then the generator."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def build(config: Config) -> Recipe:
 
 
 def _halved(rate: float, halving_steps: tuple[int, ...], step: int) -> float:
-    """The learning rate at a step, the first being 0."""
+    """Return the learning rate at a step, counted from 0."""
     return rate * 0.5 ** sum(step >= halving for halving in halving_steps)
 
 
