@@ -133,7 +133,7 @@ class Config:
             supervised_steps=440,
             coherence_steps=40,
             halving_steps=(320, 420),
-            segmentation_weight=0.02,  # the classes would take most of what the shared layers can learn in so few steps
+            segmentation_weight=0.02,  # with more, the classes would dominate the shared layers in so few steps
             structure_weight=0.001,
             features="random",
             patch_weight=0.0,  # no VGG-19 in a demo: random features only cost time

@@ -64,7 +64,7 @@ def build(config: Config) -> Recipe:
 def _forward(config: Config) -> Callable[[Networks, Batch], Outputs]:
     """Return the forward function, which computes outputs of both generators and features of VGG-16.
 
-    Its outputs beside those of the generators:
+    Its outputs in addition to those of the generators:
     real_features, fake_features: pool3 of the real and the refined image, (N, 256, H / 8, W / 8), for the feature
         discriminator.
     target: relu4_3 of the real image, (N, 512, H / 8, W / 8), for the consistency loss.

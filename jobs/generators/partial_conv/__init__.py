@@ -34,7 +34,7 @@ Where this follows none of them, and why:
 - In inpainting, sides that are no multiples of 2^levels are filled up with hole and cropped back, while other papers
   here mirror image and mask. Every layer counts pixels beyond the border as hole, so this treats both borders alike.
   Filled-up and mirrored holes were equally good (hole L1 within 1 % at five sizes of the demo).
-- Outputs of `inpaint` are clamped to [-1, 1]; the losses see them as they are.
+- Outputs of `inpaint` are clamped to [-1, 1]; the losses see them unclamped.
 - Batch norm's statistics are those of the global batch, over all workers; the authors trained on one GPU.
 - A network keeps its Adam moments from phase to phase (not known for the authors).
 - The three feature losses share one pass of VGG-16 over outputs and composites. In mixed precision, Gram matrices are

@@ -111,6 +111,6 @@ class Config:
             beta2=0.99,
             steps=480,
             halving_steps=(320, 420),
-            segmentation_weight=0.02,  # the classes would take most of what the shared layers can learn in so few steps
+            segmentation_weight=0.02,  # with more, the classes would dominate the shared layers in so few steps
             adversarial_weight=0.001,
         )

@@ -45,7 +45,7 @@ Not offered: least-squares, Wasserstein and relativistic losses, total variation
 on the shift's gradient (1 in both), the "flip" variant, shift layers at other levels. Masks, crops and flips are the
 pipeline's: the paper's hole is centred, 120 of 256 pixels; images are scaled to a short side of 350 and cropped.
 
-Needs: nothing beside image and mask; with losses="v2" VGG-16 features, unless style and content weights are both 0.
+Needs: nothing but image and mask; with losses="v2" VGG-16 features, unless style and content weights are both 0.
 On a GPU, convolutions and their gradients, the shift's scatter-add and the gradient of v2's crops may differ from run
 to run unless deterministic algorithms are requested; then all have deterministic kernels (read in PyTorch's
 documentation, not measured).

@@ -93,7 +93,7 @@ class Config:
     width: int = 64  # channels of the first layers; code
     growth: int = 32  # channels that a layer of a residual dense block adds; code
     dense_blocks: int = 16  # code
-    dense_layers: int = 6  # in each dense block, beside its fusion; code
+    dense_layers: int = 6  # in each dense block, not counting its fusion; code
     residual_blocks: int = 4  # plain ones, after the dense blocks; code
     modulated_blocks: int = 8  # code
     hidden: int = 128  # channels between a SPADE's layout and its scale and shift; code
