@@ -4,8 +4,8 @@ Liao, Xiao, Wang, Lin, Satoh, "Image Inpainting Guided by Coherence Priors of Se
 6539-6548, arXiv 2012.08054. By the authors of SGE-Net, whose successor it is.
 
 There is no code by the authors, and the body of the paper could not be read. This is a complete network in the spirit
-of the paper, not a copy of it: weights of the authors', were there any, would not fit. Nothing here is taken from code
-for other papers but facts, named below.
+of the paper, not a copy of it: weights of the authors, if there were any, would not fit. Only facts are taken from code
+for other papers; they are named below.
 
 From a public review and notes of others on the paper's figures and losses: two heads per scale on shared features; SWAP
 between the scales, contextual attention in which a missing patch may match only patches of its own class, summed over
@@ -18,40 +18,40 @@ four; discriminators texture_d (D_t) and structure_d (D_s), 70x70 patches of ima
 `supervised`, reconstruction and segmentation alone, and `coherence`, with both coherence losses. Parameters: generator
 61,911,735, discriminators 2,772,929 each with 8 classes; 61,921,011 and 2,785,217 with 20.
 
-Inferred, which others might read differently:
+Inferred (others might read the paper differently):
 - All layers, widths, weights of losses, learning rates, steps, and the step at which the coherence losses begin.
   Initial weights are PyTorch's own, the discriminators' N(0, 0.02).
 - Input: the image, zero in the hole, and the mask.
 - Classes in the attention are those predicted, for known cells as well: inference has no labels, and training should
   see the same mistakes. A class without a known cell looks at all known cells.
-- Copied are single cells, not overlapping patches, which would mix classes at their borders.
+- Single cells are copied. Overlapping patches would mix classes at their borders.
 - At scale 1 matching is done on every second cell and 2 x 2 cells are copied at once: all pairs of 128 x 128 cells
   would take 1 GB per sample.
 - Patch coherence compares 3x3 patches of VGG-19's relu3_1 by cosine with the best match, not a soft one, and averages
   over the hole cells of the global batch that have a match; labels are the true ones, sampled to the nearest pixel.
 - Structure coherence shows discriminators a straight-through one-hot of the finest prediction, since soft probabilities
-  are told from one-hot truth at a glance; pixels without label are zero in both. D_t's gradient goes to the image alone
-  and D_s's to the segmentation alone, or both heads could agree on a wrong answer. Hinge, on the composite.
+  are easy to tell from one-hot truth; pixels without label are zero in both. D_t's gradient goes to the image alone and
+  D_s's to the segmentation alone, since otherwise both heads could agree on a wrong answer. Hinge, on the composite.
 - The discriminators step first, and real and fake pass through each as one batch.
 Recalled, not verified: reconstruction and segmentation losses at all scales; here at full size, enlarged bilinearly.
 
-Labels are a target in training and never an input. Pixels labelled 255 count for nothing; an image without any label
-still trains the rest, as Cityscapes' 1,525 test images do (their authors' use of a pretrained segmenter there is
-recalled, not verified). Outdoor Scenes has 8 classes, the default; Cityscapes 20, its 19 training classes and void.
-Labels not below num_classes are refused.
-Not the paper's (recalled): its masks, half of the batch with centred 128x128 squares (the mix is inferred) and half
-irregular. Masks, crops and flips are the pipeline's.
+Labels are a target in training and never an input. Pixels labelled 255 are ignored; an image without any label still
+trains the rest, as Cityscapes' 1,525 test images do (the authors use a pretrained segmenter there: recalled, not
+verified). Outdoor Scenes has 8 classes, the default; Cityscapes 20, its 19 training classes and void. Labels not below
+num_classes are refused.
+The paper's masks are not used (recalled: half of the batch has centred 128x128 squares, half irregular holes; the mix
+is inferred). Masks, crops and flips are the pipeline's.
 No figure of the paper's tables could be read, so there is none to compare with.
 
 Needs: the column "semantics" in training, and VGG-19 features unless patch_weight is 0. Any H x W above 16 x 16 in
-inpainting, mirrored to multiples of 16 and cropped back, the hole as well; training needs multiples of 16. At inference
-neither the coarse image heads nor the finest segmentation head run. Cost (calculated): 127 G multiplications forward
-for 256x256 and 20 classes, all heads; the attention holds a few maps of 67 MB per sample in each of its two largest
-layers.
+inpainting: image and hole are mirrored to multiples of 16, and the result is cropped back; training needs multiples of
+16. At inference neither the coarse image heads nor the finest segmentation head run. Cost (calculated): 127 G
+multiplications forward for 256x256 and 20 classes, all heads; the attention holds a few maps of 67 MB per sample in
+each of its two largest layers.
 
-On a GPU these sum in varying order unless deterministic algorithms are asked for: convolutions, and the gradients of
-bilinear enlargement, for which PyTorch then has a slower form, and of indexing in the patch coherence (read in its
-documentation, not run on a GPU).
+On a GPU, these operations sum in varying order unless deterministic algorithms are requested: convolutions, the
+gradient of bilinear enlargement, for which PyTorch then has a slower form, and the gradient of indexing in the patch
+coherence (read in its documentation, not run on a GPU).
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ PARAMETERS: dict[str, int] = {"generator": 61_911_735, "texture_d": 2_772_929, "
 class Config:
     """Coherence priors' settings. The paper's own values could not be read: every default is inferred.
 
-    features: weights of VGG-19: "imagenet", "random" or a file. features_seed: draws the "random" ones.
-    Raises ValueError for a number of classes or a width that cannot be.
+    features: weights of VGG-19: "imagenet", "random" or the path of a file.
+    features_seed: seed of the "random" weights.
+
+    Raises ValueError for num_classes outside [1, 255] and for a width that is odd or below 2.
     """
 
     num_classes: int = 8  # Outdoor Scenes: background, sky, water, grass, mountain, building, plant, animal
@@ -80,14 +82,14 @@ class Config:
     l1_weight: float = 1.0
     segmentation_weight: float = 1.0
     structure_weight: float = 0.1
-    patch_weight: float = 0.1  # as the adversarial terms, since it lies in [0, 2]
+    patch_weight: float = 0.1  # as the adversarial terms, since the loss is in [0, 2]
 
     learning_rate: float = 2e-4  # inferred: common values, here and below
     d_learning_rate: float = 2e-4
     beta1: float = 0.5
     beta2: float = 0.999
     batch_size: int = 8
-    # 300,000 together; labels and textures are noise before the first end, so that coherence has nothing to hold on to.
+    # 300,000 together. Predicted labels and textures are noise at first, so the coherence losses start later.
     supervised_steps: int = 10_000
     coherence_steps: int = 290_000
     halving_steps: tuple[int, int] = (150_000, 225_000)  # all learning rates, counted from the start of training
@@ -105,7 +107,7 @@ class Config:
 
     @classmethod
     def tiny(cls) -> Config:
-        """For tests: narrow, four classes, both phases, no VGG-19; any size whose sides are multiples of 16."""
+        """Return the preset for tests: narrow, four classes, both phases, no VGG-19; sides are multiples of 16."""
         return cls(
             num_classes=4,
             width=4,
@@ -119,11 +121,11 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        """Return the preset of the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
             width=16,
             d_width=4,
-            batch_size=4,  # more steps count for more than less noise here
+            batch_size=4,  # more steps help more here than less noise
             learning_rate=2e-3,  # 2e-4 needs far more steps than a demo has
             d_learning_rate=2e-4,
             beta1=0.9,
@@ -131,7 +133,7 @@ class Config:
             supervised_steps=440,
             coherence_steps=40,
             halving_steps=(320, 420),
-            segmentation_weight=0.02,  # the classes would take most of what the shared layers can learn in so few steps
+            segmentation_weight=0.02,  # with more, the classes would dominate the shared layers in so few steps
             structure_weight=0.001,
             features="random",
             patch_weight=0.0,  # no VGG-19 in a demo: random features only cost time

@@ -1,4 +1,4 @@
-"""Semantic-wise attention: a hole cell is made of the known cells of its own class. And the similarity it rests on."""
+"""Semantic-wise attention, which builds a hole cell from known cells of its class, and the similarity that it uses."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from torch.nn import functional as F
 from jobs.recipe.precision import wide_dtype
 
 SMALLEST_NORM = 1e-4
-"""Of a patch: shorter ones count as if they were that long."""
+"""Smallest norm of a patch: a shorter patch is divided by this instead of its own norm."""
 
 
 class SemanticWiseAttention(nn.Module):
     """SWAP's attention: rebuild every hole cell as a weighted sum of known cells that are of the same class.
 
     Liao et al., "Image Inpainting Guided by Coherence Priors of Semantics and Textures", CVPR 2021: contextual
-    attention (Yu et al., CVPR 2018) within each class, the classes' results summed to the hole's new content. One
-    masked softmax over all cells is the same as that sum.
-    Inferred: classes are those predicted, in the hole and outside it; a class that exists in the hole alone may look at
-    all known cells; values are single cells, since overlapping patches would mix classes at their borders.
-    Has no parameters; works in float32 at least.
+    attention (Yu et al., CVPR 2018) within each class; the classes' results are summed. One masked softmax over all
+    cells equals that sum.
+    Inferred: classes are the predicted ones, in the hole and outside it. A class that exists in the hole alone attends
+    to all known cells. Single cells are copied: overlapping patches would mix classes at their borders.
+    It has no parameters and computes in float32 at least.
 
     rate: matching is done on every rate-th cell, and rate x rate cells are copied at once.
-    softmax_scale: the factor on the cosines; 10 in contextual attention's code.
-    forward(features, logits, hole): (N, C, h, w), any range, h and w multiples of rate; (N, K, h, w); (N, 1, h, w),
-        1 = hole. Returns (N, C, h, w): known cells, and samples without any, as they were, bit for bit.
-    Classes and holes are constants for the gradient; features get it through comparison and through copying.
+    softmax_scale: factor on the cosines; 10 in contextual attention's code.
+    forward(features, logits, hole):
+        features: (N, C, h, w), any range; h and w are multiples of `rate`.
+        logits: of the classes, (N, K, h, w).
+        hole: (N, 1, h, w), 1 = hole.
+    Returns (N, C, h, w). Known cells, and samples without any known cell, keep their values bit for bit.
+    The gradient treats classes and holes as constants; it reaches the features through comparison and copying.
+    Raises ValueError if h or w is no multiple of `rate`.
     """
 
     def __init__(self, *, rate: int = 1, softmax_scale: float = 10.0) -> None:
@@ -51,15 +55,18 @@ class SemanticWiseAttention(nn.Module):
         return filled.to(features.dtype)
 
     def weights(self, features: Tensor, classes: Tensor, hole: Tensor) -> Tensor:
-        """(N, P, P) in [0, 1]: the share of cell j in cell i, both row-major. Rows sum to 1; hole cells get exactly 0.
+        """Return the share of every cell j in every cell i, both row-major: (N, P, P) in [0, 1], P = h * w.
 
-        features: (N, C, h, w); classes: int64 (N, h, w); hole: (N, 1, h, w). In a sample without known cells the rows
-        say nothing, but are finite.
+        features: (N, C, h, w), any range.
+        classes: int64 (N, h, w).
+        hole: (N, 1, h, w), 1 = hole.
+        Rows sum to 1, and the share of a hole cell is exactly 0. In a sample without known cells the rows are finite
+        but meaningless.
         """
         known = (hole == 0).flatten(1)[:, None]  # (N, 1, P), of the keys
         classes = classes.flatten(1)
         allowed = (classes[:, :, None] == classes[:, None]) & known
-        # Neither a row nor a sample may be left without a key: its softmax would be NaN.
+        # Every row needs a key, also in a sample that is all hole: otherwise its softmax would be NaN.
         allowed |= known & ~allowed.any(dim=2, keepdim=True)
         allowed |= ~known.any(dim=2, keepdim=True)
         # In place: each of these maps has P^2 numbers per sample, 67 MB in float32 for 64 x 64 cells.
@@ -68,11 +75,13 @@ class SemanticWiseAttention(nn.Module):
 
 
 def patch_cosines(queries: Tensor, keys: Tensor) -> Tensor:
-    """<p_i, q_j> / (|p_i| |q_j|) of all 3x3 patches of one map with all of another: (N, P, L), row-major.
+    """Compute the cosines <p_i, q_j> / (|p_i| |q_j|) of all 3x3 patches of one map with all of another.
 
-    queries: (N, C, h, w); keys: (N, C, h', w'), any range; patches beyond the border see zeros. No patch is unfolded: a
-    product of patches is the sum of nine products of cells, and all cells are multiplied once.
+    queries: (N, C, h, w), any range.
+    keys: (N, C, h', w'), any range.
+    Returns (N, P, L), P = h * w and L = h' * w', row-major. Beyond the border the maps are 0.
     """
+    # A product of patches is the sum of nine products of cells: multiply all cells once, and unfold no patch.
     cells = torch.bmm(queries.flatten(2).transpose(1, 2), keys.flatten(2))  # (N, P, L)
     sizes = (*queries.shape[-2:], *keys.shape[-2:])
     products = _ShiftedSum.apply(cells.view(len(cells), *sizes)).view_as(cells)
@@ -80,15 +89,15 @@ def patch_cosines(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def _patch_norms(features: Tensor) -> Tensor:
-    """max(|p|, `SMALLEST_NORM`) of every 3x3 patch: (N, C, h, w) -> (N, P)."""
+    """Return max(|p|, `SMALLEST_NORM`) of every 3x3 patch: (N, C, h, w) -> (N, P)."""
     squares = F.avg_pool2d(features.square().sum(dim=1, keepdim=True), 3, stride=1, padding=1, divisor_override=1)
     return squares.flatten(1).clamp_min(SMALLEST_NORM**2).sqrt()
 
 
 class _ShiftedSum(torch.autograd.Function):
-    """S[y, x, y', x'] = sum over dy, dx in {-1, 0, 1} of G[y + dy, x + dx, y' + dy, x' + dx], beyond the border 0.
+    """S[y, x, y', x'] = sum over dy, dx in {-1, 0, 1} of G[y + dy, x + dx, y' + dy, x' + dx]; G is 0 beyond the border.
 
-    The sum is its own adjoint, so that neither direction keeps anything.
+    The sum is its own adjoint, so nothing is saved for the backward pass.
     """
 
     @staticmethod
@@ -101,7 +110,7 @@ class _ShiftedSum(torch.autograd.Function):
 
 
 def _add_neighbours(products: Tensor, dim: int) -> Tensor:
-    """The sum over -1, 0, 1 of a joint shift along dim and dim + 2 of (N, h, w, h', w'), written in place of a copy."""
+    """Add to (N, h, w, h', w') itself shifted by -1 and by 1, jointly along `dim` and `dim + 2`."""
     total = products.clone()
     first, last = _ends(total, dim)
     before, after = _ends(products, dim)
@@ -111,7 +120,7 @@ def _add_neighbours(products: Tensor, dim: int) -> Tensor:
 
 
 def _ends(products: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """All but the last and all but the first along dim and dim + 2, as views."""
+    """Return two views: all but the last, and all but the first index along `dim` and `dim + 2`."""
     height, other = products.shape[dim] - 1, products.shape[dim + 2] - 1
     return (
         products.narrow(dim, 0, height).narrow(dim + 2, 0, other),

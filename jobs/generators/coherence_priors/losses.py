@@ -14,19 +14,22 @@ from jobs.recipe.precision import wide_dtype
 
 
 def patch_coherence(generated: Tensor, real: Tensor, labels: Tensor, hole: Tensor) -> Tensor:
-    """Non-local patch coherence: how unlike a hole's patches are to the most similar known patch of the same class.
+    """Compute the non-local patch coherence loss L_p: the distance of hole patches to known ones of the same class.
 
-    L_p = sum_i (1 - max_j cos(p_i, q_j)) / max(1, number of i), over the hole cells i of the global batch that have a
-    label and some known cell j of that label; p from the generated, q from the real features, 3x3 (form inferred). In
-    [0, 2]; 0 where there is no such cell.
-    generated, real: (N, C, h, w); labels: int64 (N, h, w), `IGNORE` where unknown; hole: (N, 1, h, w), 1 = hole. The
-    real features get no gradient. Works in float32 at least.
+    L_p = sum_i (1 - max_j cos(p_i, q_j)) / max(1, number of i). The i are the hole cells of the global batch that have
+    a label and a known cell j of the same label. p_i are 3x3 patches of the generated features, q_j of the real ones
+    (form inferred).
+    generated: features of the output, (N, C, h, w), any range.
+    real: features of the true image, (N, C, h, w); they get no gradient.
+    labels: int64 (N, h, w), `IGNORE` where unknown.
+    hole: (N, 1, h, w), 1 = hole.
+    Returns a scalar in [0, 2], in float32 at least; 0 without such a cell.
     """
     dtype = wide_dtype(generated)
     with torch.autocast(generated.device.type, enabled=False):
         generated, real = generated.to(dtype), real.detach().to(dtype)
         sample, place, key = _best_matches(generated.detach(), real, labels.flatten(1), hole.flatten(1) > 0)
-        # Only the chosen pairs' cosines carry gradient, which is that of the maximum, without a map of all pairs.
+        # Compute only the chosen pairs' cosines with gradient: the same gradient as of the maximum over all pairs.
         queries = F.unfold(generated, 3, padding=1)[sample, :, place]  # (number of i, 9 C)
         keys = F.unfold(real, 3, padding=1)[sample, :, key]
         cosines = (queries * keys).sum(dim=1) / (_norm(queries) * _norm(keys))
@@ -36,11 +39,14 @@ def patch_coherence(generated: Tensor, real: Tensor, labels: Tensor, hole: Tenso
 
 @torch.no_grad()
 def _best_matches(generated: Tensor, real: Tensor, labels: Tensor, hole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample, place of the query and place of its most similar key, for all queries that have one.
+    """Find the most similar key of every query that has one.
 
-    generated, real: (N, C, h, w); labels, hole: (N, P), the latter boolean.
+    generated, real: (N, C, h, w).
+    labels: int64 (N, P), P = h * w.
+    hole: bool (N, P).
+    Returns the sample, the query's cell and the key's cell, int64 (number of queries,) each.
     """
-    # A cell without label is no query, so that it never matters as a key.
+    # Cells without label may match each other here; none of them is a query.
     allowed = (labels[:, :, None] == labels[:, None]) & ~hole[:, None]
     is_query = hole & (labels != IGNORE) & allowed.any(dim=2)
     best = patch_cosines(generated, real).masked_fill_(~allowed, -torch.inf).argmax(dim=2)  # (N, P)
@@ -53,18 +59,20 @@ def _norm(patches: Tensor) -> Tensor:
 
 
 def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """int64 (N, H, W) -> (N, num_classes, H, W), exactly 0 or 1; all 0 where a pixel has no label."""
+    """Encode labels, int64 (N, H, W) -> (N, num_classes, H, W), exactly 0 or 1; all 0 where a pixel has no label."""
     classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
     return (labels[:, None] == classes).to(dtype)
 
 
 def straight_through_one_hot(logits: Tensor, labels: Tensor) -> Tensor:
-    """The predicted classes as `one_hot`, with the gradient of their probabilities; 0 where the labels are unknown.
+    """Encode the predicted classes as `one_hot` does, with the gradient of their probabilities.
 
-    Soft probabilities would be told from one-hot truth at a glance. logits: (N, K, H, W); labels: int64 (N, H, W), read
-    only for where they are `IGNORE`. Returns (N, K, H, W), exactly 0 or 1, in float32 at least.
+    A discriminator would easily tell soft probabilities from the one-hot truth.
+    logits: (N, K, H, W).
+    labels: int64 (N, H, W); only `IGNORE` matters: there the result is 0.
+    Returns (N, K, H, W), exactly 0 or 1, in float32 at least.
     """
     probabilities = class_probabilities(logits)
     classes = one_hot(logits.detach().argmax(dim=1), logits.shape[1], probabilities.dtype)
-    # The difference is exactly 0; adding and then subtracting would leave rounding for the discriminator to see.
+    # The brackets matter: this difference is exactly 0, while (classes + p) - p would leave rounding errors to see.
     return (classes + (probabilities - probabilities.detach())) * (labels != IGNORE)[:, None]

@@ -1,4 +1,4 @@
-"""The generator of coherence priors: at every scale predict, let the hole copy within classes, and enlarge."""
+"""The generator of coherence priors: at every scale, predict, copy into the hole within classes, and enlarge."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from jobs.layers.convolution import ConvNormReLU, ResidualBlock
 from jobs.layers.semantic import NUM_SCALES, SemanticEncoder, heads_of_all_scales, hole_cells, scale_channels
 
 RATES = {1: 2, 2: 1, 3: 1, 4: 1}
-"""Scale -> rate of its attention: all cells of scale 1 with all would be 16384^2 numbers per 256x256 image."""
+"""Scale -> rate of its attention. At rate 1, scale 1 would need 16384^2 similarities per 256x256 image."""
 
 
 class DilatedBlock(nn.Module):
-    """Four convolutions dilated by 1, 2, 4 and 8, side by side, merged by a fifth and added to their input.
+    """Four parallel convolutions dilated by 1, 2, 4 and 8, merged by a fifth and added to their input.
 
-    forward(features): (N, channels, h, w), any range, channels a multiple of 4. Returns the same shape.
+    channels: a multiple of 4.
+    forward(features):
+        features: (N, channels, h, w), any range.
+    Returns the same shape.
     """
 
     def __init__(self, channels: int) -> None:
@@ -34,7 +37,12 @@ class DilatedBlock(nn.Module):
 class SemanticWisePropagation(nn.Module):
     """SWAP: semantic-wise attention, then dilated convolutions over foreground and background.
 
-    Liao et al., CVPR 2021. forward(features, logits, hole): (N, channels, h, w); (N, K, h, w); (N, 1, h, w), 1 = hole.
+    Liao et al., CVPR 2021.
+    rate: of the attention, see `SemanticWiseAttention`.
+    forward(features, logits, hole):
+        features: (N, channels, h, w), any range.
+        logits: of the classes, (N, K, h, w).
+        hole: (N, 1, h, w), 1 = hole.
     Returns (N, channels, h, w).
     """
 
@@ -48,9 +56,12 @@ class SemanticWisePropagation(nn.Module):
 
 
 class Enlargement(nn.Module):
-    """From a scale to the next finer one: join the enlarged features with the encoder's, then two residual blocks.
+    """Go to the next finer scale: join the enlarged features with the encoder's, then two residual blocks.
 
-    forward(features, skip): (N, in_channels, h, w); (N, out_channels, 2 h, 2 w). Returns the skip's shape.
+    forward(features, skip):
+        features: (N, in_channels, h, w), any range.
+        skip: of the encoder, (N, out_channels, 2 h, 2 w).
+    Returns (N, out_channels, 2 h, 2 w).
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -70,9 +81,15 @@ class Generator(nn.Module):
 
     Liao et al., "Image Inpainting Guided by Coherence Priors of Semantics and Textures", CVPR 2021; layers inferred.
     width: channels at full size, a multiple of 2.
-    forward(image, mask): (N, 3, H, W) in [-1, 1]; (N, 1, H, W), 1 = hole. Pixels under the hole are not read.
-    Returns "image0" to "image4" in (-1, 1) and "logits0" to "logits4" at H / 2^scale x W / 2^scale; with
-        all_scales=False only "image0", and nothing else is computed. Raises ValueError for sizes the encoder refuses.
+    num_classes: number of labels, K.
+    forward(image, mask, all_scales):
+        image: (N, 3, H, W) in [-1, 1]; pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole.
+        all_scales: whether to predict at every scale; if not, only "image0" is returned, and the heads that it does not
+            need are not computed.
+    Returns "image0" to "image4", (N, 3, h, w) in (-1, 1), and "logits0" to "logits4", (N, K, h, w), where h and w are
+    H and W divided by 2^scale.
+    Raises UserError for sizes that the encoder refuses.
     """
 
     def __init__(self, *, width: int, num_classes: int) -> None:
@@ -80,7 +97,7 @@ class Generator(nn.Module):
         channels = scale_channels(width)
         self.encoder = SemanticEncoder(width)
         self.heads = heads_of_all_scales(width, num_classes)
-        # Number l - 1 of each works at, or leads away from, scale l.
+        # Index l - 1 is propagation at scale l, and enlargement from scale l to l - 1.
         self.propagation = nn.ModuleList(SemanticWisePropagation(channels[scale], RATES[scale]) for scale in RATES)
         self.enlargement = nn.ModuleList(Enlargement(channels[scale], channels[scale - 1]) for scale in RATES)
 

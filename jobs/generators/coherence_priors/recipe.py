@@ -1,4 +1,4 @@
-"""Coherence priors, ready to train: image and segmentation first, then the two coherence losses beside them."""
+"""Training of coherence priors: first image and segmentation losses, then the two coherence losses as well."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATCH_LAYER, PATCH_SCALE = "relu3_1", 2  # its cells are 2^2 pixels wide
 
 
 def build(config: Config) -> Recipe:
-    """Build Coherence priors. Initial weights are drawn from torch\'s global generator."""
+    """Build coherence priors. Initial weights are drawn from torch's global generator."""
     networks = {
         "generator": Generator(width=config.width, num_classes=config.num_classes),
         "texture_d": PatchDiscriminator(3 + config.num_classes, config.d_width),
@@ -52,7 +52,7 @@ def _phases(config: Config, rates: dict[str, float]) -> tuple[Phase, Phase]:
         return networks["generator"](batch.image, batch.mask)
 
     def predict_and_compose(networks: Networks, batch: Batch) -> Outputs:
-        """Add "completed", I_c, and the layouts that discriminators see: "layout", S_hat, and "true_layout", Y."""
+        """Add "completed" (I_c) and the layouts that discriminators see: "layout" (S_hat) and "true_layout" (Y)."""
         outputs = predict(networks, batch)
         layout = straight_through_one_hot(outputs["logits0"], batch.semantics)
         return outputs | {
@@ -96,7 +96,7 @@ def _phases(config: Config, rates: dict[str, float]) -> tuple[Phase, Phase]:
 def _discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
     real = torch.cat((batch.image, outputs["true_layout"]), dim=1)
     fake = torch.cat((outputs["completed"], outputs["layout"]), dim=1).detach()
-    # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+    # One pass over both: one power iteration of spectral norm per step; no batch statistics would mix.
     pairs = torch.cat((real, fake))
     terms: Terms = {}
     for name in ("texture_d", "structure_d"):
@@ -111,7 +111,7 @@ def _coherence_terms(config: Config) -> Losses:
 
     def structure(networks: Networks, outputs: Outputs) -> Tensor:
         completed, layout = outputs["completed"], outputs["layout"]
-        # Each trains one side of its pair, or the two heads could agree on a wrong answer (inferred).
+        # Each trains one side of the pair, since otherwise both heads could agree on a wrong answer (inferred).
         texture_scores = networks["texture_d"](torch.cat((completed, layout.detach()), dim=1))
         structure_scores = networks["structure_d"](torch.cat((completed.detach(), layout), dim=1))
         return hinge_generator(texture_scores) + hinge_generator(structure_scores)
@@ -138,7 +138,13 @@ def _vgg_input(image: Tensor) -> Tensor:
 def _halved(
     rates: dict[str, float], halving_steps: tuple[int, ...], first: int, names: tuple[str, ...]
 ) -> dict[str, Callable[[int], float]]:
-    """Learning rates in a phase that starts at step `first` of the training; halving_steps count from step 0."""
+    """Return the schedules of the learning rates in one phase.
+
+    rates: network -> initial learning rate.
+    halving_steps: steps at which every rate is halved, counted from the start of the training.
+    first: step of the training at which the phase starts.
+    names: networks that the phase trains.
+    """
 
     def halved(rate: float) -> Callable[[int], float]:
         return lambda step: rate * 0.5 ** sum(first + step >= halving for halving in halving_steps)

@@ -1,28 +1,28 @@
-"""Coherent Semantic Attention (CSA): hole features made of known ones, each coherent with the one before.
+"""Coherent Semantic Attention (CSA): hole features are made of known ones, each coherent with the one before.
 
 Liu, Jiang, Xiao, Yang, "Coherent Semantic Attention for Image Inpainting", ICCV 2019, arXiv 1905.12384. "The code" is
-what the authors released beside it (PyTorch). Of the paper's text, formulas and weights are recalled or taken from a
-port that was written from it (unverified); figures and code were read.
+the authors' release beside it (PyTorch). The paper's text, formulas and weights are recalled or taken from a port that
+was written from them (unverified); its figures and the code were read.
 
 What is built: the rough network (a U-Net of eight levels), the refinement network with the CSA layer in its encoder at
 an eighth of the size, a 70x70 patch discriminator and one on VGG-16's third pool. One phase: both discriminators, then
 both generators against the updated discriminators.
 Parameters: rough 54,419,459, generator 77,692,291, generator_d 2,766,529, features_d 10,487,296.
 Any H x W: inpainting mirrors image and mask up to multiples of 2^levels (256) and crops back; training needs such
-sides. Smaller images are for fewer levels.
+sides. Smaller images need fewer levels.
 
 Where paper and code differ, this follows:
-- Consistency trains the generator, as the paper; the code adds it as a constant. Its target is masked as the features
-  are; the code's is not.
-- The feature discriminator trains the generator through VGG-16, as the paper; the code cuts that gradient off.
-- Likeness in the CSA layer is a cosine, as the paper: norm="code" has the code's mixed normalisation.
+- Consistency trains the generator, as in the paper; the code adds it as a constant. Its target is masked like the
+  features; the code's is not.
+- The feature discriminator trains the generator through VGG-16, as in the paper; the code cuts that gradient off.
+- Likeness in the CSA layer is a cosine, as in the paper; norm="code" has the code's mixed normalisation.
 - The layer's gradient is g + A^T g with A held fixed, which the code intends; there A is a tensor of integers, so all
   shares below 1 become 0. The paper does not say.
-- The feature discriminator's strides are 2, 2, 2, as the code; feature_d="figure" has the figure's 2, 1, 1.
-- Weights 1, 0.01 and 0.002 of L1, consistency and GAN, as the paper; the code's are the same times 100, which Adam does
-  not see.
-- The refinement network ends without tanh, the rough one with, as the code. What inpainting returns is clamped.
-- The rough network gets no gradient from the refinement network, as the code; losses look at raw outputs, not at
+- The feature discriminator's strides are 2, 2, 2, as in the code; feature_d="figure" has the figure's 2, 1, 1.
+- Weights 1, 0.01 and 0.002 of L1, consistency and GAN, as in the paper; the code's are the same times 100, which makes
+  no difference to Adam.
+- The refinement network ends without tanh and the rough one with it, as in the code. Inpainting returns clamped values.
+- The rough network gets no gradient from the refinement network, as in the code; losses compare raw outputs, not
   composites.
 - Irregular holes have a mask per sample; the code's notebook ignores loaded masks, and its masks are one per batch.
 
@@ -31,24 +31,25 @@ Where this follows neither, and why:
   1e10 otherwise. norm="code", clamp=False is the authors' layer, up to the 1e-8.
 - Consistency is a mean over the hole's cells of the global batch and over channels (inferred: independent of the hole's
   size); the paper's is a sum (recalled).
-- VGG-16 sees images with ImageNet's mean and deviation (inferred: its weights expect them); vgg_norm="none" gives it
-  [-1, 1], as the code. The features of the raw, unbounded output are compared, as in the code.
+- VGG-16 sees images normalised with ImageNet's mean and deviation (inferred: its weights expect that);
+  vgg_norm="none" gives it [-1, 1], as in the code. The features of the raw, unbounded output are compared, as in the
+  code.
 - Matching is one product per sample, and only the recurrence over hole cells is stepwise: about four small operations
-  per cell. solver="sweeps" has all cells at once, meant for GPUs (not measured on one), and agrees up to 1e-6.
-- A map all of whose cells are hole is left as it is, as one without: there is nothing to copy.
+  per cell. solver="sweeps" computes all cells at once, is meant for GPUs (not measured on one), and agrees up to 1e-6.
+- A map whose cells are all hole, or all known, is unchanged: there is nothing to copy.
 - Means in the relativistic loss are over the global batch; the code's batch is one image, and with more it fails.
-- steps: 120 epochs, as the code's notebook, of 14,900 steps, the training images of Paris StreetView (recalled). The
-  paper also trains on CelebA and Places2; how many epochs there is not known. The authors test epoch 30.
-- Both networks refuse sides that are no multiples; the code resizes the decoder's map to the skip's size instead, which
-  the rough network's doublings already exclude.
+- steps: 120 epochs, as in the code's notebook, of 14,900 steps, the training images of Paris StreetView (recalled). The
+  paper also trains on CelebA and Places2, for an unknown number of epochs. The authors test epoch 30.
+- Both networks refuse sides that are no multiples of 2^levels; the code resizes the decoder's map to the skip's size
+  instead, although the rough network's doublings already exclude such sides.
 
-What stays as the authors have it, though it surprises:
+Kept from the authors, though it may surprise:
 - The colour in the hole is ImageNet's mean with green and blue exchanged.
 - The mask is no input of either network: it says where the rough guess is pasted and which cells are replaced.
-- Which cells are hole is voted by three 4x4 averages and a threshold of 5/16: a hole of 8x8 pixels and thin strokes
-  have no cell, and the attention does nothing for them.
+- Three 4x4 averages and a threshold of 5/16 decide which cells are hole: a hole of 8x8 pixels and thin strokes have no
+  cell, and the attention does nothing for them.
 - "The one before" reaches over row breaks, and from one hole to the next.
-- The rate is constant for 19 epochs, then falls by 1/101 per epoch: it is 0 throughout the last.
+- The rate is constant for 19 epochs, then falls by 1/101 per epoch: it is 0 throughout the last epoch.
 - All convolutions have biases; before an instance norm they change nothing and get no gradient but rounding errors.
 Masks, crops and flips are the pipeline's: the code resizes without keeping the aspect ratio, and calls a mask's pixel
 hole only if it is still exactly 1 after bilinear resizing.
@@ -56,7 +57,7 @@ hole only if it is still exactly 1 after bilinear resizing.
 Needs: VGG-16 features, unless consistency and feature_adversarial weights are both 0. Consistency compares 512
 channels, so width must be 64 with it.
 On a GPU, convolutions and their gradients and the CSA layer's scatter-add may differ from run to run unless
-deterministic algorithms are asked for; all have deterministic kernels then (read in PyTorch's documentation, not
+deterministic algorithms are requested; then all have deterministic kernels (read in PyTorch's documentation, not
 measured).
 """
 
@@ -80,14 +81,20 @@ PARAMETERS: dict[str, int] = {
 class Config:
     """CSA's settings; defaults are the paper's, or the authors' code's where the paper is silent or not at hand.
 
-    norm, clamp, solver: of the attention layer. feature_d: strides of the feature discriminator.
-    features: weights of VGG-16: "imagenet", "random" or a file. features_seed: draws the "random" ones.
-    Raises ValueError for fewer than 4 levels, or for a consistency loss with another width than 64.
+    norm: likeness in the attention layer: "cosine", the paper's, or "code", the code's mixed normalisation.
+    clamp: whether negative likenesses count as 0 in the attention layer.
+    solver: order of the attention layer's computation: "scan", cell by cell, or "sweeps", all cells at once.
+    feature_d: strides of the feature discriminator: "code", 2, 2, 2, or "figure", 2, 1, 1.
+    features: weights of VGG-16: "imagenet", "random" or the path of a file.
+    features_seed: seed of the "random" weights.
+
+    Raises ValueError for fewer than 4 levels, for a consistency loss with another width than 64, and for
+    steps_per_epoch below 1.
     """
 
     width: int = 64  # channels of the generators' first layers; code
     d_width: int = 64  # code
-    levels: int = 8  # halvings in both generators; code. The attention stays at the third
+    levels: int = 8  # halvings in both generators; code. The attention is always at the third
     fill: tuple[float, float, float] = (-0.035294, -0.184314, -0.082353)  # colour in the hole; code
     norm: Literal["cosine", "code"] = "cosine"  # paper
     clamp: bool = True  # ours
@@ -125,7 +132,10 @@ class Config:
 
     @classmethod
     def tiny(cls) -> Config:
-        """For tests: narrow, two steps, no VGG-16 and so no feature discriminator; sides are multiples of 64."""
+        """Return the preset for tests: narrow, two steps, no VGG-16, so no feature discriminator.
+
+        Sides are multiples of 64.
+        """
         return cls(
             width=4,
             d_width=4,
@@ -141,7 +151,7 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        """Return the preset of the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
             width=8,
             d_width=8,

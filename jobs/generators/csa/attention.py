@@ -16,24 +16,29 @@ TOLERANCE = 1e-6
 
 
 class CoherentSemanticAttention(nn.Module):
-    """Replace every hole vector by a mix of the known vector most like it and of the vector generated just before it.
+    """Replace every hole vector by a mix of the most similar known vector and the vector generated just before it.
 
-    Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019, Sec. 3.2, patches of one cell. Hole cells
-    x_1 .. x_n are visited in raster order, across row breaks and from one hole to the next. With c_k the known vector
-    of largest cosine to x_k: o_1 = c_1, then o_k = a_k o_{k-1} + (1 - a_k) c_k, a_k = Dad_k / (Dad_k + Dmax_k), where
-    Dmax_k is the likeness of x_k and c_k, and Dad_k that of x_k and o_{k-1}. Has no parameters; computed in float32 at
-    least.
+    Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019, Sec. 3.2, with patches of one cell. Hole
+    cells x_1 .. x_n are visited in raster order, across row breaks and from one hole to the next:
+        c_k = the known vector with the largest cosine to x_k
+        Dmax_k = likeness of x_k and c_k, Dad_k = likeness of x_k and o_{k-1}
+        a_k = Dad_k / (Dad_k + Dmax_k)
+        o_1 = c_1, o_k = a_k o_{k-1} + (1 - a_k) c_k
+    The layer has no parameters and computes in float32 at least.
 
-    norm: "cosine", the paper's likeness; "code", the authors': Dmax not divided by |x_k|, Dad not by |o_{k-1}|.
+    norm: "cosine" is the paper's likeness; "code" is the authors': Dmax not divided by |x_k|, Dad not by |o_{k-1}|.
     clamp: negative likenesses count as 0, so outputs stay in the convex hull of the known vectors. Without it, as in
         the authors' code, the denominator may come near 0 and the values explode.
     solver: "scan" visits the cells one by one. "sweeps" computes all of them at once from a guess, until the guess
-        stays the same; it agrees with the scan up to 1e-6 of the largest value, and falls back to it where that is not
-        reached in 16 sweeps, and without `clamp`.
-    forward(features, hole): (N, C, H, W), any range, and (N, 1, H, W), 1 = hole cell, one map per sample. Returns
-        (N, C, H, W), known cells bit for bit. A sample without a hole cell, or without a known one, is unchanged.
-    Gradient: with the output written as Y = A f, A held fixed, it is g + A^T g (the authors' intention). So known
-        cells, which A maps to themselves, get 2 g and their share of the holes' g; hole cells get g.
+        stays the same. It agrees with the scan up to 1e-6 of the largest value. It falls back to the scan if 16 sweeps
+        do not reach that, and without `clamp`.
+    forward(features, hole):
+        features: f, (N, C, H, W), any range.
+        hole: (N, 1, H, W), 1 = hole cell, one map per sample.
+    Returns (N, C, H, W). Known cells keep their values bit for bit. A sample without a hole cell, or without a known
+    one, is unchanged.
+    The gradient is g + A^T g with the output written as Y = A f and A held fixed (the authors' intention). So known
+    cells, which A maps to themselves, get 2 g and their share of the holes' g; hole cells get g.
     Raises ValueError for another shape of `hole`.
     """
 
@@ -57,25 +62,31 @@ class CoherentSemanticAttention(nn.Module):
         return _attend(features, hole.flatten(1) > 0, self.norm == "cosine", self.clamp, sweeps)[0]
 
 
-# One operator to torch.compile, which would unroll the scan and compile it for every number of hole cells.
+# One operator for torch.compile, which otherwise unrolls the scan and compiles it for every number of hole cells.
 @torch.library.custom_op("inpaint_foundry::coherent_semantic_attention", mutates_args=())
 def _attend(
     features: Tensor, hole: Tensor, cosine: bool, clamp: bool, sweeps: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Compute the layer's output and the inputs of its gradient: features (N, C, H, W), hole (N, P) bool, P = H * W.
+    """Compute the layer's output and the inputs of its gradient.
 
-    Returns the output; the cells' order (N, P), holes first; whether the k-th is a hole (N, P); the cell that it was
-    matched with (N, P); a_k (N, P), 0 for k = 1 and where there is no hole.
+    features: (N, C, H, W).
+    hole: bool (N, P), P = H * W.
+    cosine: whether the norm is "cosine".
+    clamp: whether negative likenesses count as 0.
+    sweeps: whether to solve by sweeps.
+    Returns the output, (N, C, H, W), and four maps (N, P) whose index k counts cells in order of visit:
+        the k-th cell, holes first; whether it is a hole; the cell that it is matched with; and a_k, which is 0 for the
+        first and for cells that are no hole.
     """
     dtype = wide_dtype(features)
     with torch.autocast(features.device.type, enabled=False):
         rows = features.to(dtype).flatten(2).transpose(1, 2).contiguous()  # (N, P, C)
-        hole = hole & ~hole.all(dim=1, keepdim=True)  # nothing to copy from: nothing is copied
+        hole = hole & ~hole.all(dim=1, keepdim=True)  # a sample that is all hole has nothing to copy from
         order = torch.argsort(~hole, dim=1, stable=True)  # raster order among holes, then among the others
         is_hole = hole.gather(1, order)
         longest = max(1, int(hole.sum(dim=1).max()))
         first, inside = order[:, :longest], is_hole[:, :longest]
-        queries = _rows_at(rows, first)  # (N, n, C), those beyond a sample's own holes are passed through
+        queries = _rows_at(rows, first)  # (N, n, C); rows beyond a sample's own holes keep their values
         unit = queries / (torch.linalg.vector_norm(queries, dim=2, keepdim=True) + EPSILON)
         likeness, source = _best_match(unit if cosine else queries, rows, hole)
         matched = _rows_at(rows, source)
@@ -104,7 +115,10 @@ def _keep(ctx, inputs: tuple, output: tuple[Tensor, ...]) -> None:
 
 
 def _transposed(ctx, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor, None, None, None, None]:
-    """g + A^T g without A: r_n = g_n, r_k = g_k + a_{k+1} r_{k+1}; (1 - a_k) r_k goes to the cell matched with k."""
+    """Compute the gradient g + A^T g without forming A.
+
+    r_n = g_n, r_k = g_k + a_{k+1} r_{k+1}; the cell matched with k gets (1 - a_k) r_k.
+    """
     order, is_hole, source, weights = ctx.saved_tensors
     given = gradient.to(weights.dtype).flatten(2).transpose(1, 2)  # (N, P, C)
     inside = is_hole[..., None]
@@ -126,12 +140,18 @@ _attend.register_autograd(_transposed, setup_context=_keep)
 
 
 def _rows_at(rows: Tensor, cells: Tensor) -> Tensor:
-    """(N, P, C) and (N, n) -> (N, n, C)."""
+    """Gather rows of (N, P, C) at cells (N, n) -> (N, n, C)."""
     return rows.gather(1, cells[..., None].expand(-1, -1, rows.shape[2]))
 
 
 def _best_match(queries: Tensor, rows: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of (N, n, C) the largest product with a known row of unit length, and that row's cell: (N, n) both."""
+    """Find for every query the known row with the largest product, after scaling the rows to unit length.
+
+    queries: (N, n, C).
+    rows: (N, P, C).
+    hole: bool (N, P).
+    Returns the product and the cell of the row, (N, n) each.
+    """
     keys = rows / (torch.linalg.vector_norm(rows, dim=2, keepdim=True) + EPSILON)
     scores = torch.bmm(queries, keys.transpose(1, 2)).masked_fill(hole[:, None], -torch.inf)  # (N, n, P)
     best, source = scores.max(dim=2)
@@ -139,7 +159,12 @@ def _best_match(queries: Tensor, rows: Tensor, hole: Tensor) -> tuple[Tensor, Te
 
 
 def _shares(unit: Tensor, previous: Tensor, likeness: Tensor, cosine: bool, clamp: bool) -> Tensor:
-    """a_k (...), of x_k / |x_k| (..., C), o_{k-1} (..., C) and Dmax_k (...)."""
+    """Compute a_k (...).
+
+    unit: x_k / |x_k|, (..., C).
+    previous: o_{k-1}, (..., C).
+    likeness: Dmax_k, (...).
+    """
     adjacent = (unit * previous).sum(dim=-1)
     if cosine:
         adjacent = adjacent / (torch.linalg.vector_norm(previous, dim=-1) + EPSILON)
@@ -149,7 +174,12 @@ def _shares(unit: Tensor, previous: Tensor, likeness: Tensor, cosine: bool, clam
 
 
 def _scan(unit: Tensor, matched: Tensor, likeness: Tensor, cosine: bool, clamp: bool) -> tuple[Tensor, Tensor]:
-    """o_k (N, n, C) and a_k (N, n), one k after the other. The first is c_1."""
+    """Compute o_k (N, n, C) and a_k (N, n), one k after the other.
+
+    unit: x_k / |x_k|, (N, n, C).
+    matched: c_k, (N, n, C).
+    likeness: Dmax_k, (N, n).
+    """
     # a_k depends on o_{k-1}: the step is quadratic in the state, so no associative scan exists.
     steps = zip(unit.unbind(1)[1:], matched.unbind(1)[1:], likeness.unbind(1)[1:], strict=True)
     generated, weights = [matched[:, 0]], [torch.zeros_like(likeness[:, 0])]
@@ -161,9 +191,10 @@ def _scan(unit: Tensor, matched: Tensor, likeness: Tensor, cosine: bool, clamp: 
 
 
 def _sweep(unit: Tensor, matched: Tensor, likeness: Tensor, cosine: bool, clamp: bool) -> tuple[Tensor, Tensor]:
-    """As `_scan`, all k at once: a_k from a guess of o, then o from a_k, until o stays. Every sweep settles one k more.
+    """Compute the result of `_scan` for all k at once.
 
-    Once the a_k are fixed the recurrence is linear, and log2(n) doublings solve it.
+    Each sweep computes a_k from a guess of o, then o from a_k, until o stays the same. It settles one more k.
+    For fixed a_k the recurrence is linear, and log2(n) doublings solve it.
     """
     generated = matched
     for _ in range(SWEEPS):
@@ -176,7 +207,11 @@ def _sweep(unit: Tensor, matched: Tensor, likeness: Tensor, cosine: bool, clamp:
 
 
 def _recurrence(weights: Tensor, values: Tensor) -> Tensor:
-    """y_k = weights_k y_{k-1} + values_k for all k at once. weights: (N, n), the first 0; values: (N, n, C)."""
+    """Solve y_k = weights_k y_{k-1} + values_k for all k at once.
+
+    weights: (N, n), 0 for the first k.
+    values: (N, n, C).
+    """
     shift = 1
     while shift < weights.shape[1]:
         # The first `shift` cells are finished: their chains have reached the first weight, which is 0.

@@ -11,11 +11,14 @@ from jobs.recipe.precision import wide_dtype
 
 
 def consistency(features: Sequence[Tensor], target: Tensor, hole: Tensor) -> Tensor:
-    """Squared distance to the target in the hole, the sum over the maps, the mean over hole cells and channels.
+    """Compute the consistency loss: the squared distance of maps to a target in the hole.
 
-    Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019, Sec. 3.3; the mean is ours, so that the
-    weight does not depend on the hole's size. In float32 at least.
-    features: maps (N, C, h, w), any range; target: the same shape; hole: (N, 1, h, w), 1 = hole. 0 without a hole cell.
+    Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019, Sec. 3.3. The loss is a sum over the maps
+    and a mean over hole cells and channels; the mean is ours, so that the weight does not depend on the hole's size.
+    features: maps (N, C, h, w), any range.
+    target: (N, C, h, w).
+    hole: (N, 1, h, w), 1 = hole.
+    Returns a scalar in float32 at least; 0 without a hole cell.
     """
     dtype = wide_dtype(target)
     target, hole = target.to(dtype), hole.to(dtype)
@@ -25,11 +28,14 @@ def consistency(features: Sequence[Tensor], target: Tensor, hole: Tensor) -> Ten
 
 
 def relativistic(above: Tensor, below: Tensor) -> Tensor:
-    """1/2 (mean (a - mean b - 1)^2 + mean (b - mean a + 1)^2): scores `above` shall exceed the mean of `below` by 1.
+    """Compute 1/2 (mean (a - mean b - 1)^2 + mean (b - mean a + 1)^2), which pulls a to 1 above the mean of b.
 
-    Jolicoeur-Martineau, "The Relativistic Discriminator", ICLR 2019, RaLSGAN, halved as in CSA. Inner means are over
-    the global batch and get gradients, too. The discriminator's loss is relativistic(real, fake), the generator's
-    relativistic(fake, real). above, below: scores, any shape. In float32 at least.
+    Jolicoeur-Martineau, "The Relativistic Discriminator", ICLR 2019, RaLSGAN, halved as in CSA. The discriminator's
+    loss is relativistic(real, fake), the generator's relativistic(fake, real). Inner means are over the global batch
+    and get gradients, too.
+    above: scores a, any shape.
+    below: scores b, any shape.
+    Returns a scalar in float32 at least.
     """
     dtype = wide_dtype(above)
     above, below = above.to(dtype), below.to(dtype)

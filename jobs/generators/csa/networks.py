@@ -18,13 +18,17 @@ CSA_LEVEL = 3  # the attention works at 1 / 2^3 of the size, as VGG-16's relu4_3
 
 
 class RoughNetwork(nn.Module):
-    """P: a first guess everywhere, by a plain U-Net.
+    """P: a plain U-Net that guesses the whole image.
 
     Liu et al., "Coherent Semantic Attention for Image Inpainting", ICCV 2019, Sec. 3.1; layers of the authors' code.
-    fill: the colour in the hole, RGB in [-1, 1]. levels: how often the image is halved.
-    forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole. Pixels under the hole are not
-        read; the mask is no input. Returns (N, 3, H, W) in [-1, 1].
-    Raises ValueError if H or W is no multiple of 2^levels.
+    width: channels of the first layer.
+    levels: number of halvings.
+    fill: colour in the hole, RGB in [-1, 1].
+    forward(image, mask):
+        image: (N, 3, H, W) in [-1, 1]; pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole; it says where the colour is filled in, and no layer sees it.
+    Returns the guess, (N, 3, H, W) in [-1, 1].
+    Raises UserError if H or W is no multiple of 2^levels.
     """
 
     def __init__(self, *, width: int, levels: int, fill: tuple[float, float, float]) -> None:
@@ -38,18 +42,23 @@ class RoughNetwork(nn.Module):
 
 
 class RefinementNetwork(nn.Module):
-    """G: refine the guess by a deeper U-Net whose encoder holds the attention layer at an eighth of the size.
+    """G: refine the guess by a deeper U-Net whose encoder contains the attention layer at an eighth of the size.
 
     Liu et al., ICCV 2019, Sec. 3.1 and 3.2; layers of the authors' code. Level n has width * min(2^n, 8) channels at
     1 / 2^n of the size. All norms are affine instance norms. Skips are taken after the norm, before the LeakyReLU.
-    fill, levels: as in `RoughNetwork`; at least 4 levels.
-    forward(rough, image, mask): rough (N, 3, H, W) in [-1, 1], which gets no gradient; image and mask as in
-        `RoughNetwork`. Pixels under the hole are not read; the mask only says where the rough guess is pasted and
-        which cells the attention replaces.
-    Returns the image (N, 3, H, W), unbounded; "CSA(f)", the attention's output before its norm, and "CSA_d", what the
-        decoder has at the same place, both (N, 8 * width, H / 8, W / 8), any range; and which cells of these are hole,
-        (N, 1, H / 8, W / 8).
-    Raises ValueError if H or W is no multiple of 2^levels.
+    width, fill: as in `RoughNetwork`.
+    levels: number of halvings, at least 4.
+    attention: the attention layer.
+    forward(rough, image, mask):
+        rough: the guess, (N, 3, H, W) in [-1, 1]; it gets no gradient.
+        image: (N, 3, H, W) in [-1, 1]; pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole; it only says where the guess is pasted and which cells the attention replaces.
+    Returns four tensors:
+        the image, (N, 3, H, W), unbounded;
+        "CSA(f)", the attention's output before its norm, (N, 8 * width, H / 8, W / 8), any range;
+        "CSA_d", the decoder's map of the same size, in the shape and range of "CSA(f)";
+        the hole's cells at that size, (N, 1, H / 8, W / 8), 1 = hole.
+    Raises UserError if H or W is no multiple of 2^levels.
     """
 
     def __init__(
@@ -90,13 +99,15 @@ class RefinementNetwork(nn.Module):
 
 
 class FeatureDiscriminator(nn.Module):
-    """Score patches of VGG-16's third pool: real image or not.
+    """Score patches of the features of VGG-16's third pool as real or fake.
 
     Liu et al., ICCV 2019, Sec. 3.4; layers of the authors' code: 4x4 convolutions with padding 1, an instance norm
-    without parameters after the second, no activation at the end. strides: (2, 2, 2), the code's, or (2, 1, 1), as in
-    the paper's figure.
-    forward(features): (N, 256, h, w), any range, h and w at least 8. Returns scores (N, 8 * width, h', w'), one per
-        channel and place: h' = h / 8, or h / 2 - 2 with the figure's strides.
+    without parameters after the second, no activation at the end.
+    width: an eighth of the channels of every layer.
+    strides: "code", the code's 2, 2, 2, or "figure", the paper's figure's 2, 1, 1.
+    forward(features):
+        features: (N, 256, h, w), any range; h and w are at least 8.
+    Returns scores (N, 8 * width, h', w'), one per channel and place; h' is h / 8, or h / 2 - 2 with "figure".
     """
 
     def __init__(self, *, width: int, strides: Literal["code", "figure"] = "code") -> None:

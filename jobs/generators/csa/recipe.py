@@ -1,4 +1,4 @@
-"""CSA, ready to train: one phase, both discriminators, then both generators."""
+"""Training of CSA: one phase, in which both discriminators step first, then both generators."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
 
 
 def build(config: Config) -> Recipe:
-    """Build CSA. Initial weights are drawn from torch\'s global generator.
+    """Build CSA. Initial weights are drawn from torch's global generator.
 
-    Without `feature_adversarial_weight` there is no feature discriminator; without `consistency_weight`, too, no VGG.
+    The feature discriminator is left out if `feature_adversarial_weight` is 0, and VGG-16 if `consistency_weight` is 0
+    as well.
     """
     attention = CoherentSemanticAttention(norm=config.norm, clamp=config.clamp, solver=config.solver)
     shape = {"width": config.width, "levels": config.levels, "fill": config.fill}
@@ -61,16 +62,18 @@ def build(config: Config) -> Recipe:
 
 
 def _forward(config: Config) -> Callable[[Networks, Batch], Outputs]:
-    """Return the forward function: the generators' outputs, and VGG-16's features of the real and the refined image.
+    """Return the forward function, which computes outputs of both generators and features of VGG-16.
 
-    "real_features" and "fake_features": (N, 256, H / 8, W / 8), if there is a feature discriminator; "target", relu4_3
-    of the real image, (N, 512, H / 8, W / 8), if there is a consistency loss.
+    Its outputs in addition to those of the generators:
+    real_features, fake_features: pool3 of the real and the refined image, (N, 256, H / 8, W / 8), for the feature
+        discriminator.
+    target: relu4_3 of the real image, (N, 512, H / 8, W / 8), for the consistency loss.
     """
     judges, compares = bool(config.feature_adversarial_weight), bool(config.consistency_weight)
     layers = {"pool3": judges, "relu4_3": compares}
     real_layers = tuple(layer for layer, is_needed in layers.items() if is_needed)
     real_vgg = VGG16(real_layers, config.features, config.features_seed) if real_layers else None
-    # A network of its own for fakes: of them nothing beyond pool3 is looked at.
+    # Fakes have their own network, which ends at pool3: no loss reads more of them.
     fake_vgg = VGG16(("pool3",), config.features, config.features_seed) if judges else None
 
     def seen(image: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ def _forward(config: Config) -> Callable[[Networks, Batch], Outputs]:
 
 
 def _discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-    # The halves are the code's, beside those in the loss itself.
+    # The factors 0.5 are the code's, in addition to the one inside the loss.
     real, fake = networks["generator_d"](torch.cat((batch.image, outputs["refined"].detach()))).chunk(2)
     terms = {"d_image": 0.5 * relativistic(real, fake)}
     if "features_d" in networks:
@@ -128,7 +131,7 @@ def _generator_terms(config: Config) -> Callable[[Networks, Batch, Outputs], Ter
 
 
 def _decaying(rate: float, config: Config) -> Callable[[int], float]:
-    """The rate of a step: constant at first, then lower by the same amount from epoch to epoch; 0 in the last."""
+    """Return the schedule of a rate: constant at first, then linear decay from epoch to epoch; 0 in the last epoch."""
     epochs = -(-config.steps // config.steps_per_epoch)
 
     def at(step: int) -> float:

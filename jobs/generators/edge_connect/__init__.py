@@ -2,7 +2,7 @@
 
 Nazeri, Ng, Joseph, Qureshi, Ebrahimi, "EdgeConnect: Generative Image Inpainting with Adversarial Edge Learning",
 arXiv 1901.00212, 2019; workshop version "EdgeConnect: Structure Guided Image Inpainting using Edge Prediction", ICCV
-Workshops 2019. What is called "the code" here is what the authors released beside it.
+Workshops 2019. "The code" is the authors' release beside it.
 
 What is built: both generators (edges from grey image, visible edges and mask; image from visible image and edges), both
 70x70 patch discriminators, and the four stages as phases: `edges`, `image` (with the true edges), `inpaint` (with the
@@ -16,17 +16,18 @@ Where paper and code differ, this follows the code, which made the published ima
 - L1 is a mean over all pixels divided by the share of the hole: it also counts visible pixels.
 - Style is compared in relu2_2, relu3_4, relu4_4 and relu5_2, on the hole; the paper names the perceptual loss's layers
   and (unverified) the visible part.
-- `inpaint` is the final stage; the paper's, `joint` without the edge discriminator at 1e-6, gained little by the
-  authors' own account. `joint` here keeps the edge discriminator, as the code does, at the paper's rate (unverified).
+- `inpaint` is the final stage. The paper's final stage, `joint` without the edge discriminator at 1e-6, gained little
+  by the authors' own account. `joint` here keeps the edge discriminator, as the code does, at the paper's rate
+  (unverified).
 - VGG-19 sees images in [0, 1] without ImageNet's mean and deviation, as in the code: the loss weights belong to that
   scale.
 
 Where this follows neither, and why:
-- The code, when testing, shows the image generator raw edge probabilities everywhere. Here it always sees what it was
-  trained on, and what the paper defines: predicted edges in the hole, Canny's outside.
-- The code stops on today's PyTorch (a discriminator stepped before the generator's backward pass, and the joint stage
-  went through the edge generator's graph twice). Here the generator steps first, against the discriminator before its
-  step, which is the gradient that older versions took; `joint` minimises both generators' losses in one step.
+- The code, when testing, shows the image generator raw edge probabilities everywhere. Here it always sees the input of
+  its training, as the paper defines it: predicted edges in the hole, Canny's outside.
+- The code fails on today's PyTorch (a discriminator steps before the generator's backward pass, and the joint stage
+  goes through the edge generator's graph twice). Here the generator steps first, against the discriminator before its
+  step, which is the gradient that older versions computed; `joint` minimises both generators' losses in one step.
 - The code lets the power iterations of the fixed edge generator run on in the third stage. Here it is in eval mode.
 - Real and fake edges go through the discriminator as one batch: one power iteration instead of two, and features that
   are compared under exactly equal weights.
@@ -35,8 +36,8 @@ Where this follows neither, and why:
 - The paper lowers each stage's rate to 1e-5 when the loss stops falling, without a number of steps (unverified); the
   code has no schedule, and neither has this.
 - Mirrored padding mirrors the mask as well, so that no hidden pixel returns as a visible one.
-- "Share of the hole" is that of the global batch, however many workers share it; an empty one counts as one pixel, by
-  which the code divides by zero.
+- "Share of the hole" is that of the global batch, for any number of workers. An empty hole counts as one pixel; the
+  code divides by zero there.
 - Random and masked edges in training (sigma 0, Canny on the visible part) are not offered: an edge column is computed
   once, from the whole image. Edges within about 4 sigma of the rim thus know a little of the hole in training, not in
   evaluation; the code is the same.
@@ -45,9 +46,9 @@ Where this follows neither, and why:
 Section numbers below are recalled (unverified), as is everything marked so.
 
 Needs: the column `edge` (Canny, sigma 2) and VGG-19 features, unless perceptual and style weights are both 0.
-On a GPU the gradient of reflection padding is summed in no fixed order unless deterministic algorithms are asked for;
-PyTorch 2.15 has a deterministic kernel then, though its documentation still says it refuses (not run on a GPU here).
-Nothing else here sums in varying order, beyond cuDNN's convolutions without its deterministic mode.
+On a GPU the gradient of reflection padding is summed in no fixed order unless deterministic algorithms are requested;
+PyTorch 2.15 then has a deterministic kernel, though its documentation still says it refuses (not run on a GPU here).
+Otherwise only cuDNN's convolutions sum in varying order, unless cuDNN's deterministic mode is on.
 """
 
 from __future__ import annotations
@@ -65,12 +66,15 @@ PARAMETERS: dict[str, int] = {"edges": 10_761_089, "edges_d": 2_762_752, "image"
 class Config:
     """EdgeConnect's hyperparameters. Defaults: the paper's, or the authors' code's where the paper is silent.
 
-    width: channels of the first layer of all four networks. residual_blocks: in each generator.
-    *_steps: of each phase; 0 leaves it out.
-    learning_rate: the generators'; the discriminators' is this times d2g.
-    gan: binary cross-entropy, least squares or hinge.
-    features: weights of VGG-19: "imagenet", "random" or a file.
-    features_seed: draws the "random" ones.
+    width: channels of the first layer of all four networks.
+    residual_blocks: number of residual blocks in each generator.
+    *_steps: global steps of the phase of that name; 0 leaves the phase out.
+    learning_rate: learning rate of the generators.
+    joint_learning_rate: learning rate of the generators in the phase `joint`.
+    d2g: learning rate of the discriminators, divided by that of the generators.
+    gan: adversarial loss: "nsgan", binary cross-entropy; "lsgan", least squares; or "hinge".
+    features: weights of VGG-19: "imagenet", "random" or the path of a file.
+    features_seed: seed of the "random" weights.
     """
 
     width: int = 64  # Sec. 3 and code
@@ -102,7 +106,7 @@ class Config:
 
     @classmethod
     def tiny(cls) -> Config:
-        """Every network and phase, but no VGG-19, at a fraction of a second per step on a CPU: for tests."""
+        """Return the preset for tests: every network and phase, no VGG-19, a fraction of a second per step on a CPU."""
         return cls(
             width=4,
             residual_blocks=1,
@@ -118,7 +122,7 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        """Return the preset of the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
             width=16,
             residual_blocks=4,

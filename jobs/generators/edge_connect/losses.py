@@ -1,4 +1,4 @@
-"""EdgeConnect's own losses: its choice of adversarial loss, L1 by hole size, style in the hole. Images in [0, 1]."""
+"""EdgeConnect's own losses: its choice of adversarial loss, and L1 by hole size. Images are in [0, 1]."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ GAN = Literal["nsgan", "lsgan", "hinge"]
 
 
 def discriminator_loss(gan: GAN, real: Tensor, fake: Tensor) -> Tensor:
-    """Half the sum of the losses on real and on fake logits, any shape; for every choice of GAN."""
+    """Compute the discriminator's adversarial loss: half the sum of the losses on real and on fake logits.
+
+    gan: the kind of loss.
+    real, fake: logits, any shape.
+    """
     if gan == "nsgan":
         return (bce_real(real) + bce_fake(fake)) / 2
     if gan == "lsgan":  # the code squares probabilities, not logits
@@ -24,7 +28,11 @@ def discriminator_loss(gan: GAN, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(gan: GAN, fake: Tensor) -> Tensor:
-    """The generator's adversarial loss on logits of its fakes, any shape."""
+    """Compute the generator's adversarial loss.
+
+    gan: the kind of loss.
+    fake: the discriminator's logits of the generator's output, any shape.
+    """
     if gan == "nsgan":
         return bce_real(fake)
     if gan == "lsgan":
@@ -33,11 +41,12 @@ def generator_loss(gan: GAN, fake: Tensor) -> Tensor:
 
 
 def l1_by_hole(predicted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute difference over all pixels, divided by the share of the hole in the batch.
+    """Compute the mean absolute difference over all pixels, divided by the share of the hole in the global batch.
 
-    predicted, image: (N, 3, H, W); mask: (N, 1, H, W). A batch without a hole counts as one with a hole of one pixel.
+    predicted, image: (N, 3, H, W) in [0, 1].
+    mask: (N, 1, H, W), 1 = hole. A batch without a hole counts as one with a hole of one pixel.
     """
-    # The shares of all processes are summed, so the guard is, too.
+    # `ratio` adds up the shares of all processes, so the lower bound is multiplied by their number.
     return ratio(F.l1_loss(predicted, image), mask.mean(), at_least=num_processes() / mask[0].numel())
 
 

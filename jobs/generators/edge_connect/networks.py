@@ -1,4 +1,7 @@
-"""EdgeConnect's generators and discriminators. Nazeri et al. 2019, Sec. 3; images, grey values and edges in [0, 1]."""
+"""EdgeConnect's generators and discriminators (Nazeri et al. 2019, Sec. 3).
+
+Images, grey values and edges are in [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,18 @@ from jobs.recipe.padding import check_sides
 
 
 class ResidualBlock(nn.Module):
-    """x + (conv with dilation 2, norm, ReLU, conv, norm)(x), and no ReLU after the sum.
+    """x + (conv with dilation 2, norm, ReLU, conv, norm)(x), without a ReLU after the sum.
 
-    forward(features): (N, C, H, W), H and W at least 3, any range. Returns the same shape.
+    channels: C.
+    spectral: whether the convolutions have spectral norm.
+    forward(features):
+        features: (N, C, H, W), any range; H and W are at least 3.
+    Returns the same shape.
     """
 
     def __init__(self, channels: int, spectral: bool) -> None:
         super().__init__()
-        bias = not spectral  # as in the code; the norm takes a bias out again either way
+        bias = not spectral  # as in the code; the norm removes a bias again in any case
         self.block = nn.Sequential(
             nn.ReflectionPad2d(2),
             _normed(nn.Conv2d(channels, channels, 3, dilation=2, bias=bias), spectral),
@@ -37,8 +44,13 @@ class ResidualBlock(nn.Module):
 class Generator(nn.Module):
     """The body of both generators: down by 4, residual blocks, up by 4. No activation at the end.
 
-    forward(features): (N, in_channels, H, W), H and W multiples of 4, at least 12. Returns (N, out_channels, H, W).
-    Raises ValueError for another H or W.
+    width: channels of the first layer.
+    residual_blocks: their number.
+    spectral: whether all convolutions but the last have spectral norm.
+    forward(features):
+        features: (N, in_channels, H, W); H and W are multiples of 4 and at least 12.
+    Returns (N, out_channels, H, W), unbounded.
+    Raises UserError for another H or W.
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int, residual_blocks: int, spectral: bool) -> None:
@@ -64,8 +76,12 @@ class Generator(nn.Module):
 class EdgeGenerator(Generator):
     """G1: predict edges everywhere from the visible pixels. Spectral norm in all layers but the last.
 
-    forward(grey, edge, mask): (N, 1, H, W) each, edge 0 or 1, mask 1 = hole. Returns the probability of an edge,
-    (N, 1, H, W). Pixels under the hole are not read.
+    forward(grey, edge, mask):
+        grey: (N, 1, H, W) in [0, 1]; pixels under the hole are not read.
+        edge: (N, 1, H, W), 0 or 1; pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole.
+    Returns the probability of an edge, (N, 1, H, W).
+    Raises UserError for H or W that is no multiple of 4 or below 12.
     """
 
     def __init__(self, width: int, residual_blocks: int) -> None:
@@ -77,10 +93,14 @@ class EdgeGenerator(Generator):
 
 
 class ImageGenerator(Generator):
-    """G2: the image, from its visible part and edges everywhere. No spectral norm, and the mask is no input.
+    """G2: paint the image from its visible pixels and edges everywhere. No spectral norm.
 
-    forward(image, edge, mask): (N, 3, H, W), (N, 1, H, W) twice; edge in [0, 1], also in the hole; mask 1 = hole.
-    Returns (N, 3, H, W). Colours under the hole are not read.
+    forward(image, edge, mask):
+        image: (N, 3, H, W) in [0, 1]; pixels under the hole are not read.
+        edge: (N, 1, H, W) in [0, 1], also in the hole.
+        mask: (N, 1, H, W), 1 = hole; it says where the image is painted white, and no layer sees it.
+    Returns the image, (N, 3, H, W) in [0, 1].
+    Raises UserError for H or W that is no multiple of 4 or below 12.
     """
 
     def __init__(self, width: int, residual_blocks: int) -> None:
@@ -92,10 +112,13 @@ class ImageGenerator(Generator):
 
 
 class Discriminator(PatchDiscriminator):
-    """D1 and D2: patch scores beside the features that the feature-matching loss compares. Spectral norm, no bias.
+    """D1 and D2: score patches, and return the features that the feature-matching loss compares.
 
-    forward(image): (N, in_channels, H, W), H and W at least 24. Returns five features, the last of them the scores as
-    logits, (N, 1, H/8 - 2, W/8 - 2); those before it after their LeakyReLU.
+    All layers have spectral norm and no bias.
+    forward(image):
+        image: (N, in_channels, H, W); H and W are at least 24.
+    Returns five maps: the features of four layers after their LeakyReLU, then the scores as logits,
+    (N, 1, H/8 - 2, W/8 - 2).
     """
 
     def __init__(self, in_channels: int, width: int) -> None:
@@ -106,7 +129,7 @@ class Discriminator(PatchDiscriminator):
 
 
 def complete_edges(predicted: Tensor, edge: Tensor, mask: Tensor) -> Tensor:
-    """C_comp: predicted edges, soft, in the hole and the given ones outside. (N, 1, H, W) each."""
+    """Return C_comp: the predicted edges, not rounded, in the hole and the given ones outside. All are (N, 1, H, W)."""
     return composite(predicted, edge, mask)
 
 
@@ -119,7 +142,7 @@ def _layer(convolution: nn.Module, spectral: bool) -> tuple[nn.Module, ...]:
 
 
 def _normed(convolution: nn.Module, spectral: bool) -> nn.Module:
-    # Weights first, norm second: the norm must start from the largest singular value of these weights.
+    # Draw the weights before adding the norm, which starts from the largest singular value of these weights.
     nn.init.normal_(convolution.weight, std=0.02)
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)

@@ -1,4 +1,4 @@
-"""EdgeConnect's stages as phases. Nazeri et al. 2019, Sec. 3; the card lists the differences."""
+"""Training of EdgeConnect: its stages as phases (Nazeri et al. 2019, Sec. 3). The card lists the differences."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
 from jobs.recipe.losses import feature_matching
 
-SMALLEST_SIDE = 9  # becomes 12 by padding, so 3 between the residual blocks, which mirror 2
+SMALLEST_SIDE = 9  # padded to 12, so 3 in the residual blocks, which mirror 2
 
 
 def build(config: Config) -> Recipe:
-    """EdgeConnect, ready to train; weights are drawn from PyTorch's global generator."""
+    """Build EdgeConnect. Initial weights are drawn from torch's global generator."""
     networks = {
         "edges": EdgeGenerator(config.width, config.residual_blocks),
         "edges_d": Discriminator(2, config.width),
@@ -48,12 +48,12 @@ def _phases(config: Config) -> tuple[Phase, ...]:
     image_d = Update(networks=("image_d",), terms=_image_d_terms(config))
     step_edges = Update(networks=("edges",), terms=edges)
     step_image = Update(networks=("image",), terms=image)
-    # The code backpropagates the image loss and the edge loss one after the other: the sum of their gradients.
+    # The code backpropagates the image loss and the edge loss one after the other, which adds up their gradients.
     step_both = Update(
         networks=("edges", "image"),
         terms=lambda networks, batch, outputs: edges(networks, batch, outputs) | image(networks, batch, outputs),
     )
-    # Generators first: their losses are taken against the discriminator before its step.
+    # Generators step first: their losses are computed with the discriminator before its step.
     return (
         Phase(name="edges", steps=config.edges_steps, updates=(step_edges, edges_d), forward=_predict_edges),
         Phase(name="image", steps=config.image_steps, updates=(step_image, image_d), forward=_paint_true_edges),
@@ -73,7 +73,9 @@ def _learning_rates(generators: float, config: Config) -> dict[str, float]:
     return {"edges": generators, "edges_d": discriminators, "image": generators, "image_d": discriminators}
 
 
-# Outputs that the updates of a phase share, in [0, 1]: "edge", C_pred, (N, 1, H, W); "output", I_pred, (N, 3, H, W).
+# The updates of a phase share these outputs, in [0, 1]:
+# "edge": C_pred, (N, 1, H, W).
+# "output": I_pred, (N, 3, H, W).
 
 
 def _predict_edges(networks: Networks, batch: Batch) -> Outputs:
@@ -101,7 +103,11 @@ def _paint_fixed_edges(networks: Networks, batch: Batch) -> Outputs:
 
 
 def _judge_edges(networks: Networks, batch: Batch, edge: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """D1's features of predicted and of true edges, each beside the whole grey image; as one batch of 2 N."""
+    """Return D1's features of predicted edges and of true edges.
+
+    D1 sees each edge map beside the whole grey image, all in one batch of 2 N.
+    edge: predicted edges, (N, 1, H, W) in [0, 1].
+    """
     grey = _grey(to_unit(batch.image))
     features = networks["edges_d"](torch.cat([torch.cat([grey, edge], dim=1), torch.cat([grey, _edge(batch)], dim=1)]))
     fake, real = zip(*(feature.chunk(2) for feature in features), strict=True)
@@ -170,5 +176,5 @@ def _edge(batch: Batch) -> Tensor:
 
 
 def _grey(image: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 1, H, W), both in [0, 1]."""
+    """Return the grey values of an RGB image: (N, 3, H, W) -> (N, 1, H, W), both in [0, 1]."""
     return (image * image.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

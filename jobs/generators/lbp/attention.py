@@ -1,4 +1,4 @@
-"""LBP's spatial attention: cells of the hole borrow from their likes among the known ones and in the hole."""
+"""LBP's spatial attention: cells of the hole borrow from similar cells, known ones and others in the hole."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from jobs.recipe.precision import wide_dtype
 class SpatialAttention(nn.Module):
     """Add to each hole cell of a feature map a weighted sum of its best matches.
 
-    Wu et al. 2021, the figure of the attention. F is the decoder's map, E the encoder's. For a hole cell j let k1, k2
-    be the known cells whose E, and l1, l2 the hole cells whose F is most similar to F_j, by cosine. Then
+    Wu et al. 2021, the figure of the attention. F is the decoder's map, E the encoder's. For a hole cell j, k1 and k2
+    are the known cells whose E is most similar to F_j by cosine, and l1 and l2 the hole cells whose F is. Then
     R_j = w1 E_k1 + w2 E_k2 + w3 F_l1 + w4 F_l2; elsewhere R is 0. The weights w are the softmax of the similarities.
-    Indices and weights are constants: the gradient goes through the borrowed features alone. Has no parameters.
-    Similarities and weights are computed in float32 at least.
+    Indices and weights are constants: the gradient goes through the borrowed features alone. The layer has no
+    parameters. Similarities and weights are computed in float32 at least.
 
-    weights: "paper": each cell's w from its own similarities; "code": one w per image, from the means over its hole.
-    self_match: let l1, l2 be j itself, which then is always l1, with similarity 1; as in the authors' code.
-    mask_pool: "nearest": a cell is hole if its top left pixel is, as in the authors' code; "max": if any pixel is.
-    matches: how many cells are taken of each kind; 2 in the paper's code.
-    forward(generated, known, mask): F and E, (N, C, h, w), any range; mask (N, 1, k * h, k * w) for an integer k,
-        1 = hole, one per sample. Takes memory for (h*w)^2 similarities per sample, but only during the forward pass.
-    Returns [F, E, R], (N, 3 * C, h, w). A match that does not exist, for want of known or of hole cells, has weight 0.
+    weights: "paper", each cell's w from its own similarities; "code", one w per image, from the means over its hole.
+    self_match: whether l1 or l2 may be j itself, as in the authors' code. It then always is l1, with similarity 1.
+    mask_pool: "nearest", a cell is hole if its top left pixel is, as in the authors' code; "max", if any pixel is.
+    matches: number of cells of each kind; 2 in the authors' code.
+    forward(generated, known, mask):
+        generated: F, (N, C, h, w), any range.
+        known: E, (N, C, h, w), any range.
+        mask: (N, 1, k * h, k * w) for an integer k, 1 = hole, one per sample.
+    Returns [F, E, R], (N, 3 * C, h, w). A match that does not exist, for lack of known or of hole cells, has weight 0.
+    The forward pass needs memory for (h * w)^2 similarities per sample; nothing of it is kept for the backward pass.
     Raises ValueError for other sizes.
     """
 
@@ -63,13 +66,15 @@ class SpatialAttention(nn.Module):
     def match(self, inner: Tensor, outer: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
         """Find the cells that each cell borrows from, and their weights.
 
-        inner, outer: F and E as (N, P, C), P = h * w; hole: bool (N, P).
-        Returns indices, int64 (N, P, 2 * matches), the known ones first, best first; and weights of the same shape,
-        which sum to 1 in the hole, or to 0 where exists is nothing to borrow, and are 0 outside.
+        inner: F as (N, P, C), P = h * w.
+        outer: E as (N, P, C).
+        hole: bool (N, P).
+        Returns indices, int64 (N, P, 2 * matches), known cells first, best first, and weights of the same shape. The
+        weights sum to 1 in the hole, or to 0 without any cell to borrow from; outside the hole they are 0.
         """
         inner, outer = F.normalize(inner, dim=2, eps=1e-8), F.normalize(outer, dim=2, eps=1e-8)
-        never = -2.0  # below any cosine, and finite: where too few cells are left, some of these are taken
-        to_known = (inner @ outer.transpose(1, 2)).masked_fill_(hole[:, None], never)  # (N, P, P), row: who borrows
+        never = -2.0  # below any cosine; with too few cells, topk takes some of these, so it is finite
+        to_known = (inner @ outer.transpose(1, 2)).masked_fill_(hole[:, None], never)  # (N, P, P), a row per borrower
         to_hole = (inner @ inner.transpose(1, 2)).masked_fill_(~hole[:, None], never)
         if not self.self_match:
             to_hole.diagonal(dim1=1, dim2=2).fill_(never)
@@ -84,12 +89,12 @@ class SpatialAttention(nn.Module):
         in_hole = hole[:, :, None]
         if self.weights == "code":
             similarities = (similarities * in_hole).sum(1, keepdim=True) / size.clamp_min(1)[:, None]
-        # Finite, not -inf: the softmax of a cell without any match would be NaN.
+        # Finite, since with -inf the softmax of a cell without any match would be NaN.
         weights = similarities.masked_fill(~exists, -1e4).softmax(dim=2) * exists * in_hole
         return cells, weights
 
     def _hole_cells(self, generated: Tensor, known: Tensor, mask: Tensor) -> Tensor:
-        """bool (N, P), True in the hole."""
+        """Return bool (N, P), True in the hole. Raises ValueError for sizes that do not fit."""
         if generated.shape != known.shape:
             raise ValueError(f"both maps must be equal in shape, got {tuple(generated.shape)} and {tuple(known.shape)}")
         count, _, height, width = generated.shape

@@ -1,4 +1,4 @@
-"""Local binary patterns of a batch of images: a code per pixel that says which neighbours are at least as bright."""
+"""Local binary patterns: a code per pixel that says which of its neighbours are at least as bright."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ NEIGHBOURS = (
 
 
 def pattern_map(image: Tensor, border: Border) -> Tensor:
-    """The local binary patterns of images: (N, 3, H, W), RGB in [-1, 1] -> (N, 1, H, W), code / 127.5 - 1, in [-1, 1].
+    """Compute the local binary patterns of the 8-bit grey images, see `local_binary_pattern`.
 
-    Codes are those of the 8-bit grey image, see `local_binary_pattern`. Never flip or resize a map: a flipped image's
-    codes are other numbers.
+    image: (N, 3, H, W), RGB in [-1, 1].
+    border: see `local_binary_pattern`.
+    Returns (N, 1, H, W), code / 127.5 - 1, in [-1, 1]. Never flip or resize it: a flipped image has other codes.
     """
     codes = local_binary_pattern(grey_levels(image), border)
     return codes.to(wide_dtype(image)) / 127.5 - 1
 
 
 def grey_levels(image: Tensor) -> Tensor:
-    """0.299 R + 0.587 G + 0.114 B, rounded, half up: (N, 3, H, W), RGB in [-1, 1] -> int16 (N, 1, H, W), 0 to 255.
+    """Compute 0.299 R + 0.587 G + 0.114 B, rounded half up.
 
-    Exact for images that were 8-bit: all arithmetic is on integers, alike on every device.
+    image: (N, 3, H, W), RGB in [-1, 1].
+    Returns int16 (N, 1, H, W), 0 to 255. It is exact for images that were 8-bit, and equal on every device, since all
+    arithmetic is on integers.
     """
     levels = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.int32)
     red, green, blue = levels.split(1, dim=1)
@@ -41,12 +44,14 @@ def grey_levels(image: Tensor) -> Tensor:
 
 
 def local_binary_pattern(grey: Tensor, border: Border) -> Tensor:
-    """Per pixel the sum of the weights of those of its 8 neighbours that are at least as bright.
+    """Compute per pixel the sum of the weights of those of its 8 neighbours that are at least as bright.
 
-    The authors' code; clockwise from the top left the weights are 64, 128, 1, 2, 4, 8, 16, 32. No interpolation.
-    grey: int16 (N, 1, H, W), 0 to 255. Returns codes, the same shape and type, 0 to 255; a flat area has 255.
-    border: values beyond the border: "zero", none sets a bit; "code", the same below and on the right, but
-        the last row and column above and on the left, as Python's index -1 has it.
+    As in the authors' code, the weights are 64, 128, 1, 2, 4, 8, 16, 32, clockwise from the top left, and nothing is
+    interpolated.
+    grey: int16 (N, 1, H, W), 0 to 255.
+    border: neighbours beyond the border. "zero": they set no bit. "code": they set no bit below and on the right; above
+        and on the left they are the last row and column, as Python's index -1 gives them.
+    Returns codes, int16 (N, 1, H, W), 0 to 255; a flat area has 255.
     """
     padded = _pad(grey, border, outside=-1)
     codes = torch.zeros_like(grey)
@@ -56,7 +61,12 @@ def local_binary_pattern(grey: Tensor, border: Border) -> Tensor:
 
 
 def unknown_codes(mask: Tensor, border: Border) -> Tensor:
-    """The pixels whose code depends on the hole: the hole and its neighbours. (N, 1, H, W), 1 = hole, both."""
+    """Return the pixels whose code depends on the hole: the hole and its neighbours.
+
+    mask: (N, 1, H, W), 1 = hole.
+    border: see `local_binary_pattern`.
+    Returns (N, 1, H, W), 1 = unknown code.
+    """
     padded = _pad(mask, border, outside=0)
     unknown = mask
     for row, column, _ in NEIGHBOURS:

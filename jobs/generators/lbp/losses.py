@@ -1,4 +1,4 @@
-"""LBP's own losses: squared differences of features, and the square around the hole that some losses look at."""
+"""LBP's own losses: squared differences of features, and the square around the hole that some losses compare."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ VGG_LAYERS = ("pool1", "pool2", "pool3")
 
 
 def squared_differences(features: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Sum over the maps of the mean squared difference, every map with weight 1. The same maps, any shapes."""
+    """Compute the sum over maps of the mean squared difference, each map with weight 1.
+
+    features, targets: the same number of maps, of equal shapes, any range.
+    """
     return sum(F.mse_loss(feature, target) for feature, target in zip(features, targets, strict=True))
 
 
 def perceptual_and_style(
     vgg: VGG16, vgg_input: Literal["imagenet", "raw"], predicted: Tensor, image: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Squared differences of VGG-16's maps after its first three pools, and of their Gram matrices.
+    """Compute the squared differences of VGG-16's maps after its first three pools, and of their Gram matrices.
 
+    vgg: with the layers `VGG_LAYERS`.
+    vgg_input: its input: "imagenet", RGB normalised with ImageNet's mean and deviation; "raw", BGR in [-1, 1], as in
+        the authors' code.
     predicted, image: (N, 3, H, W), RGB in [-1, 1].
-    vgg_input: the image that VGG-16 sees, RGB normalised as in ImageNet, or
-        BGR in [-1, 1], as in the authors' code.
     """
 
     def shown(picture: Tensor) -> Tensor:
@@ -44,10 +48,11 @@ def perceptual_and_style(
 def square_around_hole(tensor: Tensor, mask: Tensor, size: int) -> Tensor:
     """Cut a square around the middle of each sample's hole, moved to be inside the image.
 
-    For odd sizes it begins a pixel elsewhere than `jobs.layers.windows.window_around_hole`.
-
-    tensor: (N, C, H, W); mask: (N, 1, H, W), 1 = hole; a side shorter than `size` is taken whole. Without a hole it is
-    the middle of the image.
+    For odd sizes it may begin one pixel off the window of `jobs.layers.windows.window_around_hole`.
+    tensor: (N, C, H, W).
+    mask: (N, 1, H, W), 1 = hole. Without a hole the square is in the middle of the image.
+    size: its side in pixels; a shorter side of the image is taken whole.
+    Returns (N, C, min(size, H), min(size, W)).
     """
     rows = _span(mask.amax(dim=(1, 3)), size)  # (N, size)
     columns = _span(mask.amax(dim=(1, 2)), size)
@@ -56,7 +61,7 @@ def square_around_hole(tensor: Tensor, mask: Tensor, size: int) -> Tensor:
 
 
 def _span(hole: Tensor, size: int) -> Tensor:
-    """The positions along one side, around the hole's middle: (N, L), 1 = hole -> int64 (N, min(size, L))."""
+    """Return the positions along one side, around the hole's middle: (N, L), 1 = hole -> int64 (N, min(size, L))."""
     length = hole.shape[1]
     size = min(size, length)
     places = torch.arange(length, device=hole.device)

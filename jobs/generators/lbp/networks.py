@@ -1,4 +1,4 @@
-"""LBP's two U-Nets and its discriminators. Wu et al. 2021; images and maps of patterns in [-1, 1]."""
+"""LBP's two U-Nets and its discriminators (Wu et al. 2021). Images and maps of patterns are in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ ATTENTION_LEVEL = 3  # at an eighth of the size
 
 
 class PatternGenerator(nn.Module):
-    """L: predict the map of local binary patterns from its known part.
+    """L: predict the map of local binary patterns from its known pixels.
 
-    forward(patterns, unknown): (N, 1, H, W) each, patterns in [-1, 1], unknown 1 = hole. H and W multiples of 2^levels.
-    Returns (N, 1, H, W), in (-1, 1). Pixels under the hole are not read. Raises ValueError for another H or W.
+    width: channels of the first layer.
+    levels: number of halvings.
+    forward(patterns, unknown):
+        patterns: (N, 1, H, W) in [-1, 1], H and W multiples of 2^levels; pixels under the hole are not read.
+        unknown: (N, 1, H, W), 1 = hole.
+    Returns patterns, (N, 1, H, W) in (-1, 1).
+    Raises UserError for another H or W.
     """
 
     def __init__(self, width: int = 64, levels: int = 8) -> None:
@@ -34,13 +39,20 @@ class PatternGenerator(nn.Module):
 
 
 class Generator(nn.Module):
-    """G: the image, from its known part and from the patterns everywhere, with spatial attention in the decoder.
+    """G: paint the image from its known pixels and the patterns everywhere, with spatial attention in the decoder.
 
-    The multi-level loss shows G complete images beside a mask, so blanking the hole is the caller's.
-    forward(image, patterns, mask): (N, 3, H, W), blank in the hole; (N, 1, H, W); (N, 1, H, W), 1 = hole; H and W
-        multiples of 2^levels. Returns the image, (N, 3, H, W) in (-1, 1), and the features that the multi-level loss
-        compares, 2 * levels - 2 maps: encoder levels from the first to the last but one after their LeakyReLU, then the
-        decoder's from the smallest on, after their norms. Raises ValueError for another H or W.
+    width: channels of the first layer.
+    levels: number of halvings, at least 4.
+    attention_weights, self_match, mask_pool: of the attention, see `SpatialAttention`.
+    forward(image, patterns, mask):
+        image: (N, 3, H, W) in [-1, 1], H and W multiples of 2^levels. The caller blanks the hole, since the multi-level
+            loss also shows G complete images beside a mask.
+        patterns: (N, 1, H, W) in [-1, 1].
+        mask: (N, 1, H, W), 1 = hole.
+    Returns the image, (N, 3, H, W) in (-1, 1), and the 2 * levels - 2 maps that the multi-level loss compares: the
+    encoder's from the first to the last but one, after their LeakyReLU, then the decoder's from the smallest on, after
+    their norms.
+    Raises UserError for another H or W.
     """
 
     def __init__(
@@ -72,9 +84,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(PatchDiscriminator):
-    """D_L and D_I: patch scores. Spectral norm on all convolutions, affine instance norm after the inner three.
+    """D_L and D_I: score patches. Spectral norm on all convolutions, affine instance norm after the inner three.
 
-    forward(image): (N, in_channels, H, W) in [-1, 1], H and W at least 24. Returns logits (N, 1, H/8 - 2, W/8 - 2).
+    forward(image):
+        image: (N, in_channels, H, W) in [-1, 1]; H and W are at least 24.
+    Returns logits, (N, 1, H/8 - 2, W/8 - 2).
     """
 
     def __init__(self, in_channels: int, width: int = 64) -> None:

@@ -1,4 +1,4 @@
-"""LBP, ready to train: patterns, then the image, then both. Wu et al. 2021; the card lists the differences."""
+"""Training of LBP: patterns, then the image, then both (Wu et al. 2021). The card lists the differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobs.recipe.losses import bce_fake, bce_real
 
 
 def build(config: Config) -> Recipe:
-    """Build LBP. Initial weights are drawn from torch\'s global generator."""
+    """Build LBP. Initial weights are drawn from torch's global generator."""
     networks = {
         "lbp": PatternGenerator(config.width, config.levels),
         "generator": Generator(
@@ -67,8 +67,11 @@ def _phases(config: Config) -> tuple[Phase, ...]:
     )
 
 
-# Outputs that the updates of a phase share: "patterns", L_o, and "true_patterns", (N, 1, H, W); "output", I_o,
-# (N, 3, H, W); and "features_1", ... of G, (2 N, C, h, w), of the masked images and then of the complete ones.
+# The updates of a phase share these outputs:
+# "patterns": L_o, (N, 1, H, W) in [-1, 1].
+# "true_patterns": (N, 1, H, W) in [-1, 1].
+# "output": I_o, (N, 3, H, W) in [-1, 1].
+# "features_1", "features_2", ...: maps of G, (2 N, C, h, w), of the masked images and then of the complete ones.
 
 
 def _complete_patterns(config: Config, networks: Networks, batch: Batch) -> Outputs:
@@ -83,7 +86,8 @@ def _paint(config: Config, networks: Networks, batch: Batch) -> Outputs:
     image, patterns, mask = batch.image * (1 - batch.mask), outputs["patterns"], batch.mask
     features: list[Tensor] = []
     if config.multi_level_weight:
-        # One pass over both, since nothing in G looks across samples, and a wrapped network is called once per step.
+        # One pass over both: no layer of G mixes samples, and a network wrapped for several processes must be called
+        # only once per step.
         painted, features = networks["generator"](
             torch.cat((image, batch.image)), torch.cat((patterns, outputs["true_patterns"])), torch.cat((mask, mask))
         )
@@ -146,7 +150,7 @@ def _discriminator_terms(config: Config, network: str, fake_name: str, prefix: s
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         real = outputs["true_patterns"] if fake_name == "patterns" else batch.image
         pair = [_looked_at(config, tensor, batch) for tensor in (real, outputs[fake_name].detach())]
-        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+        # One pass over both: one power iteration of spectral norm per step; no batch statistics would mix.
         real_scores, fake_scores = networks[network](torch.cat(pair)).chunk(2)
         return {f"{prefix}d_real": 0.5 * bce_real(real_scores), f"{prefix}d_fake": 0.5 * bce_fake(fake_scores)}
 

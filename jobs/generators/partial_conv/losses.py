@@ -1,4 +1,4 @@
-"""PartialConv's own losses. Liu et al. 2018, Sec. 3.3; every L1 is a mean over all C * H * W elements of the images."""
+"""PartialConv's own losses (Liu et al. 2018, Sec. 3.3). Every L1 is a mean over all C * H * W elements."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ VGG_LAYERS = ("pool1", "pool2", "pool3")
 
 
 def scaled(image: Tensor, scale: PixelScale) -> Tensor:
-    """An image of [-1, 1] in the range that pixel losses are counted in, (N, 3, H, W).
+    """Convert an image to the range in which the pixel losses are computed.
 
-    scale: "imagenet", [0, 1] with ImageNet's mean and deviation taken out; "unit", [0, 1]; "signed", unchanged.
+    image: (N, 3, H, W) in [-1, 1].
+    scale: "imagenet", normalised with ImageNet's mean and deviation; "unit", [0, 1]; "signed", unchanged.
     """
     if scale == "signed":
         return image
@@ -28,10 +29,11 @@ def scaled(image: Tensor, scale: PixelScale) -> Tensor:
 
 
 def pixel_losses(output: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """L_valid and L_hole: the absolute differences of valid and of hidden pixels, each over all pixels. They add up to
-    the mean absolute difference.
+    """Compute L_valid and L_hole, the absolute differences of valid and of hidden pixels.
 
-    output, image: (N, 3, H, W), of one range; mask: (N, 1, H, W), 1 = hole.
+    Both are divided by the number of all elements, so they add up to the mean absolute difference.
+    output, image: (N, 3, H, W), of one range.
+    mask: (N, 1, H, W), 1 = hole.
     """
     difference = (output - image).abs()
     hole = (mask * difference).mean()
@@ -39,10 +41,12 @@ def pixel_losses(output: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, T
 
 
 def total_variation(completed: Tensor, mask: Tensor) -> Tensor:
-    """L_tv: absolute differences of neighbours that both lie in the hole or beside it, over the number of all elements.
+    """Compute L_tv: absolute differences of neighbours in the dilated hole, divided by the number of all elements.
 
-    completed: composites, (N, 3, H, W); mask: (N, 1, H, W), 1 = hole. The paper's R is the hole dilated by a pixel.
+    completed: composites, (N, 3, H, W).
+    mask: (N, 1, H, W), 1 = hole.
     """
+    # The paper's R is the hole dilated by a pixel. A pair counts if both of its pixels are in R.
     region = F.max_pool2d(mask, kernel_size=3, stride=1, padding=1)
     across = (completed.diff(dim=3).abs() * (region[..., 1:] * region[..., :-1])).sum()
     down = (completed.diff(dim=2).abs() * (region[..., 1:, :] * region[..., :-1, :])).sum()
@@ -50,9 +54,12 @@ def total_variation(completed: Tensor, mask: Tensor) -> Tensor:
 
 
 def feature_losses(vgg: VGG16, output: Tensor, completed: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """L_perceptual, L_style_out and L_style_comp, from one pass of VGG-16 over outputs and composites together.
+    """Compute L_perceptual, L_style_out and L_style_comp, with one pass of VGG-16 over outputs and composites together.
 
-    output, completed, image: (N, 3, H, W) in [-1, 1]; the output may leave that range.
+    vgg: with the layers `VGG_LAYERS`.
+    output: of the generator, (N, 3, H, W); it may leave [-1, 1].
+    completed: composites, (N, 3, H, W).
+    image: the true images, (N, 3, H, W) in [-1, 1].
     """
     features = vgg(scaled(torch.cat([output, completed]), "imagenet"))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""PartialConv's layer and U-Net. Liu et al., ECCV 2018. M is the paper's mask: 1 = valid, the project's 1 - mask."""
+"""PartialConv's layer and U-Net (Liu et al., ECCV 2018). M is the paper's mask, 1 = valid: here it is 1 - mask."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from jobs.recipe.padding import check_sides
 class PartialConv2d(nn.Conv2d):
     """Convolve valid pixels only, make up for the missing ones, and shrink the hole.
 
-    Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", ECCV 2018, Eq. 1 and 2, window by
-    window: x' = W^T(X . M) sum(1) / sum(M) + b and m' = 1 where sum(M) > 0; x' = 0 and m' = 0 elsewhere. Sums are over
-    the window and all input channels; beyond the border everything is hole.
-    in_channels: channels per group; all channels of a group share one mask, so that one channel of it suffices. After
-        the first skip of a U-Net there are two groups: the decoded and the skipped features.
-    kernel_size is odd; padding is zeros, "same".
-    forward(*groups): one pair per group, features (N, in_channels[i], H, W), any range, and M (N, 1, H, W), exactly
-        0 or 1, of float32 at least. Features where M is 0 are not read, not even NaN.
+    Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", ECCV 2018, Eq. 1 and 2. For every
+    window, x' = W^T(X . M) sum(1) / sum(M) + b and m' = 1 where sum(M) > 0; x' = 0 and m' = 0 elsewhere. Sums are over
+    the window and all input channels. Beyond the border everything is hole.
+
+    in_channels: channels per group. All channels of a group share one mask of one channel. In the decoder of a U-Net
+        there are two groups: the decoded and the skipped features.
+    kernel_size: odd; the padding is zeros, "same".
+    forward(*groups):
+        groups: a pair per group: features (N, in_channels[i], H, W), any range, and M (N, 1, H, W), exactly 0 or 1, of
+            float32 at least. Features where M is 0 are not read, not even NaN.
     Returns features (N, out_channels, H', W') and M (N, 1, H', W') in M's type; H' = ceil(H / stride).
-    Raises ValueError for an even kernel, or groups of other numbers of channels.
+    Raises UserError for an even kernel, and for groups with other numbers of channels.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class PartialConv2d(nn.Conv2d):
         given = tuple(features.shape[1] for features, _ in groups)
         if given != self.group_channels:
             raise UserError(f"groups must have {self.group_channels} channels, got {given}")
-        # Chosen, not multiplied: NaN * 0 is NaN.
+        # Eq. 1, beginning with X . M. Select instead of multiplying, since NaN * 0 is NaN.
         known = [torch.where(valid > 0, features, 0) for features, valid in groups]
         joined = torch.cat(known, dim=1) if len(known) > 1 else known[0]
         summed = F.conv2d(joined, self.weight, None, self.stride, self.padding)
@@ -55,23 +57,27 @@ class PartialConv2d(nn.Conv2d):
 
     @torch.no_grad()
     def _scale(self, masks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """sum(1) / sum(M), 0 where no pixel is valid, and the next M; both (N, 1, H', W').
+        """Compute sum(1) / sum(M), which is 0 where no pixel is valid, and the next M; both (N, 1, H', W').
 
-        sum(M) equals a convolution of ones over all channels' masks, at the cost of one channel per group.
+        masks: M of every group, (N, 1, H, W).
         """
-        # A pool that divides by 1 adds up without weights, and autocast leaves it in float32: up to 9,216 valid values
-        # in a window are no number that bfloat16 has.
+        # A pool that divides by 1 sums a window, and autocast leaves it in float32. bfloat16 cannot represent all
+        # counts up to 9,216. One channel per group is enough: its count is multiplied by the group's channels.
         counts = [F.avg_pool2d(m, self.kernel_size, self.stride, self.padding, divisor_override=1) for m in masks]
         num_valid = sum(channels * count for channels, count in zip(self.group_channels, counts, strict=True))
-        valid = (num_valid > 0).to(num_valid.dtype)
+        valid = (num_valid > 0).to(num_valid.dtype)  # Eq. 2
         window = self.weight[0].numel()
         return valid * window / num_valid.clamp_min(1), valid
 
 
 class Stage(nn.Module):
-    """Partial convolution, batch norm, activation; with `norm=False` and `activation=None` the former alone.
+    """Partial convolution, batch norm, activation.
 
-    forward(*groups): pairs of features and M as of `PartialConv2d`, all of one size. Returns features and M.
+    activation: None for none.
+    norm: whether there is a batch norm.
+    forward(*groups):
+        groups: pairs of features and M as in `PartialConv2d`, all of one size.
+    Returns features and M.
     """
 
     def __init__(self, conv: PartialConv2d, activation: nn.Module | None, *, norm: bool = True) -> None:
@@ -93,13 +99,16 @@ class Generator(nn.Module):
     """A U-Net of partial convolutions: halve image and mask `levels` times, double them again, with skips of both.
 
     Liu et al., ECCV 2018, Sec. 3.2 and the supplement's table. Level n has width * min(2^(n-1), 8) channels.
-    encoder: stages of levels 1 to `levels`; the first has no batch norm. decoder: the stages back, in order of
-        execution; the last, without norm and activation, also sees the image.
-    forward(image, mask): image (N, 3, H, W) in [-1, 1], H and W multiples of 2^levels; mask (N, 1, H, W), exactly 0 or
-        1, 1 = hole. Pixels under the hole are not read.
-    Returns the output, (N, 3, H, W), not bounded, and the mask of pixels that are still hole, (N, 1, H, W): a few
-    pixels far from everything known, where the output is 0.
-    Raises ValueError for another H or W.
+    The encoder has stages of levels 1 to `levels`; the first has no batch norm. The decoder has the stages back, in
+    order of execution; the last, without norm and activation, also sees the image.
+    width: channels of the first layer.
+    levels: number of halvings.
+    forward(image, mask):
+        image: (N, 3, H, W) in [-1, 1], H and W multiples of 2^levels; pixels under the hole are not read.
+        mask: (N, 1, H, W), exactly 0 or 1, 1 = hole.
+    Returns the output, (N, 3, H, W), unbounded, and the mask of pixels that are still hole, (N, 1, H, W): a few pixels
+    far from all known ones, where the output is 0.
+    Raises UserError for another H or W.
     """
 
     def __init__(self, *, width: int, levels: int) -> None:
@@ -115,12 +124,12 @@ class Generator(nn.Module):
         for level in range(levels, 1, -1):
             conv = PartialConv2d((widths[level], widths[level - 1]), widths[level - 1], 3)
             self.decoder.append(Stage(conv, nn.LeakyReLU(0.2)))
-        # The only bias: elsewhere batch norm has its own, and the first stage has none.
+        # The only bias: the other stages have that of batch norm, except for the first, which has none.
         self.decoder.append(Stage(PartialConv2d((widths[1], 3), 3, 3, bias=True), None, norm=False))
 
     @property
     def encoder_norms(self) -> tuple[str, ...]:
-        """Dotted names of the encoder's batch norms, which fine-tuning freezes."""
+        """Return the dotted names of the encoder's batch norms, which fine-tuning freezes."""
         return tuple(f"encoder.{number}.norm" for number in range(1, len(self.encoder)))
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,7 +140,7 @@ class Generator(nn.Module):
         features, valid = levels.pop()
         for stage, skip in zip(self.decoder, reversed(levels), strict=True):
             features, valid = stage((_doubled(features), _doubled(valid)), skip)
-        return features.to(image.dtype), 1 - valid  # mixed precision ends here: losses are of full precision
+        return features.to(image.dtype), 1 - valid  # losses are computed in full precision
 
 
 def _doubled(features: Tensor) -> Tensor:

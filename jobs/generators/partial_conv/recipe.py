@@ -1,4 +1,4 @@
-"""PartialConv, ready to train: one network without a discriminator, trained, then fine-tuned with frozen statistics."""
+"""Training of PartialConv: one network without a discriminator, trained, then fine-tuned with frozen batch norms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.recipe.padding import crop
 
 
 def build(config: Config) -> Recipe:
-    """Build PartialConv. Initial weights are drawn from torch\'s global generator."""
+    """Build PartialConv. Initial weights are drawn from torch's global generator."""
     generator = Generator(width=config.width, levels=config.levels)
     uses_vgg = config.perceptual_weight or config.style_out_weight or config.style_comp_weight
     vgg = VGG16(VGG_LAYERS, config.features, config.features_seed) if uses_vgg else None
@@ -42,7 +42,7 @@ def build(config: Config) -> Recipe:
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
         height, width = batch.image.shape[-2:]
-        # Filled up with hole, not mirrored: every layer counts pixels beyond the border as hole, too.
+        # Fill up with hole instead of mirroring, since every layer counts pixels beyond the border as hole, too.
         padding = (0, -width % generator.multiple, 0, -height % generator.multiple)
         image, mask = F.pad(batch.image, padding), F.pad(batch.mask, padding, value=1.0)
         output, unfilled = networks["generator"](image, mask)

@@ -1,4 +1,4 @@
-"""SACA's own losses: L1 by hole size, features of wholes and holes, and optional losses of the regions."""
+"""SACA's own losses: L1 by hole size, perceptual and style losses, and optional losses of the regions."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from jobs.recipe.precision import wide_dtype
 
 
 def l1_by_hole(predicted: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute difference over all pixels, divided by the share of the hole in the global batch.
+    """Compute the mean absolute difference over all pixels, divided by the share of the hole in the global batch.
 
-    predicted, image: (N, 3, H, W) in [0, 1]; mask: (N, 1, H, W). A share below 0.001 counts as 0.001.
+    predicted, image: (N, 3, H, W) in [0, 1].
+    mask: (N, 1, H, W), 1 = hole. A share below 0.001 counts as 0.001.
     """
-    # The shares of all processes are summed, so the guard is, too.
+    # `ratio` adds up the shares of all processes, so the lower bound is multiplied by their number.
     return ratio(F.l1_loss(predicted, image), mask.mean(), at_least=1e-3 * num_processes())
 
 
 def perceptual_and_style(vgg: VGG19, predicted: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return EdgeConnect's perceptual and style losses, with images normalised as in ImageNet.
+    """Compute EdgeConnect's perceptual and style losses, with images normalised with ImageNet's mean and deviation.
 
     vgg: with the layers of `jobs.layers.perceptual`.
     predicted, image: (N, 3, H, W) in [0, 1].
@@ -36,10 +37,11 @@ def perceptual_and_style(vgg: VGG19, predicted: Tensor, image: Tensor, mask: Ten
 
 
 def supervision(assignments: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Sum over modules of the cross-entropy of the assignment with labels; unknown labels do not count.
+    """Compute the cross-entropy of the assignments with labels, summed over modules.
 
-    assignments: logits (N, K, h, w), resized bilinearly to the labels' size; labels: int64 (N, H, W), in [0, K) or
-    `IGNORE`. Raises ValueError for a label that is no region.
+    assignments: logits of every module, (N, K, h, w); they are resized bilinearly to the labels' size.
+    labels: int64 (N, H, W), in [0, K), or `IGNORE`, which is left out.
+    Raises ValueError for a label that is no region.
     """
     regions = assignments[0].shape[1]
     largest = labels.where(labels != IGNORE, 0).max().item()
@@ -50,9 +52,10 @@ def supervision(assignments: Sequence[Tensor], labels: Tensor) -> Tensor:
 
 
 def negative_entropy(assignments: Sequence[Tensor]) -> Tensor:
-    """Sum over modules of minus the entropy of the mean assignment over a sample's cells, in nats, mean over samples.
+    """Compute minus the entropy of the assignment averaged over a sample's cells; mean over samples, sum over modules.
 
-    assignments: logits (N, K, h, w). Between -log(K) per module, when all regions are used alike, and 0 for one region.
+    assignments: logits of every module, (N, K, h, w).
+    Returns nats: per module between -log(K), if all regions are used equally, and 0, if only one is used.
     """
     dtype = wide_dtype(assignments[0])
     shares = (logits.to(dtype).softmax(dim=1).mean(dim=(2, 3)) for logits in assignments)  # (N, K) each

@@ -1,4 +1,4 @@
-"""SACA's generator, the module it is named after, and its discriminator. A design, see the card."""
+"""SACA's generator, its module of the same name, and its discriminator. The card says that this is a design."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ from jobs.recipe.precision import wide_dtype
 
 
 class SACA(nn.Module):
-    """Semantic-aware context aggregation: describe soft regions by their known part, relate them, and hand them back.
+    """Semantic-aware context aggregation: describe soft regions by known cells, relate them, and return them to cells.
 
-    A (K x N cells) assigns every cell softly to K regions; R_k is the mean of the region's known values;
-    R' = R + softmax((R W_q)(R W_k)^T / sqrt(d)) (R W_v) relates the regions; a cell's context is sum_k A_kn R'_k.
-    Cost and memory grow with K * N, not with N * N. Softmax, means and relations are computed in float32 at least.
+    A, (K, number of cells), assigns every cell softly to K regions. R_k is the mean of the region's known values.
+    R' = R + softmax((R W_q)(R W_k)^T / sqrt(d)) (R W_v) relates the regions. The context of cell n is sum_k A_kn R'_k.
+    Cost and memory grow with K times the number of cells, not with the square of that number. Softmax, means and
+    relations are computed in float32 at least.
 
-    channels: C, even; values have d = C / 2 of them. regions: K.
-    forward(features, mask): features (N, C, h, w), any range, more than one cell; mask (N, 1, H, W), 1 = hole, at
-        least as large as the features: a cell with any hole pixel is a hole. Returns features of the same shape, which
-        are the input until `gamma` has moved from 0, and the logits of the assignment, (N, K, h, w). A mask that is all
-        hole gives every region the description 0.
+    channels: C, even; values have d = C / 2 channels.
+    regions: K.
+    forward(features, mask):
+        features: (N, C, h, w), any range, more than one cell.
+        mask: (N, 1, H, W), 1 = hole, at least as large as the features. A cell with any hole pixel is a hole. If all
+            cells are holes, every region has the description 0.
+    Returns features of the same shape, equal to the input until `gamma` has moved from 0, and the logits of the
+    assignment, (N, K, h, w).
     """
 
     def __init__(self, channels: int, regions: int) -> None:
         super().__init__()
         inner = channels // 2
         self.assign = nn.Conv2d(channels, regions, 1)
-        self.value = nn.Conv2d(channels, inner, 1, bias=False)  # the norm below would take a bias out again
+        self.value = nn.Conv2d(channels, inner, 1, bias=False)  # the norm below would remove a bias again
         self.region_query = nn.Linear(inner, inner, bias=False)
         self.region_key = nn.Linear(inner, inner, bias=False)
         self.region_value = nn.Linear(inner, inner, bias=False)
@@ -48,7 +52,7 @@ class SACA(nn.Module):
         dtype = wide_dtype(features)
         with torch.autocast(features.device.type, enabled=False):
             assignment = logits.to(dtype).flatten(2).softmax(dim=1)  # (N, K, h*w)
-            # The largest, not the mean: a half-covered cell would leak the hole's features into a description.
+            # The maximum, since with a mean half-covered cells would leak features of the hole into a description.
             hole = F.adaptive_max_pool2d(mask.to(dtype), features.shape[-2:]).flatten(2)  # (N, 1, h*w)
             regions = self.describe(assignment, values.to(dtype).flatten(2), hole)
             context = self.relate(regions).transpose(1, 2) @ assignment  # (N, d, h*w)
@@ -56,25 +60,34 @@ class SACA(nn.Module):
         return features + self.gamma * self.norm(self.output(context)), logits
 
     def describe(self, assignment: Tensor, values: Tensor, hole: Tensor) -> Tensor:
-        """R, the mean value of each region's known cells: (N, K, L), (N, d, L) and (N, 1, L) -> (N, K, d)."""
+        """Compute R, the mean value of each region's known cells, (N, K, d).
+
+        assignment: (N, K, L) in [0, 1], L = h * w.
+        values: (N, d, L).
+        hole: (N, 1, L), 1 = hole.
+        """
         weights = assignment * (1 - hole)
         return weights @ values.transpose(1, 2) / (weights.sum(dim=2, keepdim=True) + 1e-6)
 
     def relate(self, regions: Tensor) -> Tensor:
-        """R', each region's description with those of related regions added: (N, K, d) -> (N, K, d)."""
+        """Compute R', which adds to each region's description those of related regions: (N, K, d) -> (N, K, d)."""
         scores = self.region_query(regions) @ self.region_key(regions).transpose(1, 2) / regions.shape[2] ** 0.5
         return regions + scores.softmax(dim=2) @ self.region_value(regions)
 
 
 class Generator(nn.Module):
-    """Down by 4, dilated residual blocks around one SACA module, up by 4 with skips and another one at half size.
+    """Down by 4, dilated residual blocks around one SACA module, up by 4 with skips and another module at half size.
 
-    width: channels of the first layer. residual_blocks: even, half of them on each side of the bottleneck's module.
-    saca_at: any of "bottleneck" and "dec128", where modules stand.
-    forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole; H and W multiples of 4, at least
-        8. Pixels under the hole are not read. Returns the image (N, 3, H, W) in (-1, 1), and a list with the
-        assignment's logits (N, regions, h, w) of each module, the bottleneck's first.
-    Raises ValueError for another H or W.
+    width: channels of the first layer.
+    residual_blocks: their number, even; half of them are on each side of the bottleneck's module.
+    regions: number of regions of each module.
+    saca_at: places of the modules, any of "bottleneck" and "dec128".
+    forward(image, mask):
+        image: (N, 3, H, W) in [-1, 1], H and W multiples of 4, at least 8; pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole.
+    Returns the image, (N, 3, H, W) in (-1, 1), and a list of the assignment's logits of each module,
+    (N, regions, h, w), the bottleneck's first.
+    Raises UserError for another H or W.
     """
 
     def __init__(
@@ -119,9 +132,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(PatchDiscriminator):
-    """Patch scores of whole images: spectral norm on all convolutions, no other norm, no sigmoid.
+    """Score patches of whole images: spectral norm on all convolutions, no other norm, no sigmoid.
 
-    forward(image): (N, 3, H, W) in [-1, 1], H and W at least 24. Returns scores (N, 1, H/8 - 2, W/8 - 2).
+    forward(image):
+        image: (N, 3, H, W) in [-1, 1]; H and W are at least 24.
+    Returns scores, (N, 1, H/8 - 2, W/8 - 2).
     """
 
     def __init__(self, width: int = 64) -> None:

@@ -1,4 +1,4 @@
-"""SACA, ready to train: one phase, discriminator then generator."""
+"""Training of SACA: one phase, in which the discriminator steps first, then the generator."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
-SMALLEST_SIDE = 5  # becomes 8 by padding
+SMALLEST_SIDE = 5  # padded to 8
 PLACES = {"both": ("bottleneck", "dec128"), "bottleneck": ("bottleneck",), "dec128": ("dec128",), "neither": ()}
 
 
 def build(config: Config) -> Recipe:
-    """Build SACA. Initial weights are drawn from torch\'s global generator."""
+    """Build SACA. Initial weights are drawn from torch's global generator."""
     generator = Generator(
         width=config.width,
         residual_blocks=config.residual_blocks,
@@ -41,7 +41,7 @@ def build(config: Config) -> Recipe:
         return {"output": output} | {f"assignment_{n}": logits for n, logits in enumerate(assignments)}
 
     def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+        # One pass over both: one power iteration of spectral norm per step; no batch statistics would mix.
         scores = networks["generator_d"](torch.cat((batch.image, outputs["output"].detach())))
         real, fake = scores.chunk(2)
         return {"d_real": 0.5 * hinge_real(real), "d_fake": 0.5 * hinge_fake(fake)}

@@ -1,27 +1,27 @@
-"""SGE-Net: predict a segmentation at every scale, judge how sure it is, and let it guide the inpainting.
+"""SGE-Net: predict a segmentation at every scale, estimate its confidence, and guide the inpainting with it.
 
 Liao, Xiao, Wang, Lin, Satoh, "Guidance and Evaluation: Semantic-Aware Image Inpainting for Mixed Scenes", ECCV 2020,
 arXiv 2003.06877.
 
 There is no code by the authors, and the body of the paper could not be read, only its abstract and the beginning of its
-introduction. This is a complete network in the spirit of the paper, not a copy of it: weights of the authors', were
-there any, would not fit. Nothing here is taken from code for other papers but facts, named below.
+introduction. This is a complete network in the spirit of the paper, not a copy of it: weights of the authors, if there
+were any, would not fit. Only facts are taken from code for other papers; they are named below.
 
 From the abstract and from notes of others on the paper's figures: segmentation and image are predicted together, coarse
 to fine, and each refines the other; every scale's segmentation guides the inference of the next finer one (SGIM); a
-per-pixel maximum of the class probabilities, ranked against a percentile, finds what is not reliable (SCEM), which is
-then corrected, anew at every scale. SPADE is its authors' published block.
+per-pixel maximum of the class probabilities, ranked against a percentile, finds unreliable cells (SCEM), which are then
+corrected. This is repeated at every scale. SPADE is the block that its authors published.
 
 What is built: encoder with four halvings and dilated residual blocks; two heads at each of five scales; four SGIMs, in
 which SPADE layers guide all of the map and a second, gated step corrects the unreliable cells; a 70x70 patch
 discriminator. Trained end to end in one phase. Parameters: generator 54,602,871, generator_d 2,764,737 with 8 classes;
 generator 54,778,035 with 20.
 
-Inferred, which others might read differently:
+Inferred (others might read the paper differently):
 - All layers, widths, weights of losses, learning rates and steps. Initial weights are PyTorch's own, the
   discriminator's N(0, 0.02).
 - Input: the image, zero in the hole, and the mask.
-- Only hole cells are ranked, per sample: the rest has true content, and the least sure of it are borders of classes.
+- Only hole cells are ranked, per sample: the rest has true content, and is least certain at borders of classes.
 - Shares of 1/2, 1/2, 1/4 and 1/4 of the hole from the coarsest scale to the finest.
 - The correction is multiplied by the mask of unreliable cells, so that reliable ones keep their values bit for bit.
 - SPADE sees soft probabilities, enlarged bilinearly: a hard choice of classes would cut the gradient that couples both
@@ -30,21 +30,22 @@ Inferred, which others might read differently:
 - The discriminator steps first, and real and fake pass through it as one batch.
 Recalled, not verified: predictions of all scales are compared with the truth at full size, to which they are enlarged.
 
-Labels are a target in training and never an input. Pixels labelled 255 count for nothing in the segmentation loss: an
-image without any label still trains the rest, as Cityscapes' 1,525 test images do (their authors' use of a pretrained
-segmenter there is recalled, not verified). Outdoor Scenes has 8 classes, the default; Cityscapes 20, its 19 training
-classes and void. Labels not below num_classes are refused.
-Not the paper's (recalled): its masks, half of the batch with centred 128x128 squares (the mix is inferred) and half
-irregular. Masks, crops and flips are the pipeline's.
+Labels are a target in training and never an input. The segmentation loss ignores pixels labelled 255: an image without
+any label still trains the rest, as Cityscapes' 1,525 test images do (the authors use a pretrained segmenter there:
+recalled, not verified). Outdoor Scenes has 8 classes, the default; Cityscapes 20, its 19 training classes and void.
+Labels not below num_classes are refused.
+The paper's masks are not used (recalled: half of the batch has centred 128x128 squares, half irregular holes; the mix
+is inferred). Masks, crops and flips are the pipeline's.
 No figure of the paper's tables could be read, so there is none to compare with.
 
-Needs: the column "semantics" in training. Any H x W above 16 x 16 in inpainting, mirrored to multiples of 16 and
-cropped back, the hole as well; training needs multiples of 16. At inference neither the coarse image heads nor the
-finest segmentation head run. Cost (calculated): 142 G multiplications forward for 256x256 and 20 classes, 48 of them
-in the last SGIM.
+Needs: the column "semantics" in training. Any H x W above 16 x 16 in inpainting: image and hole are mirrored to
+multiples of 16, and the result is cropped back; training needs multiples of 16. At inference neither the coarse image
+heads nor the finest segmentation head run. Cost (calculated): 142 G multiplications forward for 256x256 and 20 classes,
+48 G of them in the last SGIM.
 
-On a GPU these sum in varying order unless deterministic algorithms are asked for: convolutions, and the gradient of
-bilinear enlargement, for which PyTorch then has a slower form (read in its documentation, not run on a GPU).
+On a GPU, these operations sum in varying order unless deterministic algorithms are requested: convolutions, and the
+gradient of bilinear enlargement, for which PyTorch then has a slower form (read in its documentation, not run on a
+GPU).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ PARAMETERS: dict[str, int] = {"generator": 54_602_871, "generator_d": 2_764_737}
 class Config:
     """SGE-Net's settings. The paper's own values could not be read: every default is inferred.
 
-    Raises ValueError for a number of classes or a share that cannot be.
+    Raises ValueError for num_classes outside [1, 255] and for a share outside [0, 1].
     """
 
     num_classes: int = 8  # Outdoor Scenes: background, sky, water, grass, mountain, building, plant, animal
@@ -93,23 +94,23 @@ class Config:
 
     @classmethod
     def tiny(cls) -> Config:
-        """For tests: narrow, four classes, two steps; any size whose sides are multiples of 16."""
+        """Return the preset for tests: narrow, four classes, two steps; sides are multiples of 16."""
         return cls(num_classes=4, width=4, spade_hidden=4, d_width=4, batch_size=2, steps=2)
 
     @classmethod
     def demo(cls) -> Config:
-        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        """Return the preset of the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
             width=16,
             spade_hidden=16,
             d_width=4,
-            batch_size=4,  # more steps count for more than less noise here
+            batch_size=4,  # more steps help more here than less noise
             learning_rate=2e-3,  # 2e-4 needs far more steps than a demo has
             d_learning_rate=2e-4,
             beta1=0.9,
             beta2=0.99,
             steps=480,
             halving_steps=(320, 420),
-            segmentation_weight=0.02,  # the classes would take most of what the shared layers can learn in so few steps
+            segmentation_weight=0.02,  # with more, the classes would dominate the shared layers in so few steps
             adversarial_weight=0.001,
         )

@@ -1,4 +1,4 @@
-"""SGE-Net's generator: predict a segmentation, judge how sure it is, and let it guide the next finer scale."""
+"""SGE-Net's generator: predict a segmentation, estimate its confidence, and guide the next finer scale with it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ from jobs.layers.semantic import (
 
 
 def unreliable_cells(probabilities: Tensor, hole: Tensor, share: float) -> Tensor:
-    """SCEM: the least sure `share` of every sample's hole cells, as 0 or 1; constant for the gradient.
+    """SCEM: find the least confident hole cells of every sample.
 
     A cell's confidence is the largest of its class probabilities. The threshold is the ceil(share * n)-th smallest
-    confidence among a sample's n hole cells (inferred: known cells are not ranked, they need no correction), and cells
-    at or below it are unreliable; equal confidences may make a few more.
-    probabilities: (N, K, h, w); hole: (N, 1, h, w), 1 = hole. Returns (N, 1, h, w).
+    confidence among a sample's n hole cells. Hole cells at or below it are unreliable; equal confidences may make a few
+    more. Known cells are not ranked, since they need no correction (inferred).
+    probabilities: of the classes, (N, K, h, w).
+    hole: (N, 1, h, w), 1 = hole.
+    share: of the hole cells, in [0, 1].
+    Returns (N, 1, h, w), 1 = unreliable, else 0, without gradient.
     """
     confidence = probabilities.detach().amax(dim=1, keepdim=True)  # (N, 1, h, w)
     is_hole = hole > 0
-    # One sort for all samples: known cells go to the end.
+    # Known cells go to the end, so that one sort serves all samples.
     ranked = confidence.masked_fill(~is_hole, torch.inf).flatten(1).sort(dim=1).values
     number = is_hole.flatten(1).sum(dim=1, keepdim=True).double()  # so that share * number rounds as in Python
     place = ((share * number).ceil().long() - 1).clamp_min(0)
@@ -40,9 +43,12 @@ def unreliable_cells(probabilities: Tensor, hole: Tensor, share: float) -> Tenso
 
 
 class GuidedConv2d(nn.Module):
-    """A 3x3 convolution of LeakyReLU of features that a segmentation has normalised.
+    """SPADE with a segmentation, LeakyReLU, and a 3x3 convolution.
 
-    forward(features, layout): (N, channels, H, W), any range; (N, num_classes, H, W), class probabilities.
+    hidden: channels inside SPADE.
+    forward(features, layout):
+        features: (N, channels, H, W), any range.
+        layout: class probabilities, (N, num_classes, H, W).
     Returns (N, channels, H, W).
     """
 
@@ -56,11 +62,16 @@ class GuidedConv2d(nn.Module):
 
 
 class SemanticGuidedInference(nn.Module):
-    """SGIM: features of the next finer scale, guided everywhere, and corrected again where the guide is not reliable.
+    """SGIM: compute features of the next finer scale, guided everywhere and corrected where the guide is unreliable.
 
     Liao et al., ECCV 2020, names and purpose; layers and the split in two steps are inferred.
-    forward(features, skip, probabilities, unreliable): (N, in_channels, h, w); (N, out_channels, 2 h, 2 w) from the
-        encoder; (N, num_classes, h, w) in [0, 1]; (N, 1, h, w), 0 or 1. Returns (N, out_channels, 2 h, 2 w).
+    hidden: channels inside SPADE.
+    forward(features, skip, probabilities, unreliable):
+        features: (N, in_channels, h, w), any range.
+        skip: of the encoder, (N, out_channels, 2 h, 2 w).
+        probabilities: of the classes, (N, num_classes, h, w) in [0, 1].
+        unreliable: (N, 1, h, w), 0 or 1.
+    Returns (N, out_channels, 2 h, 2 w).
     """
 
     def __init__(self, in_channels: int, out_channels: int, num_classes: int, hidden: int) -> None:
@@ -80,14 +91,21 @@ class SemanticGuidedInference(nn.Module):
 
 
 class Generator(nn.Module):
-    """Segmentation and image at five scales, each finer one guided by the segmentation of the one before.
+    """Segmentation and image at five scales; the segmentation of each scale guides the next finer one.
 
     Liao et al., "Guidance and Evaluation: Semantic-Aware Image Inpainting for Mixed Scenes", ECCV 2020.
-    width: channels at full size; spade_hidden: channels inside SPADE; refined_shares: of the hole's cells, how many are
-        refined on the way from scale 1, 2, 3 and 4.
-    forward(image, mask): (N, 3, H, W) in [-1, 1]; (N, 1, H, W), 1 = hole. Pixels under the hole are not read.
-    Returns "image0" to "image4" in (-1, 1) and "logits0" to "logits4" at H / 2^scale x W / 2^scale; with
-        all_scales=False only "image0", and nothing else is computed. Raises ValueError for sizes the encoder refuses.
+    width: channels at full size.
+    num_classes: number of labels, K.
+    spade_hidden: channels inside SPADE.
+    refined_shares: shares of the hole's cells that are refined on the way from scale 1, 2, 3 and 4, in [0, 1].
+    forward(image, mask, all_scales):
+        image: (N, 3, H, W) in [-1, 1]; pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole.
+        all_scales: whether to predict at every scale; if not, only "image0" is returned, and the heads that it does not
+            need are not computed.
+    Returns "image0" to "image4", (N, 3, h, w) in (-1, 1), and "logits0" to "logits4", (N, K, h, w), where h and w are
+    H and W divided by 2^scale.
+    Raises UserError for sizes that the encoder refuses.
     """
 
     def __init__(
@@ -97,7 +115,7 @@ class Generator(nn.Module):
         self.refined_shares = refined_shares
         self.encoder = SemanticEncoder(width)
         self.heads = heads_of_all_scales(width, num_classes)
-        self.inference = nn.ModuleList(  # number l leads from scale l + 1 to scale l
+        self.inference = nn.ModuleList(  # index l leads from scale l + 1 to scale l
             SemanticGuidedInference(coarse, fine, num_classes, spade_hidden)
             for fine, coarse in pairwise(scale_channels(width))
         )

@@ -1,4 +1,4 @@
-"""SGE-Net, ready to train: one phase, discriminator then generator."""
+"""Training of SGE-Net: one phase, in which the discriminator steps first, then the generator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 
 def build(config: Config) -> Recipe:
-    """Build SGE-Net. Initial weights are drawn from torch\'s global generator."""
+    """Build SGE-Net. Initial weights are drawn from torch's global generator."""
     networks = {
         "generator": Generator(
             width=config.width,
@@ -40,7 +40,7 @@ def build(config: Config) -> Recipe:
         return predictions | {"completed": composite(predictions["image0"], batch.image, batch.mask)}
 
     def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+        # One pass over both: one power iteration of spectral norm per step; no batch statistics would mix.
         scores = networks["generator_d"](torch.cat((batch.image, outputs["completed"].detach())))
         real, fake = scores.chunk(2)
         return {"d_real": hinge_real(real), "d_fake": hinge_fake(fake)}
@@ -73,7 +73,7 @@ def build(config: Config) -> Recipe:
 
 
 def _halved(rate: float, halving_steps: tuple[int, ...], step: int) -> float:
-    """The learning rate at a step, the first being 0."""
+    """Return the learning rate at a step, counted from 0."""
     return rate * 0.5 ** sum(step >= halving for halving in halving_steps)
 
 

@@ -1,4 +1,4 @@
-"""Shift-Net: fill the decoder's hole with encoder features of the known cells that its guess looks like.
+"""Shift-Net: copy into the decoder's hole the encoder's features of the known cells most similar to its guess.
 
 Yan, Li, Li, Zuo, Shan, "Shift-Net: Image Inpainting via Deep Feature Rearrangement", ECCV 2018, arXiv 1801.09392.
 The authors released two codes: the first (Torch7) made the paper's experiments; the second (PyTorch) changed many
@@ -8,24 +8,26 @@ What is built: a U-Net of eight levels with a shift-connection layer at an eight
 guidance loss on the decoder's guess, and a 70x70 patch discriminator. One phase, discriminator first, then generator.
 Parameters: generator 54,944,771 (54,943,747 without the mask channel), discriminator 2,766,529.
 `losses="v2"` adds the second code's terms: style and content in VGG-16, and, where all holes are squares of one known
-size (`hole_size`), L1 in the hole that counts less towards its middle; discriminator and VGG-16 then see that alone.
+size (`hole_size`), L1 in the hole with less weight towards its middle; discriminator and VGG-16 then see the hole
+alone.
 Any H x W: inpainting mirrors image and mask up to a multiple of 2^levels and crops back; training needs such sides.
-The authors say that it suits structures that repeat (buildings), that trained on one kind of hole it fails on another,
-even on the centred square moved by a pixel, and that larger batches cost quality with square holes.
+The authors say that it suits repeating structures (buildings); that after training on one kind of hole it fails on
+another, even on the centred square moved by a pixel; and that larger batches cost quality with square holes.
 
-Where the two codes differ, this follows:
-- Guidance compares hole cells with hole cells, as the first. The second leaves its target unmasked, and every known
-  cell then gets a constant gradient. Its mean is over all elements of the maps (paper: exact norm unverified).
-- Which cells are holes: three 4x4 averages and a threshold of 5/16, as the first. The second takes every eighth pixel.
-- Both lose strokes of a few pixels; `mask_pool="max"` calls a cell hole for a single pixel, which is ours.
-- What the network sees: RGB, 0 in the hole and a channel that is 1 where known, as the second. The first has BGR, no
+Choices where the two codes differ:
+- Guidance compares hole cells with hole cells, as in the first. The second leaves its target unmasked, and every known
+  cell then gets a constant gradient. The mean here is over all elements of the maps (paper: exact norm unverified).
+- Cells are made holes by three 4x4 averages and a threshold of 5/16, as in the first. The second takes every eighth
+  pixel.
+- Both lose strokes of a few pixels; with `mask_pool="max"`, which is ours, a single hole pixel makes a cell a hole.
+- The network's input is RGB, 0 in the hole and a channel that is 1 where known, as in the second. The first has BGR, no
   channel and Context Encoder's mean colour in the hole: mask_channel=False, fill=(-0.0353, -0.1843, -0.0824) (in RGB).
-- Discriminator: spectral norm and affine instance norm, as the second and (unverified) the supplement. The first has
-  batch norm, at batch size 1. It sees the whole, raw output, as the first; the second crops square holes.
-- All convolutions have biases, as the second; the first sets them to 0 after each step. Before an instance norm they
+- The discriminator has spectral norm and affine instance norm, as in the second and (unverified) the supplement. The
+  first has batch norm, at batch size 1. It sees the whole, raw output, as in the first; the second crops square holes.
+- All convolutions have biases, as in the second; the first sets them to 0 after each step. Before an instance norm they
   change nothing and get no gradient but rounding errors.
-- A source is normalised by |E_x| + 1e-8, as the first. The second has no guard: one vector of zeros empties the map.
-- The learning rate is constant; the second's rule lets the last epoch run at rate 0.
+- A source is normalised by |E_x| + 1e-8, as in the first. The second adds nothing: one vector of zeros empties the map.
+- The learning rate is constant; by the second's rule the last epoch runs at rate 0.
 - The weights 100, 1 and 0.2 of L1, guidance and GAN are the paper's 1, 0.01 and 0.002 (second-hand) times 100, which
   leaves the paper's balance only up to how each term is averaged: in the paper guidance is a sum over hole cells.
 Differs from both codes:
@@ -36,15 +38,16 @@ Differs from both codes:
 - Features are copied by index, with a scatter-add as gradient, instead of products with a matrix of zeros and ones.
 - Real and fake go through the discriminator as one batch: one power iteration per step, not two. Spectral norm starts
   from 15 power iterations (PyTorch's parametrization) instead of one.
-- Norms start at scale 1 and shift 0, as the second; the first draws the scale from uniform(0, 1).
-- v2: with holes of another shape than hole_size the crop is that square at the top left of each hole's bounding box.
+- Norms start at scale 1 and shift 0, as in the second; the first draws the scale from uniform(0, 1).
+- v2: for holes of another shape than hole_size, the crop is a square of that size at the top left of each hole's
+  bounding box.
 Not offered: least-squares, Wasserstein and relativistic losses, total variation (weight 0 in the second code), a weight
 on the shift's gradient (1 in both), the "flip" variant, shift layers at other levels. Masks, crops and flips are the
 pipeline's: the paper's hole is centred, 120 of 256 pixels; images are scaled to a short side of 350 and cropped.
 
-Needs: nothing beside image and mask; with losses="v2" VGG-16 features, unless style and content weights are both 0.
+Needs: nothing but image and mask; with losses="v2" VGG-16 features, unless style and content weights are both 0.
 On a GPU, convolutions and their gradients, the shift's scatter-add and the gradient of v2's crops may differ from run
-to run unless deterministic algorithms are asked for; all have deterministic kernels then (read in PyTorch's
+to run unless deterministic algorithms are requested; then all have deterministic kernels (read in PyTorch's
 documentation, not measured).
 """
 
@@ -61,12 +64,14 @@ PARAMETERS: dict[str, int] = {"generator": 54_944_771, "generator_d": 2_766_529}
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Shift-Net's settings. "first" and "second" are the authors' two codes; see the card for where they differ.
+    """Shift-Net's settings. "first" and "second" are the authors' two codes; the card lists where they differ.
 
-    losses: "paper" has l1, guidance and adversarial; "v2" also what is marked v2.
-    features: weights of VGG-16: "imagenet", "random" or a file. features_seed: draws the "random" ones.
-    Raises ValueError for fewer than four levels, which leave no decoder below the shift, or for a hole_size that the
-    discriminator cannot take or that "paper" does not use.
+    losses: "paper" has l1, guidance and adversarial; "v2" also has the terms marked v2.
+    features: weights of VGG-16: "imagenet", "random" or the path of a file.
+    features_seed: seed of the "random" weights.
+
+    Raises ValueError for fewer than four levels, which leave no decoder below the shift, for a hole_size below 24, too
+    small for the discriminator, and for a hole_size with losses "paper", which does not use it.
     """
 
     width: int = 64  # channels of the first layer; both codes
@@ -106,7 +111,7 @@ class Config:
 
     @classmethod
     def tiny(cls) -> Config:
-        """For tests: narrow and shallow, two steps, no VGG-16; any size whose sides are multiples of 32."""
+        """Return the preset for tests: narrow and shallow, two steps, no VGG-16; sides are multiples of 32."""
         return cls(
             width=4,
             d_width=4,
@@ -120,7 +125,7 @@ class Config:
 
     @classmethod
     def demo(cls) -> Config:
-        """For the demo: minutes on two CPU cores, at 64 x 64."""
+        """Return the preset of the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
             width=16,
             d_width=8,
@@ -128,7 +133,7 @@ class Config:
             mask_pool="max",  # a stroke is thinner than a cell of the shift at this size
             batch_size=16,
             learning_rate=3e-3,  # the paper's 2e-4 needs far more steps than a demo has
-            d_learning_rate=1e-4,  # slow: a discriminator that leads is of no use in so few steps
+            d_learning_rate=1e-4,  # slow: a discriminator ahead of the generator does not help in so few steps
             beta1=0.9,
             steps=600,
         )

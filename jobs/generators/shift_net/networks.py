@@ -22,14 +22,21 @@ class Generator(nn.Module):
 
     Yan et al., "Shift-Net: Image Inpainting via Deep Feature Rearrangement", ECCV 2018. At the shift level the
     decoder sees [decoded, encoded, shifted] instead of [decoded, encoded].
-    width: channels of the first layer. levels: halvings down to the deepest map. mask_channel: show the mask beside the
-    image, 1 = known. fill: the colour in the hole, in [-1, 1]. mask_pool: how the mask shrinks to the shift's cells.
-    forward(image, mask, whole): image (N, 3, H, W) in [-1, 1], not read under the hole; mask (N, 1, H, W), 1 = hole;
-        whole, the image with its hole pixels, in training only: it is encoded, without gradients, as guidance.
-    Returns "output" (N, 3, H, W) in (-1, 1); "decoded" (N, 4 * width, H/8, W/8), at least 0, the decoder's guess at the
-    shift level; "hole" (N, 1, H/8, W/8), 0 or 1; and, if whole is given, "target", the encoder's map of it in the form
-    of "decoded".
-    Raises ValueError if H or W is no multiple of 2^levels.
+    width: channels of the first layer.
+    levels: halvings down to the deepest map.
+    mask_channel: whether the network sees the mask beside the image, 1 = known.
+    fill: colour in the hole, RGB in [-1, 1].
+    mask_pool: reduction of the mask to cells: "vote", averages and a threshold; "max", any hole pixel makes a hole.
+    forward(image, mask, whole):
+        image: (N, 3, H, W) in [-1, 1]; pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole.
+        whole: the image with its hole pixels, in training only; it is encoded without gradients, for the guidance loss.
+    Returns a dict:
+        "output": (N, 3, H, W) in (-1, 1).
+        "decoded": the decoder's guess at the shift level, (N, 4 * width, H/8, W/8), at least 0.
+        "hole": (N, 1, H/8, W/8), 1 = hole.
+        "target": only with `whole`: the encoder's map of it, in the shape and range of "decoded".
+    Raises UserError if H or W is no multiple of 2^levels.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Shift-Net, ready to train: one phase, discriminator then generator."""
+"""Training of Shift-Net: one phase, in which the discriminator steps first, then the generator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobs.recipe.losses import bce_fake, bce_real
 
 
 def build(config: Config) -> Recipe:
-    """Build Shift-Net. Initial weights are drawn from torch\'s global generator."""
+    """Build Shift-Net. Initial weights are drawn from torch's global generator."""
     generator = Generator(
         width=config.width,
         levels=config.levels,
@@ -37,7 +37,7 @@ def build(config: Config) -> Recipe:
     def discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         real = judged(batch.image, batch.mask)
         fake = judged(outputs["output"].detach(), batch.mask)
-        # One pass over both: one power iteration per step, and the norms are per sample.
+        # One pass over both: one power iteration of spectral norm per step; the other norms are per sample.
         real_scores, fake_scores = networks["generator_d"](torch.cat((real, fake.to(real.dtype)))).chunk(2)
         return {"d_real": 0.5 * bce_real(real_scores), "d_fake": 0.5 * bce_fake(fake_scores)}
 

@@ -1,4 +1,4 @@
-"""The shift-connection layer."""
+"""Shift-Net's shift-connection layer."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from jobs.recipe.precision import wide_dtype
 
 
 class Shift(nn.Module):
-    """Carry to every hole cell the encoder's vector of the known cell that looks most like the decoder's guess there.
+    """Copy to every hole cell the encoder's vector of the known cell that is most similar to the decoder's guess there.
 
     Yan et al., "Shift-Net: Image Inpainting via Deep Feature Rearrangement", ECCV 2018, shift operation:
     x*(y) = argmax over known x of <D_y, E_x> / (|D_y| |E_x|), S_y = E_{x*(y)} at hole cells y and 0 at known ones.
-    Has no parameters.
-    forward(decoded, encoded, hole): D and E, (N, C, h, w), any range; hole (N, 1, h, w), 0 or 1, one mask per sample.
-    Returns S (N, C, h, w). A sample without any known cell gives 0 everywhere.
+    The layer has no parameters.
 
-    The layer is S = P E with a P of zeros and ones that is constant almost everywhere, so the gradient of E is P^T g,
-    and there is none of D.
+    forward(decoded, encoded, hole):
+        decoded: D, (N, C, h, w), any range.
+        encoded: E, (N, C, h, w), any range.
+        hole: (N, 1, h, w), 0 or 1, one mask per sample.
+    Returns S, (N, C, h, w). It is 0 everywhere in a sample without any known cell.
+    S = P E with a matrix P of zeros and ones that is constant almost everywhere. So E gets the gradient P^T g, and D
+    gets none.
     """
 
     def forward(self, decoded: Tensor, encoded: Tensor, hole: Tensor) -> Tensor:
@@ -30,15 +33,16 @@ class Shift(nn.Module):
 
     @torch.no_grad()
     def matches(self, decoded: Tensor, encoded: Tensor, hole: Tensor) -> Tensor:
-        """x*(y): int64 (N, h * w), row-major cells of the map, for every y; meaningless where nothing is known.
+        """Return x*(y) of every cell y: int64 (N, h * w), row-major; meaningless in a sample without a known cell.
 
-        Arguments as in `forward`. Of equal similarities the first wins. Computed in float32 at least.
+        decoded, encoded, hole: as in `forward`.
+        Of equal similarities the first wins. They are computed in float32 at least.
         """
-        # In half precision many similarities are equal, and the first of them would win instead of the best.
+        # In half precision many similarities would be equal, and the first would win instead of the best.
         dtype = wide_dtype(decoded)
         with torch.autocast(decoded.device.type, enabled=False):
             queries, sources = decoded.flatten(2).to(dtype), encoded.flatten(2).to(dtype)  # (N, C, P)
-            # |D_y| does not change the argmax. A vector of zeros is possible after a ReLU: without 1e-8 it gives NaN.
+            # |D_y| does not change the argmax. Without 1e-8, a vector of zeros, possible after a ReLU, would give NaN.
             sources = sources / (torch.linalg.vector_norm(sources, dim=1, keepdim=True) + 1e-8)
             similarity = torch.bmm(queries.transpose(1, 2), sources)  # (N, P of y, P of x)
         return similarity.masked_fill(hole.flatten(2) > 0, -torch.inf).argmax(dim=2)

@@ -1,4 +1,4 @@
-"""SPL's own loss: L1 that counts the hole more, on pixels and on features of the teacher."""
+"""SPL's own loss: L1 with more weight in the hole, on pixels and on features of the teacher."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from jobs.recipe.precision import wide_dtype
 
 
 def hole_weighted_l1(predicted: Tensor, target: Tensor, mask: Tensor, hole_weight: float) -> Tensor:
-    """Mean over all elements of |predicted - target|, times hole_weight where the mask is 1. A scalar.
+    """Compute the mean over all elements of |predicted - target|, times `hole_weight` in the hole.
 
-    predicted, target: (N, C, h, w), any range; mask: (N, 1, H, W), resized to them by taking the nearest (for H = 4 h
-    the pixels 0, 4, 8, ...). The weights are not divided out: a larger hole makes a larger loss, as in the code.
+    The weights are not divided out: a larger hole makes a larger loss, as in the code.
+    predicted, target: (N, C, h, w), any range.
+    mask: (N, 1, H, W), 1 = hole; resized to (h, w) by taking the nearest pixel (for H = 4 h the pixels 0, 4, 8, ...).
+    hole_weight: weight of a hole element; a known one has 1.
     """
     dtype = wide_dtype(predicted)
     hole = F.interpolate(mask, predicted.shape[-2:], mode="nearest")

@@ -1,4 +1,7 @@
-"""SPL's generator: image encoder, semantic prior learner, modulated middle and decoder. Images inside are in [0, 1]."""
+"""SPL's generator: image encoder, semantic prior learner, modulated middle and decoder.
+
+Outside, images are in [-1, 1]; encoder and prior learner see them in [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,15 @@ from jobs.recipe.padding import check_sides
 
 
 class EncoderStage(nn.Module):
-    """ReLU(RN-B(convolution)). forward(features, mask): (N, C, H, W) and (N, 1, any, any), 1 = hole."""
+    """ReLU(RN-B(convolution)).
+
+    conv: the convolution.
+    channels: of its output.
+    region_bias: see `BasicRegionNorm`.
+    forward(features, mask):
+        features: (N, C, H, W), any range.
+        mask: (N, 1, any, any), 1 = hole.
+    """
 
     def __init__(self, conv: nn.Module, channels: int, *, region_bias: bool) -> None:
         super().__init__()
@@ -27,9 +38,13 @@ class EncoderStage(nn.Module):
 
 
 class ResidualDenseBlock(nn.Module):
-    """x + conv1x1([x, y_1, ..., y_n]), where y_i = ReLU(conv3x3([x, y_1, ..., y_(i-1)])) has `growth` channels.
+    """x + conv1x1([x, y_1, ..., y_n]), where y_i = ReLU(conv3x3([x, y_1, ..., y_(i-1)])).
 
-    forward(features): (N, channels, H, W), any range. Returns the same shape.
+    growth: channels of each y_i.
+    layers: n.
+    forward(features):
+        features: (N, channels, H, W), any range.
+    Returns the same shape.
     """
 
     def __init__(self, channels: int, *, growth: int, layers: int) -> None:
@@ -47,11 +62,13 @@ class ResidualDenseBlock(nn.Module):
 
 
 class FusionConv2d(nn.Conv2d):
-    """A 1x1 convolution of maps in series, without putting them side by side first.
+    """A 1x1 convolution over several maps, without concatenating them first.
 
     The convolution is linear: it is a sum over maps, each convolved with a slice of the weight. At the paper's size
     that saves a copy of 4096 channels, 64 MiB per image of 256 x 256.
-    forward(maps): num_maps times (N, channels, H, W), any range. Returns (N, out_channels, H, W).
+    forward(maps):
+        maps: `num_maps` tensors (N, channels, H, W), any range.
+    Returns (N, out_channels, H, W).
     """
 
     def __init__(self, channels: int, num_maps: int, out_channels: int) -> None:
@@ -69,7 +86,9 @@ class FusionConv2d(nn.Conv2d):
 class ResidualBlock(nn.Module):
     """x + conv3x3(ReLU(conv3x3(x))), reflection padding, no norm, no activation after the sum.
 
-    forward(features): (N, channels, H, W), H and W at least 2. Returns the same shape.
+    forward(features):
+        features: (N, channels, H, W), any range; H and W are at least 2.
+    Returns the same shape.
     """
 
     def __init__(self, channels: int) -> None:
@@ -89,7 +108,11 @@ class ResidualBlock(nn.Module):
 class ModulatedBlock(nn.Module):
     """x + conv(ReLU(SPADE(conv(ReLU(SPADE(x)))))), 3x3, the first with dilation 2; no activation after the sum.
 
-    forward(features, layout): (N, channels, H, W) twice, any range, H and W at least 3. Returns the same shape.
+    hidden: channels inside SPADE.
+    forward(features, layout):
+        features: (N, channels, H, W), any range; H and W are at least 3.
+        layout: (N, channels, H, W), any range.
+    Returns the same shape.
     """
 
     def __init__(self, channels: int, *, hidden: int) -> None:
@@ -107,9 +130,15 @@ class ModulatedBlock(nn.Module):
 class SemanticPriorLearner(nn.Module):
     """Predict the teacher's features of the complete image from the enlarged image with a hole.
 
-    forward(seen): (N, 4, 2H, 2W), image with a white hole in [0, 1] beside the mask, H and W multiples of 4.
+    width: channels of the first layer.
+    prior_channels: channels of the teacher's features.
+    growth, dense_blocks, dense_layers: of the residual dense blocks.
+    residual_blocks: number of plain residual blocks after them.
+    checkpoint_blocks: whether the backward pass recomputes the activations inside dense blocks.
+    forward(seen):
+        seen: (N, 4, 2H, 2W), the image in [0, 1] with a white hole, and the mask; H and W are multiples of 4.
     Returns the layout, (N, 4 * width, H/4, W/4), which modulates the generator, and the predicted prior,
-    (N, prior_channels, H/4, W/4), a linear function of it place by place.
+    (N, prior_channels, H/4, W/4), a linear function of the layout at each place.
     """
 
     def __init__(
@@ -151,21 +180,28 @@ class SemanticPriorLearner(nn.Module):
         maps = [self.conv(encoded)]
         for block in self.dense:
             maps.append(_run(block, maps[-1], checkpointed=self.checkpoint_blocks))
-        # The sum takes the encoder's output, not that of the first 3x3 convolution.
+        # The encoder's output is added here, not that of the first 3x3 convolution.
         layout = self.residual(self.fused(self.fusion(maps[1:])) + encoded)
         return layout, self.head(layout)
 
 
 class Generator(nn.Module):
-    """Fill the hole under the guidance of semantics that are predicted along with it.
+    """Fill the hole, guided by semantics that are predicted at the same time.
 
     Zhang et al., "Context-Aware Image Inpainting with Learned Semantic Priors", IJCAI 2021.
-    width: channels of the first layers; dense_blocks, dense_layers, growth: of the prior learner's residual dense
-        blocks; residual_blocks: its plain ones; modulated_blocks, hidden: of the middle, and the channels inside SPADE.
-    checkpoint_blocks: compute activations inside dense and modulated blocks again in the backward pass; keep none.
-    forward(image, mask): image (N, 3, H, W) in [-1, 1]; mask (N, 1, H, W), 1 = hole; H and W multiples of 4, at least
-        12. Pixels under the hole are not read. Returns the image, (N, 3, H, W) in (-1, 1), and the predicted
-        prior, (N, prior_channels, H/4, W/4). Raises ValueError for another H or W.
+    width: channels of the first layers.
+    prior_channels, growth, dense_blocks, dense_layers, residual_blocks: of the prior learner, see
+        `SemanticPriorLearner`.
+    modulated_blocks: number of blocks in the middle.
+    hidden: channels inside SPADE.
+    threshold: of the decoder's norms, see `LearnableRegionNorm`.
+    region_bias: of the encoder's norms, see `BasicRegionNorm`.
+    checkpoint_blocks: whether the backward pass recomputes the activations inside dense and modulated blocks.
+    forward(image, mask):
+        image: (N, 3, H, W) in [-1, 1], H and W multiples of 4, at least 12; pixels under the hole are not read.
+        mask: (N, 1, H, W), 1 = hole.
+    Returns the image, (N, 3, H, W) in (-1, 1), and the predicted prior, (N, prior_channels, H/4, W/4).
+    Raises UserError for another H or W.
     """
 
     def __init__(

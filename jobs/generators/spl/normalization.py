@@ -1,4 +1,4 @@
-"""Region normalisation: hole and known part of a feature map are normalised each on its own.
+"""Region normalisation: the hole and the known cells of a feature map are normalised separately.
 
 Yu et al., "Region Normalization for Image Inpainting", AAAI 2020, in the form of SPL's code.
 """
@@ -13,14 +13,14 @@ from jobs.recipe.precision import wide_dtype
 
 
 def region_norm(features: Tensor, region: Tensor, eps: float = 1e-5) -> Tensor:
-    """Take off the mean and divide out the deviation of the region each place belongs to, per sample and channel.
+    """Normalise every place with the mean and the deviation of its region, per sample and channel.
 
-    sum_r M_r (x - mu_r) / sqrt(var_r + eps / p_r), r = hole, known; mu_r and var_r (biased) are of that region alone,
-    p_r is its share of the map. This is the authors' two passes (the other region filled with mu_r, instance
-    normalisation, the factor sqrt(p_r)) in closed form. eps must be divided by p_r: a hole that is painted one
-    colour has hardly any variance, and a small one would come out larger by orders of magnitude.
-    features: (N, C, H, W), any range; region: (N, 1, H, W), 0 or 1, one per sample, no gradient. Returns (N, C, H, W).
-    An empty region adds nothing. Statistics are at least float32, variances are sums of squares of centred values.
+    sum_r M_r (x - mu_r) / sqrt(var_r + eps / p_r), r = hole, known. mu_r and var_r (biased) are of that region alone,
+    p_r is its share of the map. This is the closed form of the authors' two passes (fill the other region with mu_r,
+    instance normalisation, the factor sqrt(p_r)).
+    features: (N, C, H, W), any range.
+    region: (N, 1, H, W), 1 = hole, one per sample; it gets no gradient. An empty region adds nothing.
+    Returns (N, C, H, W). Statistics are in float32 at least, variances are sums of squares of centred values.
     """
     dtype = wide_dtype(features)
     with torch.autocast(features.device.type, enabled=False):
@@ -32,19 +32,22 @@ def region_norm(features: Tensor, region: Tensor, eps: float = 1e-5) -> Tensor:
         means = torch.bmm(flat, members.transpose(1, 2)) / counts  # (N, C, 2)
         centred = torch.baddbmm(flat, means, members, alpha=-1)
         variances = torch.bmm(centred.square(), members.transpose(1, 2)) / counts
+        # eps is divided by p_r = counts / places: a hole of one colour has hardly any variance, and with eps alone a
+        # small one would come out larger by orders of magnitude.
         scales = torch.rsqrt(variances + eps * places / counts)
         normalised = centred * torch.bmm(scales, members)
     return normalised.view_as(features).to(features.dtype)
 
 
 class BasicRegionNorm(nn.Module):
-    """RN-B: region normalisation with a scale of each region's own, for maps whose hole is known.
+    """RN-B: region normalisation with a separate scale for each region, for maps whose hole is known.
 
-    forward(features, mask): features (N, channels, h, w), any range; mask (N, 1, H, W), 1 = hole, resized to the
-    features by taking the nearest, which may lose a thin stroke. Returns (N, channels, h, w):
-    RN(x) (1 + gamma of the place's region) + beta. All parameters start at 0.
-    region_bias: add each region's beta there only, as the paper of region normalisation has it; SPL's code adds both
-        betas everywhere, so that only their sum matters.
+    region_bias: whether each region's beta is added there only, as in the paper of region normalisation. SPL's code
+        adds both betas everywhere, so that only their sum matters.
+    forward(features, mask):
+        features: (N, channels, h, w), any range.
+        mask: (N, 1, H, W), 1 = hole; resized to (h, w) by taking the nearest pixel, which may lose a thin stroke.
+    Returns (N, channels, h, w): RN(x) (1 + gamma of the place's region) + beta. All parameters start at 0.
     """
 
     def __init__(self, channels: int, *, region_bias: bool = False) -> None:
@@ -65,12 +68,15 @@ class BasicRegionNorm(nn.Module):
 
 
 class LearnableRegionNorm(nn.Module):
-    """RN-L: region normalisation that finds its regions itself, for maps that carry no mask any more.
+    """RN-L: region normalisation that finds its regions itself, for maps without a mask.
 
-    forward(features): (N, C, H, W), any range. Returns the same shape: RN(x) (1 + gamma(q)) + beta(q), where q,
-    (N, 1, H, W) in (0, 1), says how much a place looks like a hole and q >= threshold is the region. No gradient flows
-    through that comparison; q learns through gamma and beta, one value per place for all channels.
-    Freshly initialised, q is near 0.5 and the region is empty: then it is an instance normalisation.
+    threshold: a place is in the region of the hole if q >= threshold.
+    forward(features):
+        features: (N, C, H, W), any range.
+    Returns the same shape: RN(x) (1 + gamma(q)) + beta(q). q, (N, 1, H, W) in (0, 1), is the likeness of a place to a
+    hole. gamma and beta have one value per place for all channels. No gradient flows through the comparison with the
+    threshold; q learns through gamma and beta.
+    With initial weights q is near 0.5 and the region is empty: then this is an instance normalisation.
     """
 
     def __init__(self, threshold: float) -> None:

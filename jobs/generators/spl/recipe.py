@@ -1,4 +1,4 @@
-"""SPL, ready to train: image and prior together, discriminator first; then the same at a lower rate."""
+"""Training of SPL: image and prior together, discriminator first; then the same at a lower rate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, adam, alternating
 from jobs.recipe.losses import bce_fake, bce_real
 
-SMALLEST_SIDE = 9  # becomes 12 by padding, so 3 between the modulated blocks, which mirror 2
+SMALLEST_SIDE = 9  # padded to 12, so 3 in the modulated blocks, which mirror 2
 
 
 def build(config: Config) -> Recipe:
@@ -24,7 +24,7 @@ def build(config: Config) -> Recipe:
 
     Raises WeightsError for a teacher of unknown name.
     """
-    # Not one of the networks: the teacher is neither trained nor saved nor put into training mode.
+    # The teacher is not one of the networks: it is neither trained nor saved nor put into training mode.
     teacher = Teacher(config.teacher, width=config.teacher_width, seed=config.teacher_seed)
     networks = {
         "generator": _generator(config, teacher.channels),
@@ -71,7 +71,7 @@ def _phases(config: Config, teacher: Teacher) -> tuple[Phase, ...]:
                 "generator": decay * config.learning_rate,
                 "generator_d": decay * config.d_learning_rate,
             },
-            # Only the prior's loss reads the head.
+            # Without the prior's loss, nothing reads the head.
             frozen=() if has_prior else ("generator.semantics.head",),
         )
 
@@ -90,7 +90,7 @@ def _forward(networks: Networks, batch: Batch) -> Outputs:
 
 def _discriminator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
     both = torch.cat((to_unit(batch.image), to_unit(outputs["output"].detach())))
-    # One pass over both: one power iteration per step, and there is no batch statistic to keep apart.
+    # One pass over both: one power iteration of spectral norm per step; no batch statistics would mix.
     real, fake = networks["generator_d"](both).chunk(2)
     return {"d_real": 0.5 * bce_real(real), "d_fake": 0.5 * bce_fake(fake)}
 
@@ -117,7 +117,7 @@ def _all_terms(config: Config, teacher: Teacher, image_terms: Losses) -> Losses:
 
 
 def enlarged(image: Tensor) -> Tensor:
-    """The image at twice its size, bilinear: (N, 3, H, W) -> (N, 3, 2H, 2W)."""
+    """Enlarge images to twice their size, bilinearly: (N, 3, H, W) -> (N, 3, 2H, 2W)."""
     return F.interpolate(image, scale_factor=2, mode="bilinear", antialias=True)
 
 

@@ -1,4 +1,4 @@
-"""The frozen networks whose view of the complete image SPL learns to predict from its visible part."""
+"""SPL's teachers: frozen networks whose features of the complete image SPL learns to predict from visible pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobs.layers.vgg import imagenet_normalised
 from jobs.layers.weights import WeightsError, read_weights
 
 CHECKPOINT = "Open_ImagesV6_TRresNet_L_448.pth"
-"""The authors' teacher, under the name of its file in the model zoo of the asymmetric loss."""
+"""File of the authors' teacher, as the model zoo of the asymmetric loss names it."""
 
 _REMEDY = (
     f"SPL's teacher is a TResNet-L trained on Open Images V6, {CHECKPOINT} in the model zoo of "
@@ -26,15 +26,17 @@ _REMEDY = (
 
 
 class Teacher:
-    """A frozen network, named in the configuration and built at the first call: inpainting needs none.
+    """A frozen network, built at the first call, since inpainting needs none.
 
     name: "tresnet_l", the authors' checkpoint in torch's folder of downloads; a .safetensors or .pth file of a whole
         TResNet-L; "random", the same layers with weights drawn from `seed`; or the name of a torchvision model such as
-        "resnet50", which is downloaded and cut where it has come down to an eighth.
+        "resnet50", which is downloaded and cut after its last layer at an eighth of the input's size.
     width: channels of TResNet-L's first stage, 76; others only with "random".
-    teacher(image): (N, 3, H, W) in [0, 1], H and W multiples of 8. Returns (N, channels, H/8, W/8), without gradient.
-        It follows the device and the precision of its input. The first call raises the errors of loading: see
-        `TResNet.load` and `load_torchvision`.
+    seed: of the "random" weights.
+    teacher(image):
+        image: (N, 3, H, W) in [0, 1], H and W multiples of 8.
+    Returns (N, channels, H/8, W/8), without gradient. The network moves to the device and precision of the image.
+    The first call raises the errors of loading: see `TResNet.load` and `load_torchvision`.
     """
 
     def __init__(self, name: str, *, width: int = 76, seed: int = 0) -> None:
@@ -42,12 +44,12 @@ class Teacher:
 
     @property
     def channels(self) -> int:
-        """Channels of the output, known without the weights. Raises WeightsError for a name it does not know."""
+        """Return the channels of the output, without loading weights. Raises WeightsError for an unknown name."""
         return 2 * self.width if self._is_tresnet else torchvision_channels(self.name)
 
     @cached_property
     def network(self) -> nn.Module:
-        """The network, fixed in eval mode."""
+        """Build the network, in eval mode and without gradients."""
         if not self._is_tresnet:
             network = load_torchvision(self.name)
         elif self.name == "random":
@@ -67,7 +69,7 @@ class Teacher:
 
 
 class SpaceToDepth(nn.Module):
-    """Blocks of 4x4 pixels to channels: forward (N, 3, H, W) -> (N, 48, H/4, W/4), channel (4 dy + dx) 3 + c."""
+    """Turn blocks of 4x4 pixels into channels: (N, 3, H, W) -> (N, 48, H/4, W/4), channel 3 (4 dy + dx) + c."""
 
     def forward(self, image: Tensor) -> Tensor:
         blocks = F.pixel_unshuffle(image, 4)  # channel 16 c + 4 dy + dx
@@ -75,11 +77,11 @@ class SpaceToDepth(nn.Module):
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, "same", and batch norm with fixed statistics: (N, C, H, W) -> (N, out, H, W)."""
+    """Convolution without bias, padded "same", and batch norm with fixed statistics: (N, C, H, W) -> (N, out, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
         super().__init__()
-        # Without PyTorch's own initialisation, which would draw from the global generator.
+        # Skip PyTorch's own initialisation, which draws from the global generator.
         self.conv = nn.utils.skip_init(
             nn.Conv2d, in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
         )
@@ -87,7 +89,7 @@ class ConvNorm(nn.Sequential):
 
 
 class SqueezeExcite(nn.Module):
-    """Scale every channel by a function of all channels' means: (N, C, H, W) -> the same shape."""
+    """Scale every channel by a function of the means of all channels: (N, C, H, W) -> the same shape."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -100,7 +102,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Blur(nn.Module):
-    """[1, 2, 1] x [1, 2, 1] / 16 per channel at every second place: (N, C, H, W) -> (N, C, H/2, W/2)."""
+    """Blur every channel by [1, 2, 1] x [1, 2, 1] / 16, at every second place: (N, C, H, W) -> (N, C, H/2, W/2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +118,10 @@ class Blur(nn.Module):
 class BasicBlock(nn.Module):
     """ReLU(shortcut(x) + SE(ConvNorm(leaky ReLU(ConvNorm(x))))); with stride 2 a blur follows the leaky ReLU.
 
-    forward(features): (N, in_channels, H, W). Returns (N, channels, H / stride, W / stride), H and W even at stride 2.
+    stride: 1 or 2.
+    forward(features):
+        features: (N, in_channels, H, W), any range; H and W are even at stride 2.
+    Returns (N, channels, H / stride, W / stride).
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -139,10 +144,11 @@ class TResNet(nn.Module):
     """TResNet-L, cut after its second stage of four.
 
     Ridnik, Lawen, Noy, Ben Baruch, Sharir, Friedman, "TResNet: High Performance GPU-Dedicated Architecture", WACV 2021,
-    with ordinary batch norm. Parameters are uninitialised before `draw` or `load`; they are named as timm names them.
+    with ordinary batch norm. Parameters are uninitialised before `draw` or `load`; they have timm's names.
     width: channels of the first stage; 76 is TResNet-L.
-    forward(image): (N, 3, H, W) in [0, 1], without mean and deviation, H and W multiples of 8. Returns
-    (N, 2 * width, H/8, W/8).
+    forward(image):
+        image: (N, 3, H, W) in [0, 1], not normalised, H and W multiples of 8.
+    Returns (N, 2 * width, H/8, W/8).
     """
 
     def __init__(self, width: int = 76) -> None:
@@ -159,7 +165,7 @@ class TResNet(nn.Module):
         return self.layer2(self.layer1(stem))
 
     def draw(self, seed: int) -> TResNet:
-        """Fill it with He-normal weights, without touching the global generators. Returns itself."""
+        """Draw He-normal weights, without touching the global generators. Returns itself."""
         generator = torch.Generator().manual_seed(seed)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -169,9 +175,10 @@ class TResNet(nn.Module):
         return self
 
     def load(self, path: Path) -> TResNet:
-        """Fill it from a file of the whole TResNet-L, of its authors (in-place batch norm) or of timm. Returns itself.
+        """Load weights from a file of the whole TResNet-L. Returns itself.
 
-        Raises WeightsError for a file that is missing or holds something else.
+        path: a file of the authors (in-place batch norm) or of timm.
+        Raises WeightsError for a file that is missing or has other contents.
         """
         state = converted(read_weights(path, _REMEDY))
         wanted = {name: value for name, value in self.state_dict().items() if not name.endswith("num_batches_tracked")}
@@ -184,11 +191,11 @@ class TResNet(nn.Module):
 
 
 def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a TResNet under the names used here, its in-place batch norms made ordinary ones.
+    """Convert the weights of a TResNet: the names used here, and ordinary batch norms instead of in-place ones.
 
-    An in-place activated batch norm scales by |weight| + 1e-5; so an ordinary one does with that as its weight. timm's
-    files are converted already, and told by their names.
+    Weights of timm need no conversion and are recognised by their names.
     """
+    # An in-place activated batch norm scales by |weight| + 1e-5, which becomes the weight of the ordinary one.
     renamed = {}
     for name, value in state.items():
         name = name.removeprefix("module.").removeprefix("body.")
@@ -203,7 +210,7 @@ def _timm_name(match: re.Match[str]) -> str:
 
 
 class TorchvisionTeacher(nn.Module):
-    """The beginning of a torchvision model. forward(image): (N, 3, H, W) in [0, 1] -> (N, C, H/8, W/8)."""
+    """The first layers of a torchvision model: (N, 3, H, W) in [0, 1] -> (N, C, H/8, W/8)."""
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()
@@ -214,21 +221,24 @@ class TorchvisionTeacher(nn.Module):
 
 
 def torchvision_channels(name: str) -> int:
-    """Channels of a torchvision model at an eighth of the size. Raises WeightsError as `load_torchvision` does."""
+    """Return the channels of a torchvision model at an eighth of the size.
+
+    Raises WeightsError for an unknown model, and for one without a layer of that size.
+    """
     return _cut(name, _torchvision_shell(name))[1]
 
 
 def load_torchvision(name: str) -> TorchvisionTeacher:
-    """A torchvision model with its own weights, up to the last layer that keeps an eighth of the size.
+    """Load a torchvision model with its own weights, up to its last layer at an eighth of the input's size.
 
-    Raises WeightsError for an unknown model, one that has no such layer, weights that are not its own, and a download
-    that fails.
+    Raises WeightsError for an unknown model, for one without such a layer, for weights that are not its own, and for a
+    failed download.
     """
     model = _torchvision_shell(name)
     weights = torchvision.models.get_model_weights(name).DEFAULT
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, map_location="cpu")
-    except OSError as error:  # URLError is one, too
+    except OSError as error:  # includes URLError
         raise WeightsError(
             f"the weights of torchvision's {name} could not be fetched from {weights.url} into "
             f"{torch.hub.get_dir()}/checkpoints ({error}); put the file there, or give another teacher"
@@ -244,7 +254,7 @@ def load_torchvision(name: str) -> TorchvisionTeacher:
 
 
 def _torchvision_shell(name: str) -> nn.Module:
-    """The model without weights: shapes only, and no number drawn from the global generators."""
+    """Build a model of shapes alone, without drawing from the global generators. Raises WeightsError if it cannot."""
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         hint = suggest(name, ["tresnet_l", "random", *known], otherwise="such as resnet50")
@@ -255,12 +265,15 @@ def _torchvision_shell(name: str) -> nn.Module:
     try:
         with torch.device("meta"):
             return torchvision.models.get_model(name, weights=None)
-    except NotImplementedError as error:  # a few look at numbers while they are built
+    except NotImplementedError as error:  # a few models read values of tensors while they are built
         raise WeightsError(f"torchvision's {name} cannot be taken apart; take one such as resnet50") from error
 
 
 def _cut(name: str, model: nn.Module) -> tuple[nn.Sequential, int]:
-    """The layers up to the last whose output is an eighth of the input's size, under their names, and its channels."""
+    """Return the layers up to the last one at an eighth of the input's size, with their names, and its channels.
+
+    Raises WeightsError for a model without such a layer.
+    """
     features = getattr(model, "features", None)
     layers = features if isinstance(features, nn.Sequential) else model
     kept, cut, channels = nn.Sequential(), 0, 0
