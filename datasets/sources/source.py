@@ -233,8 +233,8 @@ class Source(ABC):
             raise SourceError(f"{self.card.name}: {name} is missing, so no picture has a split; put it into {folder}")
         return rows
 
-    def _nothing_found(self, which: str = "") -> ValueError:
-        return ValueError(f"{self._root()} holds no pictures of {self.card.name}{which}; expected {self.card.layout}")
+    def _nothing_found(self, which: str = "") -> SourceError:
+        return SourceError(f"{self._root()} holds no pictures of {self.card.name}{which}; expected {self.card.layout}")
 
 
 def source_key(name: str) -> str:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from files.errors import UserError
 from jobs.recipe.collectives import all_sum, num_processes
 from jobs.recipe.precision import wide_dtype
 
@@ -21,13 +22,13 @@ class BatchNorm2d(nn.BatchNorm2d):
     forward(features):
         features: (N, C, H, W), any range.
     Returns the same shape.
-    Raises ValueError if it trains on a single value per channel, which has no variance.
+    Raises UserError if it trains on a single value per channel, which has no variance.
     """
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.training or num_processes() == 1:
             if self.training and features.numel() == features.shape[1]:
-                raise ValueError(
+                raise UserError(
                     f"batch norm cannot train on one value per channel, got {tuple(features.shape)}; "
                     "raise batch_size to 2 or more"
                 )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from files.errors import UserError
 from files.pictures import IGNORE
 from jobs.layers import perceptual
 from jobs.layers.vgg import VGG19, imagenet_normalised
@@ -41,12 +42,12 @@ def supervision(assignments: Sequence[Tensor], labels: Tensor) -> Tensor:
 
     assignments: logits of every module, (N, K, h, w); they are resized bilinearly to the labels' size.
     labels: int64 (N, H, W), in [0, K), or `IGNORE`, which is left out.
-    Raises ValueError for a label that is no region.
+    Raises UserError for a label that is no region.
     """
     regions = assignments[0].shape[1]
     largest = labels.where(labels != IGNORE, 0).max().item()
     if largest >= regions:
-        raise ValueError(f"label {largest} is no region: regions must be the number of classes, got {regions}")
+        raise UserError(f"label {largest} is no region: regions must be the number of classes, got {regions}")
     resized = (F.interpolate(logits, labels.shape[-2:], mode="bilinear") for logits in assignments)
     return sum(cross_entropy(logits, labels) for logits in resized)
 

@@ -14,6 +14,7 @@ import pytest
 import datasets.sources
 from datasets.sources import SOURCES, Source, SourceConfig, SourceImage, named, open_source, source_config, source_key
 from files.archives import ArchiveError, read
+from files.errors import UserError
 from tests.datasets.sources.trees import FORMS, images_of, jpeg, label_png, pictures, under, write_folder, write_zip
 
 PARTITION = {"list_eval_partition.txt": b"000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n"}
@@ -323,3 +324,10 @@ def test_of_two_lists_of_one_name_the_topmost_counts(tmp_path: Path) -> None:
     inside["a/list_eval_partition.txt"] = b"000001.jpg 1\n000002.jpg 1\n000003.jpg 1\n"
     images = images_of("celeba", write_zip(tmp_path / "x.zip", inside))
     assert {image.split for image in images} == {"val"}
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES.keys() - {"photos"}))
+def test_a_root_without_the_data_set_is_an_error_of_the_user(name: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(UserError):
+        open_source(source_config(name, root=str(tmp_path))).images()
