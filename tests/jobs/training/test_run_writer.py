@@ -1,5 +1,7 @@
 """Rank 0 writes to the run folder, the other ranks do not."""
 
+import os
+
 import pytest
 import torch
 from PIL import Image
@@ -33,6 +35,23 @@ def test_rank_0_writes_and_the_others_do_not(tmp_path):
         use_all(writer)
     written = [folder.checkpoints / "step-00000001", folder.events, folder.sample(1), folder.weights]
     assert all(path.exists() for path in written)
+
+
+def test_the_events_before_a_checkpoint_are_on_the_disk_before_it(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def record(descriptor):
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    folder = RunFolder(tmp_path)
+    with open_run_writer(folder, None, rank=0) as writer:
+        writer.log(1, {"a/l1": 1.0}, {})
+        monkeypatch.setattr(os, "fsync", record)
+        writer.save_checkpoint(1, {"generator": nn.Linear(2, 2)}, {}, {})
+        writer.stop("it stops")
+    assert len(synced) > 2
+    assert synced[0] == folder.events.stat().st_ino
 
 
 def test_both_writers_have_the_same_methods():
