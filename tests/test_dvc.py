@@ -196,7 +196,7 @@ def project(tmp_path, monkeypatch):
     folder = tmp_path / "project"
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", "params.yaml", "requirements.lock", "tombstones.jsonl"):
+    for name in (".dvcignore", "dvc.yaml", "params.yaml", "requirements.lock", "tombstones.jsonl"):
         shutil.copy(ROOT / name, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
