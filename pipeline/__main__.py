@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -26,14 +28,19 @@ def main(words: list[str] | None = None) -> int:
     words: the command line after `python -m pipeline`; None takes this process's own.
     Returns the exit code. A UserError, or an error of the machine such as a full disk, is printed as one line on
     standard error and gives 1, or the error's own `exit_code`. Any other exception is a defect and is raised with its
-    traceback. Ctrl-C gives 130.
+    traceback. Ctrl-C gives 130. A reader of the output that goes away gives 141, as for other commands.
     """
     set_quiet_environment()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     verbs = find_verbs()
     arguments = _make_parser(verbs).parse_args(words)
     try:
-        return verbs[arguments.verb].run(arguments)
+        code = verbs[arguments.verb].run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # such as `... --json | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if not _is_mendable(error):
             raise

@@ -2,6 +2,8 @@
 
 import errno
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +59,11 @@ def test_a_defect_keeps_its_traceback(fails, work):
     with pytest.raises((ValueError, RuntimeError, FileNotFoundError)) as error:
         fails(work)
     assert not isinstance(error.value, UserError)
+
+
+def test_a_reader_that_goes_away_is_no_defect():
+    command = f"{sys.executable} -m pipeline datasets --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout == "[\n"
+    assert result.stderr == ""
+    assert result.returncode in (0, 141)  # 0 if all was written before the reader went away

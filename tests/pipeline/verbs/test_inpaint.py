@@ -36,6 +36,9 @@ REFUSED = {
     "transparent": Image.fromarray(np.dstack([np.full((32, 32, 3), 255, np.uint8), square(255)])),
     "grey": Image.fromarray(square(128)[..., 0]),
     "of another size": Image.fromarray(square(255, size=40)[..., 0]),
+    "empty": Image.fromarray(square(0)[..., 0]),
+    "of values 0 and 1": Image.fromarray(square(1)[..., 0]),
+    "all hole": Image.fromarray(np.full((32, 32), 255, np.uint8)),
 }
 
 
@@ -59,3 +62,9 @@ def test_a_missing_file_is_named(fill):
 def test_a_black_and_white_mask_of_one_or_three_channels_is_taken(fill, mask):
     with pytest.raises(ModelError):  # for the want of a model alone
         fill(Image.fromarray(mask))
+
+
+def test_a_result_that_is_no_png_is_refused(fill):
+    Image.fromarray(square(255)[..., 0]).save("mask.png")
+    with pytest.raises(UserError, match=r"filled\.jpg: the result is written as PNG"):
+        inpaint.run("edge_connect", "image.png", "mask.png", "filled.jpg", "candidate")
