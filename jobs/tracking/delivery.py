@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from files.durable import durable_file, write_durably
+from files.errors import UserError
 from files.locks import lock_file
 from jobs.runs.events import Event, device_hours, read_events, read_log, read_segments, useful_step_ratio
 from jobs.runs.folder import RunFolder
@@ -326,14 +327,23 @@ def _deliver_waiting(undelivered: Path) -> list[Delivery]:
 
 def _deliver_one(folder: Path) -> Delivery:
     """Deliver one waiting training and remove it. After an error it keeps waiting, and the next one is tried."""
-    run = json.loads((folder / _RUN).read_bytes())["name"]
+    run = folder.name
     try:
+        run = _read_name(folder / _RUN)
         tracking.check_server()
         version = deliver(folder)
     except Exception as error:
         return Delivery(folder=str(folder), run=run, problem=tracking.reason(error))
     shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))  # so that no half-removed one is delivered again
     return Delivery(folder=str(folder), run=run, version=version)
+
+
+def _read_name(path: Path) -> str:
+    """Return the name of a described run. Raises UserError for a file that describes none."""
+    try:
+        return str(json.loads(path.read_bytes())["name"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged; remove its folder, whose run cannot be delivered") from error
 
 
 def _waiting(undelivered: Path) -> list[Path]:

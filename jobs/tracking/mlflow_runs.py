@@ -86,7 +86,7 @@ def reason(error: Exception) -> str:
     first = next(iter(str(error).strip().splitlines()), "")
     if re.match(r"API request to .* failed with (timeout )?exception", first):
         first = f"{tracking_uri()} does not answer"
-    elif not isinstance(error, MlflowException):
+    elif not isinstance(error, MlflowException | UserError):
         first = f"{type(error).__name__}: {first}"
     return re.sub("//[^/@ ]*@", "//", first)
 

@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 
 from files.checkout import ROOT
-from jobs.tracking.address import tracking_uri
+from jobs.tracking.address import browse_hint, display_address, tracking_uri
 from pipeline.layout import REPORT
 from pipeline.tables import align_left
 
@@ -14,15 +14,16 @@ from pipeline.tables import align_left
 def render(*, as_json: bool) -> str:
     """Return the paths of the report and of the tracking database, and the command that shows registered models."""
     uri = tracking_uri()
+    shown = display_address(uri)
     places = {
         "report": str(ROOT / REPORT),
-        "tracking": uri,
+        "tracking": shown,
         "models": [f"models:/inpaint-{path.name}@candidate" for path in sorted((ROOT / "models").glob("*"))],
-        "browse": f"mlflow ui --backend-store-uri {uri}",
+        "browse": browse_hint(uri),
     }
     if as_json:
         return json.dumps(places, indent=2)
-    rows = [("report", places["report"]), ("tracking database", uri), ("browse it", places["browse"])]
+    rows = [("report", places["report"]), ("tracking database", shown), ("browse it", places["browse"])]
     return "\n".join(align_left([*rows, *(("registered model", model) for model in places["models"])]))
 
 

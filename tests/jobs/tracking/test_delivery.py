@@ -223,6 +223,19 @@ def killed_deliveries(undelivered):
         died += 1
 
 
+@pytest.mark.parametrize("content", [b"", b'{"name": ', b"[]", b"{}"])
+def test_a_damaged_item_is_named_and_holds_up_no_other(database, tmp_path, content):
+    undelivered = tmp_path / "runs" / "undelivered"
+    folders = [park(storage(tmp_path, name, steps=range(1, 3)), undelivered) for name in ("first", "second", "third")]
+    (folders[1] / "run.json").write_bytes(content)
+    deliveries = deliver_waiting(undelivered)
+    assert [delivery.problem is None for delivery in deliveries] == [True, False, True]
+    assert deliveries[1].problem == (
+        f"{folders[1] / 'run.json'} is damaged; remove its folder, whose run cannot be delivered"
+    )
+    assert [folder.exists() for folder in folders] == [False, True, False]
+
+
 @pytest.mark.parametrize("model", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_delivery_that_is_killed_anywhere_is_completed_by_the_next(database, tmp_path, model):
     undelivered = tmp_path / "runs" / "undelivered"
