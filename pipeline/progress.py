@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 
 Item = TypeVar("Item")
 
@@ -35,15 +36,8 @@ class Bar:
         self._skipped = 0
         self._rich: Progress | None = None
         if sys.stderr.isatty():
-            self._rich = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._task = self._rich.add_task(what, total=total, note="")
+            self._rich = _make_progress(Console(stderr=True))
+            self._task = self._rich.add_task(what, total=total, pace="", note="")
 
     def __enter__(self) -> Bar:
         if self._rich:
@@ -72,7 +66,7 @@ class Bar:
             self._start = now
         rate = (worked - self._first) / max(now - self._start, 1e-9)
         if self._rich:
-            self._rich.update(self._task, completed=done, note=f"{note} {self._pace(done, rate)}")
+            self._rich.update(self._task, completed=done, pace=self._pace(done, rate), note=note)
         elif now - self._printed > _LINE_SECONDS:
             self._printed = now
             words = [f"{self.what}: {done}/{self.total} {self.unit}", self._pace(done, rate), note]
@@ -80,6 +74,20 @@ class Bar:
 
     def _pace(self, done: int, rate: float) -> str:
         return f"{rate:,.1f} {self.unit}/s, {_span((self.total - done) / rate)} left" if rate > 0 else ""
+
+
+def _make_progress(console: Console) -> Progress:
+    """Return a bar with count, rate and time left. The note gets the rest of the line, and is cut where that ends."""
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+        TextColumn("{task.fields[note]}", table_column=rest),
+        console=console,
+        expand=True,
+    )
 
 
 def _span(seconds: float) -> str:

@@ -1,4 +1,7 @@
+import io
+
 import pytest
+from rich.console import Console
 
 from pipeline import progress
 
@@ -41,3 +44,16 @@ def test_what_an_earlier_run_did_does_not_count_as_speed(clock, capsys):
 @pytest.mark.parametrize(("seconds", "words"), [(3, "3 s"), (99, "99 s"), (720, "12 min"), (12_000, "3 h 20 min")])
 def test_spans_are_as_exact_as_they_can_be(seconds, words):
     assert progress._span(seconds) == words
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_long_note_leaves_room_for_bar_count_and_time_left(width):
+    file = io.StringIO()
+    bar = progress._make_progress(Console(file=file, width=width, force_terminal=True, color_system=None))
+    losses = "  ".join(f"joint/some_long_name_of_a_loss_{n} 0.1234" for n in range(3))
+    bar.add_task("train edge_connect", total=1400, completed=840, pace="3.5 steps/s, 2 min left", note=losses)
+    bar.console.print(bar.get_renderable())
+    (line,) = file.getvalue().rstrip("\n").split("\n")
+    for part in ("train edge_connect", "━", "840/1400", "3.5 steps/s, 2 min left", "…"):
+        assert part in line
+    assert len(line) <= width
