@@ -101,8 +101,10 @@ def train_workers(work: GroupWork, config: ClusterConfig, *, name: str) -> None:
 
     config: `train_workers` processes at once; 0 runs the work in this process. `max_failures` further starts.
     name: of the training, for messages.
-    Raises WorkerError with the first cause once the starts are used up; in this process, the last error.
+    Raises WorkerError with the first cause once the starts are used up; in this process, the last error. Raises
+    WorkerError at once if the processes need GPUs and this machine, which they would run on, has none.
     """
+    _check_gpus(config)
     first_cause, failures = "", 0
     while True:
         try:
@@ -121,6 +123,21 @@ def train_workers(work: GroupWork, config: ClusterConfig, *, name: str) -> None:
                 raise WorkerError(f"training {name} failed{starts}: {first_cause}") from error
             log.warning("training %s failed (%s); starting it again", name, _last_line(cause))
             del cause  # it may hold the frames that hold Ray's objects, see `_ray`
+
+
+def _check_gpus(config: ClusterConfig) -> None:
+    """Raise WorkerError for GPUs that cannot come. Ray would wait a minute for them, and then tell it in its own words.
+
+    A cluster may still start machines with GPUs, so only this machine's own Ray is checked.
+    """
+    if config.use_gpu and config.worker_range[1] > 0 and "RAY_ADDRESS" not in os.environ:
+        import torch  # here, since tasks without training do without it
+
+        if not torch.cuda.is_available():
+            raise WorkerError(
+                "cluster.use_gpu is true, but torch finds no GPU on this machine; set it to false, or join a cluster "
+                "with RAY_ADDRESS"
+            )
 
 
 def _start_group(work: GroupWork, config: ClusterConfig, name: str) -> None:

@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
+import torch
 
 from datasets.shards.manifest import ManifestError
 from jobs.cluster.launch import GroupWork, WorkerError, _group_size, keep_ray, map_tasks, train_workers
@@ -55,6 +57,15 @@ def fail_with_a_cause(arguments):
 def train(function, folder, config, name="here", kill=True, **options):
     arguments = {"folder": str(folder), "kill": kill}
     train_workers(GroupWork(function=function, arguments=arguments, batch_shares=4, **options), config, name=name)
+
+
+def test_gpus_that_this_machine_has_not_are_said_before_ray_is_started(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(WorkerError, match=r"cluster\.use_gpu is true, but torch finds no GPU on this machine"):
+        train(note_rank, tmp_path, ClusterConfig(use_gpu=True, train_workers=1, storage=str(tmp_path)))
+    assert not ray.is_initialized()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_in_this_process_results_come_in_order_and_errors_as_they_are():
