@@ -10,6 +10,7 @@ import argparse
 import errno
 import logging
 import os
+import select
 import signal
 import sys
 from collections.abc import Mapping
@@ -38,7 +39,9 @@ def main(words: list[str] | None = None) -> int:
         code = verbs[arguments.verb].run(arguments)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # such as `... --json | head`
+    except BrokenPipeError:
+        if not _is_output_closed():  # a pipe or connection of the work itself
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return 128 + signal.SIGPIPE
     except Exception as error:
@@ -68,6 +71,13 @@ def _make_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
         )
         verb.add_arguments(subparser)
     return parser
+
+
+def _is_output_closed() -> bool:
+    """Tell whether nothing reads standard output any more, as in `... --json | head`."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _is_mendable(error: Exception) -> bool:

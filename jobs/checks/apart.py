@@ -8,6 +8,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from torch import OutOfMemoryError
+
 from files.errors import UserError
 
 Argument = TypeVar("Argument")
@@ -61,7 +63,7 @@ def _send_result(sender: Connection, work: Callable[[Any, Say], Any], argument: 
     try:
         sender.send(("done", work(argument, lambda text: sender.send(("said", text)))))
     except Exception as error:
-        if not isinstance(error, ValueError | RuntimeError | OSError):  # a defect, not a wrong configuration
+        if not isinstance(error, UserError | OSError | MemoryError | OutOfMemoryError):  # a defect of this code
             log.exception("%s failed", work.__name__)
         text = str(error).strip() or type(error).__name__
         sender.send(("failed", text.splitlines()[0]))

@@ -27,7 +27,7 @@ from jobs.checks.units import format_bytes
 from jobs.runs.checkpoint_store import CheckpointStore
 from pipeline.layout import column_folder, stage_of
 from pipeline.params import Params, ParamsError
-from pipeline.planning.probing import default_workers, probe_job
+from pipeline.planning.probing import probe_job
 from pipeline.progress import track
 from pipeline.tables import align_right
 
@@ -64,7 +64,7 @@ def run(params: Params, workers: int | None = None) -> DryRun:
     workers: number of training processes; None takes cluster.train_workers.
     Raises ParamsError for a number of workers below 1.
     """
-    workers = default_workers(params) if workers is None else workers
+    workers = params.cluster.max_processes if workers is None else workers
     if workers < 1:
         raise ParamsError(f"--workers must be at least 1, got {workers}")
     counted = footprints(params.generators, has_average=params.train.ema_decay is not None)

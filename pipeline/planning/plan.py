@@ -14,7 +14,6 @@ from jobs.checks.footprint import Footprint, footprints
 from jobs.checks.units import format_bytes
 from pipeline.layout import column_folder
 from pipeline.params import Params, ParamsError
-from pipeline.planning.probing import default_workers
 from pipeline.planning.shards import all_bytes, folder_bytes, training_folders
 from pipeline.progress import track
 from pipeline.tables import align_right
@@ -93,7 +92,7 @@ def run(
     images_per_second: the speed for which megabytes per second are stated.
     Raises ParamsError for numbers that make no plan, ManifestError without shards, PlanError if the proof fails.
     """
-    workers = default_workers(params) if workers is None else workers
+    workers = params.cluster.max_processes if workers is None else workers
     _check_numbers(records=records, shards=shards, workers=workers, batch=batch)
     if records is None:
         images = read_manifest(column_folder("image", "train"), remedy="dvc repro ingest, or pass --records")

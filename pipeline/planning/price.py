@@ -17,7 +17,7 @@ from jobs.checks.probe import Probe, ProbeJob, probe
 from jobs.checks.units import format_bytes
 from pipeline.params import Params, ParamsError
 from pipeline.planning.plan import Planned, render_lines
-from pipeline.planning.probing import default_workers, probe_job
+from pipeline.planning.probing import probe_job
 from pipeline.planning.shards import all_bytes
 from pipeline.progress import Bar
 from pipeline.tables import align_right
@@ -79,7 +79,7 @@ def run(
     price_per_hour: of one worker, in any currency.
     Raises ParamsError for numbers that are not positive.
     """
-    workers = default_workers(params) if workers is None else workers
+    workers = params.cluster.max_processes if workers is None else workers
     given = {"seconds": seconds, "gigabits-per-second": gigabits_per_second, "price-per-hour": price_per_hour}
     for name, value in given.items():
         if value is not None and value <= 0:

@@ -11,11 +11,6 @@ from pipeline.params import Params
 from pipeline.planning.shards import training_folders
 
 
-def default_workers(params: Params) -> int:
-    """Return how many processes `cluster.train_workers` asks for at most; training in this process counts as one."""
-    return params.cluster.max_processes
-
-
 def probe_job(
     params: Params,
     footprint: Footprint,

@@ -16,6 +16,7 @@ from masks.hole_ratio import hole_ratio
 from masks.reading import read_mask
 
 MAX_HOLE_RATIO = 0.95
+"""A larger hole is more likely an inverted mask than a wish."""
 
 
 def run(generator: str, image_path: str, mask_path: str, output_path: str, version: str) -> str:

@@ -14,16 +14,16 @@ from pipeline.tables import align_left
 def render(*, as_json: bool) -> str:
     """Return the paths of the report and of the tracking database, and the command that shows registered models."""
     uri = tracking_uri()
-    shown = display_address(uri)
+    address = display_address(uri)
     places = {
         "report": str(ROOT / REPORT),
-        "tracking": shown,
+        "tracking": address,
         "models": [f"models:/inpaint-{path.name}@candidate" for path in sorted((ROOT / "models").glob("*"))],
         "browse": browse_hint(uri),
     }
     if as_json:
         return json.dumps(places, indent=2)
-    rows = [("report", places["report"]), ("tracking database", shown), ("browse it", places["browse"])]
+    rows = [("report", places["report"]), ("tracking database", address), ("browse it", places["browse"])]
     return "\n".join(align_left([*rows, *(("registered model", model) for model in places["models"])]))
 
 
