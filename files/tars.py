@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from files.archive_errors import DAMAGE, ArchiveError
-from files.capped import MAX_HEADER_BYTES, CappedFile, CappedGzip
+from files.capped import GzipTarStream, TarStream
+from files.extended_headers import are_whole
 from files.locators import GzipTarLocator, Locator, TarLocator
 from files.member_names import is_skipped, plain_name
 from files.pins import check_pin
@@ -41,17 +41,17 @@ def inflated_limit(archive: Path) -> int:
 
 def list_tar(root: Path, pin: int) -> Iterator[Locator]:
     """Yield the files of a plain tar."""
-    with CappedFile(root, MAX_HEADER_BYTES) as stream:
-        for name, member in _members(root, stream, root.stat().st_size):
-            yield TarLocator(str(root), name, member.size, pin, member.offset_data, member.crc)
+    with TarStream(root) as stream:
+        for name, member, header_crc in _members(root, stream, root.stat().st_size):
+            yield TarLocator(str(root), name, member.size, pin, member.offset_data, header_crc)
 
 
 def list_gzip_tar(root: Path, pin: int) -> Iterator[Locator]:
     """Yield the files of a .tar.gz, which is inflated once, whole."""
     limit = inflated_limit(root)
-    with CappedGzip(root) as stream:
-        for name, member in _members(root, stream, limit):
-            yield GzipTarLocator(str(root), name, member.size, pin, member.offset_data, member.crc)
+    with GzipTarStream(root) as stream:
+        for name, member, header_crc in _members(root, stream, limit):
+            yield GzipTarLocator(str(root), name, member.size, pin, member.offset_data, header_crc)
         while stream.read(2**16):  # beyond the end of the tar: gzip's checksum of the whole is at its end
             if stream.tell() > limit:
                 raise ArchiveError(f"{root} inflates to more than {limit} bytes; refused")
@@ -60,13 +60,14 @@ def list_gzip_tar(root: Path, pin: int) -> Iterator[Locator]:
 def list_inner(container: Path, tars: list[TarLocator]) -> Iterator[Locator]:
     """Yield the files of tars inside one .tar or .tar.gz, as <tar>/<file>, in one pass forward."""
     is_gzip = isinstance(tars[0], GzipTarLocator)
-    with CappedGzip(container) if is_gzip else CappedFile(container, MAX_HEADER_BYTES) as stream:
+    with GzipTarStream(container) if is_gzip else TarStream(container) as stream:
         for tar in sorted(tars, key=lambda tar: tar.offset):
             try:
                 stream.seek(tar.offset)
-                for name, member in _members(container / tar.member, stream, tar.offset + tar.size):
+                members = _members(container / tar.member, stream, tar.offset + tar.size)
+                for name, member, header_crc in members:
                     inner = f"{tar.member}/{name}"
-                    yield type(tar)(tar.container, inner, member.size, tar.pin, member.offset_data, member.crc)
+                    yield type(tar)(tar.container, inner, member.size, tar.pin, member.offset_data, header_crc)
             except ArchiveError:
                 raise
             except DAMAGE as error:
@@ -74,26 +75,15 @@ def list_inner(container: Path, tars: list[TarLocator]) -> Iterator[Locator]:
     check_pin(container, tars[0].pin)
 
 
-class _Header(tarfile.TarInfo):
-    """A header with the CRC-32 of its block."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Header:
-        header = super().frombuf(buf, encoding, errors)
-        header.crc = zlib.crc32(buf)
-        return header
-
-
-def _members(root: Path, stream: io.BufferedIOBase, limit: int) -> Iterator[tuple[str, _Header]]:
-    """Yield plain name and header of each regular file.
+def _members(root: Path, stream: TarStream | GzipTarStream, limit: int) -> Iterator[tuple[str, tarfile.TarInfo, int]]:
+    """Yield plain name, header, and CRC-32 of the header's block, of each regular file.
 
     limit: offset in bytes that no member may exceed. Each member's end is checked before its content is skipped.
     """
     num_empty = 0
     start = end = stream.tell()
-    with tarfile.open(
-        fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape", tarinfo=_Header
-    ) as archive:
+    stream.headers = bytearray()
+    with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # tarfile keeps every header: gigabytes for a data set of millions
             name = plain_name(root, member.name)
@@ -108,24 +98,24 @@ def _members(root: Path, stream: io.BufferedIOBase, limit: int) -> Iterator[tupl
             end = member.offset_data + -(-num_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             if end > limit:
                 raise ArchiveError(f"{root}: {name} claims {member.size} bytes, more than there can be; refused")
-            _check_extended_header(root, member)
+            _check_name(root, member, bytes(stream.headers[: -tarfile.BLOCKSIZE]))
             if member.isfile() and not is_skipped(name):
-                yield name, member
+                yield name, member, zlib.crc32(stream.headers[-tarfile.BLOCKSIZE :])
+            stream.headers.clear()
+        stream.headers = None
         _check_padding(root, stream, start, end, limit)
 
 
-def _check_extended_header(root: Path, member: _Header) -> None:
-    """Raise ArchiveError for a file whose name was in an extended header that is zeroed: its own header has a part."""
-    is_extended = member.offset_data - member.offset > tarfile.BLOCKSIZE
-    is_short = len(member.name) < tarfile.LENGTH_NAME - 1
-    if member.isfile() and (not member.name or (is_extended and is_short and not member.pax_headers)):
+def _check_name(root: Path, member: tarfile.TarInfo, extended: bytes) -> None:
+    """Raise ArchiveError if a member has no name, or if an extended header, which may hold its name, is damaged."""
+    if not are_whole(extended) or (member.isfile() and not member.name):
         raise ArchiveError(
-            f"{root} is damaged: the extended header at byte {member.offset} is empty, so the name of a member is "
-            "lost; fetch it again"
+            f"{root} is damaged at byte {member.offset}: a header is not whole, so the name of a member is lost; "
+            "fetch it again"
         )
 
 
-def _check_padding(root: Path, stream: io.BufferedIOBase, start: int, end: int, limit: int) -> None:
+def _check_padding(root: Path, stream: TarStream | GzipTarStream, start: int, end: int, limit: int) -> None:
     """Raise ArchiveError unless a tar's last member is followed by zeros alone, and by no more than fill a record.
 
     tarfile takes a zeroed or damaged header for the end, and all later members would be missing without an error. So
