@@ -17,7 +17,7 @@ from files.pins import check_pin
 MAX_EMPTY_MEMBERS = 50_000  # including folders; a broken or hostile archive has more
 MAX_GZIP_RATIO = 50  # pictures hardly shrink; gzip can inflate by a factor of 1000
 MIN_GZIP_LIMIT_BYTES = 2**28  # always allowed: inflating them takes about a second
-MAX_USUAL_PADDING = 10_240 + tarfile.BLOCKSIZE  # two blocks mark the end; then zeros up to a record of 20 blocks
+MAX_USUAL_PADDING = 2 * 10_240 + tarfile.BLOCKSIZE  # zeros fill a record of 20 blocks; after `tar -A` one more
 MAX_PADDING = 2**20 + tarfile.BLOCKSIZE  # with the largest records that are accepted
 
 _TYPES = {
@@ -150,6 +150,6 @@ def _refuse_bytes(root: Path, end: int, position: int) -> None:
 
 
 def _is_padding(num_zeros: int, tar_bytes: int) -> bool:
-    """Return whether a tar of `tar_bytes` may end with that many zeros: of 20 blocks, or of a record of 2^n blocks."""
+    """Return whether a tar of `tar_bytes` may end with that many zeros: usual ones, or of a record of 2^n blocks."""
     records = (record for power in range(12) if tar_bytes % (record := tarfile.BLOCKSIZE << power) == 0)
     return num_zeros <= MAX_USUAL_PADDING or any(num_zeros <= record + tarfile.BLOCKSIZE for record in records)
