@@ -15,13 +15,15 @@ from pathlib import Path
 
 from files.archive_errors import DAMAGE, ArchiveError, MemberError
 from files.durable import durable_file
-from files.locators import FileLocator, GzipTarLocator, Locator, TarLocator, ZipLocator
+from files.locators import FileLocator, GzipTarLocator, Locator, TarLocator, ZipLocator, locate_file
 from files.member_names import is_skipped, plain_name
+from files.pins import ChangedFileError, check_pin, open_pinned, pin_of
 from files.tars import inflated_limit, is_tar, list_gzip_tar, list_inner, list_tar
 from files.zips import list_zip
 
-__all__ = ["MAX_MEMBER_BYTES", "ArchiveError", "FileLocator", "GzipTarLocator", "Locator", "MemberError", "TarLocator",
-           "Tree", "archive_kind", "inflate", "open_inner", "open_tree", "read", "read_many"]  # fmt: skip
+__all__ = ["MAX_MEMBER_BYTES", "ArchiveError", "ChangedFileError", "FileLocator", "GzipTarLocator", "Locator",
+           "MemberError", "TarLocator", "Tree", "archive_kind", "inflate", "locate_file", "open_inner", "open_tree",
+           "read", "read_many"]  # fmt: skip
 
 MAX_MEMBER_BYTES = 64 * 2**20
 
@@ -42,14 +44,16 @@ class Tree:
     entries: Mapping[str, Locator]
 
 
-def open_tree(root: Path) -> Tree:
+def open_tree(root: Path, *, follow_links: bool = False) -> Tree:
     """List the files of a folder, .zip, .tar or .tar.gz. The kind is told by the first bytes, not by the name.
 
-    Left out are hidden files and folders, `__MACOSX` and `Thumbs.db`. In a folder links are followed, because its owner
-    made them. Archives may come from strangers, so links in them are refused, and so are devices, FIFOs, absolute
-    paths, `..`, backslashes and long names.
-    Cost: a zip's directory; one header per member of a tar; a .tar.gz is inflated once, whole.
-    Raises ArchiveError if there is nothing to read or anything is refused.
+    follow_links: whether links in a folder may lead out of it. Links that stay in the folder are always followed, and
+        `root` itself may be a link.
+    Left out are hidden files and folders, `__MACOSX` and `Thumbs.db`. Archives may come from strangers, so links in
+    them are refused, and so are devices, FIFOs, absolute paths, `..`, backslashes and long names.
+    Cost: one header per member of a zip or a tar; a .tar.gz is inflated once, whole.
+    Raises ArchiveError if there is nothing to read or anything is refused; ChangedFileError, which is one, if an
+    archive changes meanwhile.
     """
     root = root.absolute()
     if not root.exists():
@@ -57,12 +61,7 @@ def open_tree(root: Path) -> Tree:
     kind = "folder" if root.is_dir() else archive_kind(root)
     if kind is None:
         raise ArchiveError(f"{root} is neither a folder nor a .zip, .tar or .tar.gz (judged by its first bytes)")
-    try:
-        entries = _in_bytes_order(root, _LISTERS[kind](root))
-    except ArchiveError:
-        raise
-    except DAMAGE as error:
-        raise ArchiveError(f"{root} is damaged or cut short ({error}); fetch it again") from error
+    entries = _list_folder(root, follow_links) if kind == "folder" else _list_archive(root, kind)
     if not entries:
         raise ArchiveError(f"{root} holds no files")
     return Tree(root, kind, entries)
@@ -102,8 +101,8 @@ def read(locator: Locator, max_bytes: int = MAX_MEMBER_BYTES) -> bytes:
     """Return the bytes of one file.
 
     max_bytes: limit on the claimed size, checked before anything is read.
-    Raises MemberError if the file is too large, damaged, or not as long as listed; OSError if the disk fails, which is
-    no fault of the file.
+    Raises MemberError if the file is too large, damaged, or not as long as listed; ChangedFileError if it or its
+    archive has changed since it was listed; OSError if the disk fails, which is no fault of the file.
     """
     packed = locator.packed if isinstance(locator, ZipLocator) else 0
     if max(locator.size, packed) > max_bytes:
@@ -120,6 +119,8 @@ def read(locator: Locator, max_bytes: int = MAX_MEMBER_BYTES) -> bytes:
 def read_many(locators: Iterable[Locator], max_bytes: int = MAX_MEMBER_BYTES) -> Iterator[bytes | MemberError]:
     """Yield the bytes of each file, in the order given; for an unreadable file the MemberError that `read` raises.
 
+    Raises ChangedFileError as `read` does.
+
     Each .tar.gz is inflated once for the whole call, and the bytes of its members stay in memory until they are
     yielded. So pass the files of one shard, not of a data set. All other files are read one by one.
     """
@@ -129,14 +130,16 @@ def read_many(locators: Iterable[Locator], max_bytes: int = MAX_MEMBER_BYTES) ->
         yield held.pop(locator) if locator in held else _read_or_error(locator, max_bytes)
 
 
-def inflate(archive: Path, place: Path) -> Iterator[int]:
+def inflate(archive: Path, pin: int, place: Path) -> Iterator[int]:
     """Write the tar inside a .tar.gz to `place`, where it appears once it is whole. Yields the bytes written so far.
 
-    Raises ArchiveError if the archive is damaged or inflates to more than `open_tree` allows.
+    pin: of the archive when it was listed.
+    Raises ArchiveError if the archive is damaged or inflates to more than `open_tree` allows; ChangedFileError if it
+    has another pin.
     """
     limit = inflated_limit(archive)
     try:
-        with gzip.open(archive) as packed, durable_file(place) as tar:
+        with durable_file(place) as tar, open_pinned(archive, pin) as file, gzip.open(file) as packed:
             while block := packed.read(_BLOCK_BYTES):
                 if tar.tell() + len(block) > limit:
                     raise ArchiveError(f"{archive} inflates to more than {limit} bytes; refused")
@@ -159,13 +162,13 @@ def _read_gzip_members(locators: list[Locator], max_bytes: int) -> dict[Locator,
     """Return the contents from one pass forward over each .tar.gz; unreadable members are left out."""
     members = {locator for locator in locators if isinstance(locator, GzipTarLocator) and locator.size <= max_bytes}
     held: dict[Locator, bytes] = {}
-    for container in sorted({member.container for member in members}):
-        inside = sorted((m for m in members if m.container == container), key=lambda member: member.offset)
-        with gzip.open(container) as file:
+    for container, pin in sorted({(member.container, member.pin) for member in members}):
+        listed = (member for member in members if (member.container, member.pin) == (container, pin))
+        inside = sorted(listed, key=lambda member: member.offset)
+        with open_pinned(Path(container), pin) as packed, gzip.open(packed) as file:
             try:
                 for member in inside:
-                    file.seek(member.offset)
-                    content = file.read(member.size)
+                    content = member.content_in(file)
                     if len(content) == member.size:
                         held[member] = content
             except (EOFError, zlib.error, gzip.BadGzipFile):
@@ -181,15 +184,31 @@ def _in_bytes_order(root: Path, files: Iterable[Locator]) -> dict[str, Locator]:
     return {name: entries[name] for name in sorted(entries)}  # by code point, which is the order of the UTF-8 bytes
 
 
-def _list_folder(root: Path) -> Iterator[Locator]:
-    return _walk(root, root, "", frozenset())
+def _list_archive(root: Path, kind: str) -> dict[str, Locator]:
+    pin = pin_of(root.stat())
+    try:
+        entries = _in_bytes_order(root, _LISTERS[kind](root, pin))
+    except DAMAGE as error:
+        check_pin(root, pin)
+        if isinstance(error, ArchiveError):
+            raise
+        raise ArchiveError(f"{root} is damaged or cut short ({error}); fetch it again") from error
+    check_pin(root, pin)
+    return entries
 
 
-def _walk(root: Path, folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[Locator]:
+def _list_folder(root: Path, follow_links: bool) -> dict[str, Locator]:
+    return _in_bytes_order(root, _walk(root, root, "", frozenset(), None if follow_links else root.resolve()))
+
+
+def _walk(
+    root: Path, folder: Path, prefix: str, above: frozenset[tuple[int, int]], boundary: Path | None
+) -> Iterator[Locator]:
     """Yield the files under one folder.
 
     prefix: the folder's name relative to `root`, with a slash at its end.
     above: device and inode of the folders on the way here, to find links that lead back up.
+    boundary: resolved path of the folder that links must not leave; None if they may lead anywhere.
     """
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
@@ -200,12 +219,25 @@ def _walk(root: Path, folder: Path, prefix: str, above: frozenset[tuple[int, int
             if is_skipped(entry.name):
                 continue
             name = plain_name(root, prefix + entry.name)
+            if boundary and entry.is_symlink():
+                _check_link(root, name, boundary)
             if entry.is_dir():
-                yield from _walk(root, folder / entry.name, f"{name}/", above | {identity})
+                yield from _walk(root, folder / entry.name, f"{name}/", above | {identity}, boundary)
             elif entry.is_file():
-                yield FileLocator(str(root), name, entry.stat().st_size)
+                status = entry.stat()
+                yield FileLocator(str(root), name, status.st_size, pin_of(status))
             else:
                 raise ArchiveError(f"{root}: {name} is a broken link or not a regular file; remove it")
+
+
+def _check_link(root: Path, name: str, boundary: Path) -> None:
+    """Raise ArchiveError for a link that leads out of the folder `boundary`."""
+    target = Path(os.path.realpath(root / name))
+    if target.exists() and not target.is_relative_to(boundary):
+        raise ArchiveError(
+            f"{root}: {name} is a link that leads out of the folder, to {target}; put the files themselves there, or "
+            "set dataset.follow_links to true"
+        )
 
 
 def _inflated_head(path: Path) -> bytes:
@@ -216,4 +248,4 @@ def _inflated_head(path: Path) -> bytes:
         return b""
 
 
-_LISTERS = {"folder": _list_folder, "zip": list_zip, "tar": list_tar, "tar.gz": list_gzip_tar}
+_LISTERS = {"zip": list_zip, "tar": list_tar, "tar.gz": list_gzip_tar}

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from files.archives import ArchiveError, Locator, MemberError, open_tree, read, read_many
+from files.archives import ArchiveError, ChangedFileError, Locator, MemberError, open_tree, read, read_many
 from files.errors import UserError
 from files.pictures import RejectedImageError
 from masks.config import MaskFiles
@@ -99,7 +99,10 @@ class MaskCollection:
         )
 
     def _fit(self, file: MaskFile, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        content = read(file.locator)
+        try:
+            content = read(file.locator)
+        except ChangedFileError as error:
+            raise MaskFilesError(str(error)) from error
         if hashlib.sha256(content).hexdigest() != file.sha256:
             raise MaskFilesError(f"{self.config.root}: {file.locator.member} has changed; run the command again")
         mask = read_mask(content, hole=self.config.hole, threshold=self.config.threshold)
@@ -113,7 +116,7 @@ class MaskCollection:
 def _list_pngs(config: MaskFiles) -> tuple[list[Locator], int]:
     """Return the PNG files and the number of other files."""
     try:
-        tree = open_tree(Path(config.root))
+        tree = open_tree(Path(config.root), follow_links=True)  # the digest of the files is a parameter
     except ArchiveError as error:
         raise MaskFilesError(str(error)) from error
     if tree.kind == "tar.gz":

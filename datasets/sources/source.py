@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from files.archives import MAX_MEMBER_BYTES, FileLocator, Locator, archive_kind, open_tree, read
+from files.archives import MAX_MEMBER_BYTES, Locator, archive_kind, locate_file, open_tree, read
 from files.errors import UserError
 
 # Decoding accepts only JPEG and PNG. The others are listed too, so that they are counted as rejected.
@@ -39,12 +39,14 @@ class SourceConfig:
         set that needs none.
     splits: the splits to read, each once; all others are ignored.
     watch: a file or folder; its change makes the ingested shards stale. Only dvc.yaml reads it.
+    follow_links: whether links in the folder `root` may lead out of it. If false, such a link is an error.
     """
 
     name: str
     root: str | None = None
     splits: tuple[str, ...] = SPLITS
     watch: str = "requirements.lock"
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         if not self.splits or len(set(self.splits)) < len(self.splits) or not set(self.splits) <= set(SPLITS):
@@ -119,6 +121,7 @@ class Source(ABC):
         if type(config) is not self.Config:
             raise TypeError(f"{self.card.name} needs a {self.Config.__name__}, got {config}; call source_config")
         self.config = config
+        self._list_files: list[Locator] = []
         self._list_digests: dict[str, str] = {}
 
     def images(self) -> list[SourceImage]:
@@ -147,6 +150,11 @@ class Source(ABC):
         options = {name: getattr(self.config, name) for name in self.card.options}
         lists = dict(sorted(self._list_digests.items()))
         return options | ({"list_files": lists} if lists else {})
+
+    def check_lists(self) -> None:
+        """Raise ChangedFileError if a list file that `images` read has changed since."""
+        for locator in self._list_files:
+            locator.check()
 
     def unlike_published(self, counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
         """Return the splits whose number of pictures differs from the published one: split -> (here, published).
@@ -183,7 +191,7 @@ class Source(ABC):
 
         is_wanted: whether to open the archive of this name. Listing a large tar takes minutes.
         """
-        tree = open_tree(self._root())
+        tree = open_tree(self._root(), follow_links=self.config.follow_links)
         if tree.kind != "folder":
             return tree.entries
         entries = dict(tree.entries)
@@ -209,11 +217,13 @@ class Source(ABC):
         ending = f"/{name}"
         topmost = min((path for path in entries if path == name or path.endswith(ending)), key=_depth, default=None)
         if topmost is not None:
-            content = read(entries[topmost], max_bytes)
+            locator = entries[topmost]
         elif root.is_file() and beside.is_file():
-            content = read(FileLocator(str(root.parent), name, beside.stat().st_size), max_bytes)
+            locator = locate_file(root.parent, name)
         else:
             return None
+        content = read(locator, max_bytes)
+        self._list_files.append(locator)
         self._list_digests[PurePosixPath(name).name] = hashlib.sha256(content).hexdigest()
         return content
 

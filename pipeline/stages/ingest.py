@@ -30,7 +30,8 @@ def run(params: Params) -> None:
     """Write shards/image/<split> for every split of the data set.
 
     A split whose number of pictures differs from the published number is logged, and its manifest states both.
-    Raises IngestError as soon as too many sources are unusable, WritingError if a split has no usable picture.
+    Raises IngestError as soon as too many sources are unusable, ChangedFileError as soon as a file is read that is no
+    longer the one that was listed or a list file has changed, WritingError if a split has no usable picture.
     """
     source = open_source(params.dataset)
     images = source.images()
@@ -38,14 +39,20 @@ def run(params: Params) -> None:
     published = _other_published_counts(source, counts)
     manifests = {split: _manifest(params, source, split, published.get(split)) for split in counts}
     excluded = stay_out(read_tombstones(TOMBSTONES), source.card.name)
+    rejects = _Rejects(len(images), params.ingest.max_rejected)
     runner = task_runner(params)
+
+    def check(written: WrittenShard) -> None:
+        source.check_lists()
+        rejects.count(written)
+
     with inflate_sources(inflated_folder("image").resolve(), images, runner.open_bar) as readable:
         commit_column(
             column_target(params, "image"),
             {split: dict(enumerate(plan_shards(readable, split, params.ingest, excluded))) for split in counts},
             manifests,
             runner,
-            on_shard=_Rejects(len(images), params.ingest.max_rejected).count,
+            on_shard=check,
         )
 
 
