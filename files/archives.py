@@ -15,8 +15,10 @@ from pathlib import Path
 
 from files.archive_errors import DAMAGE, ArchiveError, MemberError
 from files.durable import durable_file
+from files.left_out import LeftOutFiles, describe, files_below, rule_of
 from files.locators import FileLocator, GzipTarLocator, Locator, TarLocator, ZipLocator
-from files.member_names import is_skipped, plain_name
+from files.member_names import plain_name
+from files.picture_formats import HEAD_BYTES, format_by_name, format_of
 from files.tars import inflated_limit, is_tar, list_gzip_tar, list_inner, list_tar
 from files.zips import list_zip
 
@@ -35,17 +37,19 @@ class Tree:
     root: its absolute path.
     kind: "folder", "zip", "tar" or "tar.gz".
     entries: relative name -> file, in the order of the names' bytes.
+    left_out: the files that are no entries, because of their names.
     """
 
     root: Path
     kind: str
     entries: Mapping[str, Locator]
+    left_out: LeftOutFiles
 
 
 def open_tree(root: Path) -> Tree:
     """List the files of a folder, .zip, .tar or .tar.gz. The kind is told by the first bytes, not by the name.
 
-    Left out are hidden files and folders, `__MACOSX` and `Thumbs.db`. In a folder links are followed, because its owner
+    Files that `left_out.rule_of` names are left out and counted. In a folder links are followed, because its owner
     made them. Archives may come from strangers, so links in them are refused, and so are devices, FIFOs, absolute
     paths, `..`, backslashes and long names.
     Cost: a zip's directory; one header per member of a tar; a .tar.gz is inflated once, whole.
@@ -58,19 +62,22 @@ def open_tree(root: Path) -> Tree:
     if kind is None:
         raise ArchiveError(f"{root} is neither a folder nor a .zip, .tar or .tar.gz (judged by its first bytes)")
     try:
-        entries = _in_bytes_order(root, _LISTERS[kind](root))
+        left_out = LeftOutFiles()
+        entries = _in_bytes_order(root, _without_left_out(_LISTERS[kind](root), left_out))
     except ArchiveError:
         raise
     except DAMAGE as error:
         raise ArchiveError(f"{root} is damaged or cut short ({error}); fetch it again") from error
     if not entries:
-        raise ArchiveError(f"{root} holds no files")
-    return Tree(root, kind, entries)
+        others = describe(left_out.summary())
+        raise ArchiveError(f"{root} holds no files" + (f" but those that are left out: {others}" if others else ""))
+    return Tree(root, kind, entries, left_out)
 
 
-def open_inner(tars: Iterable[Locator]) -> Iterator[Locator]:
+def open_inner(tars: Iterable[Locator], left_out: LeftOutFiles) -> Iterator[Locator]:
     """Yield the files of tars that are files of a tree, without unpacking; in an archive they are named <tar>/<file>.
 
+    left_out: receives the files that their names leave out.
     The tars may be in a folder, in a tar, or in a .tar.gz, which is inflated once, whole. Tars in a zip are refused,
     because their members cannot be found again without inflating. Raises ArchiveError as `open_tree` does.
     """
@@ -79,10 +86,12 @@ def open_inner(tars: Iterable[Locator]) -> Iterator[Locator]:
         containers.setdefault(tar.container, []).append(tar)
     for container, inner in containers.items():
         for tar in (tar for tar in inner if isinstance(tar, FileLocator)):
-            yield from open_tree(Path(container) / tar.member).entries.values()
+            tree = open_tree(Path(container) / tar.member)
+            left_out.update(tree.left_out)
+            yield from tree.entries.values()
         packed = [tar for tar in inner if isinstance(tar, TarLocator)]
         if packed:
-            yield from list_inner(Path(container), packed)
+            yield from _without_left_out(list_inner(Path(container), packed), left_out)
         if others := [tar.member for tar in inner if not isinstance(tar, FileLocator | TarLocator)]:
             raise ArchiveError(f"{container}: {others[0]} is a tar inside a zip; unpack the zip, the tars may stay")
 
@@ -173,6 +182,15 @@ def _read_gzip_members(locators: list[Locator], max_bytes: int) -> dict[Locator,
     return held
 
 
+def _without_left_out(files: Iterable[Locator], left_out: LeftOutFiles) -> Iterator[Locator]:
+    """Yield the files, and add to `left_out` those that their names leave out."""
+    for locator in files:
+        if rule := rule_of(locator.member):
+            left_out.add(rule, locator.member)
+        else:
+            yield locator
+
+
 def _in_bytes_order(root: Path, files: Iterable[Locator]) -> dict[str, Locator]:
     entries: dict[str, Locator] = {}
     for locator in files:
@@ -197,15 +215,24 @@ def _walk(root: Path, folder: Path, prefix: str, above: frozenset[tuple[int, int
         raise ArchiveError(f"{folder} is a link to a folder that contains it")
     with os.scandir(folder) as entries:
         for entry in entries:
-            if is_skipped(entry.name):
+            name = prefix + entry.name
+            if rule_of(f"{name}/"):
+                yield from (Locator(str(root), path, 0) for path in files_below(root, name))
                 continue
-            name = plain_name(root, prefix + entry.name)
+            name = plain_name(root, name)
             if entry.is_dir():
                 yield from _walk(root, folder / entry.name, f"{name}/", above | {identity})
             elif entry.is_file():
-                yield FileLocator(str(root), name, entry.stat().st_size)
+                picture = "" if format_by_name(name) else _picture(folder / entry.name)
+                yield FileLocator(str(root), name, entry.stat().st_size, picture=picture)
             else:
                 raise ArchiveError(f"{root}: {name} is a broken link or not a regular file; remove it")
+
+
+def _picture(path: Path) -> str:
+    """Return the format of a picture by its first bytes."""
+    with path.open("rb", buffering=0) as file:
+        return format_of(file.read(HEAD_BYTES))
 
 
 def _inflated_head(path: Path) -> bytes:

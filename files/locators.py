@@ -7,10 +7,11 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, 22 bytes that the directory repeats, length of name, of extra
+_MOST_BYTES_OF_A_HEAD = 4096  # packed; a deflate block may start with a table of some 300 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,13 @@ class Locator:
     container: absolute path of the folder or archive.
     member: name inside it.
     size: bytes, as the container claims.
+    picture: format of a picture by its first bytes, such as "JPEG"; "" if it is none, or if its name tells a format.
     """
 
     container: str
     member: str
     size: int
+    picture: str = field(default="", kw_only=True)
 
     def content(self) -> bytes:
         """Return the bytes: at most `size`, or one more where the claim was too small."""
@@ -111,15 +114,26 @@ class ZipLocator(Locator):
     crc: int
 
     def content(self) -> bytes:
+        content = self._packed(self.packed)
+        if self.method == zipfile.ZIP_DEFLATED:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, self.size + 1)
+        if zlib.crc32(content) != self.crc:
+            raise zlib.error("checksum differs")
+        return content
+
+    def head(self, num_bytes: int) -> bytes:
+        """Return the first bytes of the content. Their checksum is not compared."""
+        content = self._packed(min(self.packed, _MOST_BYTES_OF_A_HEAD))
+        if self.method == zipfile.ZIP_DEFLATED:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, num_bytes)
+        return content[:num_bytes]
+
+    def _packed(self, num_bytes: int) -> bytes:
+        """Return the first stored bytes of the member."""
         with Path(self.container).open("rb") as file:
             file.seek(self.offset)
             signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
             if signature != b"PK\x03\x04":
                 raise zlib.error("no member starts here")
             file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
-            content = file.read(self.packed)
-        if self.method == zipfile.ZIP_DEFLATED:
-            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, self.size + 1)
-        if zlib.crc32(content) != self.crc:
-            raise zlib.error("checksum differs")
-        return content
+            return file.read(num_bytes)

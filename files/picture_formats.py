@@ -7,6 +7,9 @@ import re
 HEAD_BYTES = 64
 """Number of first bytes of a file that `format_of` needs."""
 
+UNKNOWN = "unknown"
+"""The format of a file whose first bytes cannot be read."""
+
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",

@@ -32,12 +32,12 @@ class Loaded:
     """An opened picture.
 
     orientation: 1 to 8 as in EXIF; 1 where there is none or it cannot be read.
-    has_lost_metadata: whether some metadata cannot be read.
+    is_metadata_dropped: whether some metadata cannot be read.
     """
 
     image: Image.Image
     orientation: int
-    has_lost_metadata: bool
+    is_metadata_dropped: bool
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def _load_without_metadata(
     """Return the picture with the metadata dropped that stops Pillow; None if the picture itself is damaged."""
     for less in with_less_metadata(content):
         try:
-            return replace(_load_once(less, check, is_header_enough), has_lost_metadata=True)
+            return replace(_load_once(less, check, is_header_enough), is_metadata_dropped=True)
         except (RejectedImageError, MemoryError, Image.DecompressionBombError):
             raise
         except Exception:  # see `load`

@@ -45,11 +45,11 @@ class Decoded:
     """A decoded picture.
 
     image: uint8 (H, W, 3) RGB.
-    has_lost_metadata: whether metadata was dropped because it cannot be read.
+    is_metadata_dropped: whether metadata was dropped because it cannot be read.
     """
 
     image: np.ndarray
-    has_lost_metadata: bool
+    is_metadata_dropped: bool
 
 
 def decode(
@@ -97,7 +97,7 @@ def decode_with_note(
 
     with _only_rejections(no_image=_no_image(content)):
         loaded = load(content, check)
-        return Decoded(_rgb_array(loaded.upright()), loaded.has_lost_metadata)
+        return Decoded(_rgb_array(loaded.upright()), loaded.is_metadata_dropped)
 
 
 def decode_grey(content: bytes) -> np.ndarray:
@@ -206,7 +206,7 @@ def can_store_unchanged(content: bytes, image: np.ndarray, format_name: Literal[
     loaded = load(content, is_header_enough=True)
     header = loaded.image
     return (
-        not loaded.has_lost_metadata
+        not loaded.is_metadata_dropped
         and header.format == format_name
         and header.mode in ("RGB", "L")
         and not header.has_transparency_data

@@ -10,7 +10,8 @@ from pathlib import Path
 from files.archive_errors import DAMAGE, ArchiveError
 from files.capped import MAX_HEADER_BYTES, CappedFile, CappedGzip
 from files.locators import GzipTarLocator, Locator, TarLocator
-from files.member_names import is_skipped, plain_name
+from files.member_names import plain_name
+from files.picture_formats import HEAD_BYTES, format_by_name, format_of
 
 MAX_EMPTY_MEMBERS = 50_000  # including folders; a broken or hostile archive has more
 MAX_GZIP_RATIO = 50  # pictures hardly shrink; gzip can inflate by a factor of 1000
@@ -38,16 +39,16 @@ def inflated_limit(archive: Path) -> int:
 def list_tar(root: Path) -> Iterator[Locator]:
     """Yield the files of a plain tar."""
     with CappedFile(root, MAX_HEADER_BYTES) as stream:
-        for name, member in _members(root, stream, root.stat().st_size):
-            yield TarLocator(str(root), name, member.size, member.offset_data)
+        for name, member, picture in _members(root, stream, root.stat().st_size):
+            yield TarLocator(str(root), name, member.size, member.offset_data, picture=picture)
 
 
 def list_gzip_tar(root: Path) -> Iterator[Locator]:
     """Yield the files of a .tar.gz, which is inflated once, whole."""
     limit = inflated_limit(root)
     with CappedGzip(root) as stream:
-        for name, member in _members(root, stream, limit):
-            yield GzipTarLocator(str(root), name, member.size, member.offset_data)
+        for name, member, picture in _members(root, stream, limit):
+            yield GzipTarLocator(str(root), name, member.size, member.offset_data, picture=picture)
         while stream.read(2**16):  # beyond the end of the tar: gzip's checksum of the whole is at its end
             if stream.tell() > limit:
                 raise ArchiveError(f"{root} inflates to more than {limit} bytes; refused")
@@ -60,16 +61,17 @@ def list_inner(container: Path, tars: list[TarLocator]) -> Iterator[Locator]:
         for tar in sorted(tars, key=lambda tar: tar.offset):
             try:
                 stream.seek(tar.offset)
-                for name, member in _members(container / tar.member, stream, tar.offset + tar.size):
-                    yield type(tar)(tar.container, f"{tar.member}/{name}", member.size, member.offset_data)
+                for name, member, picture in _members(container / tar.member, stream, tar.offset + tar.size):
+                    path = f"{tar.member}/{name}"
+                    yield type(tar)(tar.container, path, member.size, member.offset_data, picture=picture)
             except ArchiveError:
                 raise
             except DAMAGE as error:
                 raise ArchiveError(f"{container}: {tar.member} is damaged or no tar ({error})") from error
 
 
-def _members(root: Path, stream: io.BufferedIOBase, limit: int) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Yield plain name and header of each regular file.
+def _members(root: Path, stream: io.BufferedIOBase, limit: int) -> Iterator[tuple[str, tarfile.TarInfo, str]]:
+    """Yield plain name, header and format (see `Locator.picture`) of each regular file.
 
     limit: offset in bytes that no member may exceed. Each member's end is checked before its content is skipped.
     """
@@ -89,9 +91,17 @@ def _members(root: Path, stream: io.BufferedIOBase, limit: int) -> Iterator[tupl
             end = member.offset_data + -(-num_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             if end > limit:
                 raise ArchiveError(f"{root}: {name} claims {member.size} bytes, more than there can be; refused")
-            if member.isfile() and not is_skipped(name):
-                yield name, member
+            if member.isfile():
+                yield name, member, _picture(stream, name, member)
         # tarfile takes a damaged header for the end, and all later members would be missing without an error.
         stream.seek(end)
         if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise ArchiveError(f"{root} is damaged or cut short at byte {end}; fetch it again")
+
+
+def _picture(stream: io.BufferedIOBase, name: str, member: tarfile.TarInfo) -> str:
+    """Return the format of a picture by its first bytes, if its name tells none."""
+    if format_by_name(name) or not member.size:
+        return ""
+    stream.seek(member.offset_data)
+    return format_of(stream.read(min(HEAD_BYTES, member.size)))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from files.archive_errors import ArchiveError
 from files.capped import CappedFile
 from files.locators import Locator, ZipLocator
-from files.member_names import is_skipped, plain_name
+from files.member_names import plain_name
+from files.picture_formats import HEAD_BYTES, UNKNOWN, format_by_name, format_of
 
 MIN_DIRECTORY_LIMIT_BYTES = 2**22  # always allowed: the directory of some 50,000 names
 
@@ -38,11 +42,11 @@ def list_zip(root: Path) -> Iterator[Locator]:
         mode = member.external_attr >> 16  # of Unix; 0 if the zip was made on another system
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ArchiveError(f"{root}: {name} is a link, a device or a FIFO; refused")
-        if member.is_dir() or is_skipped(name):
+        if member.is_dir():
             continue
         if member.flag_bits & _ENCRYPTED or member.compress_type not in _METHODS:
             raise ArchiveError(f"{root}: {name} is encrypted or not compressed by deflate; pack it again")
-        yield ZipLocator(
+        locator = ZipLocator(
             container=str(root),
             member=name,
             size=member.file_size,
@@ -51,3 +55,12 @@ def list_zip(root: Path) -> Iterator[Locator]:
             method=member.compress_type,
             crc=member.CRC,
         )
+        yield locator if format_by_name(name) else replace(locator, picture=_picture(locator))
+
+
+def _picture(locator: ZipLocator) -> str:
+    """Return the format of a picture by its first bytes. A damaged member may be a picture: reading it tells."""
+    try:
+        return format_of(locator.head(HEAD_BYTES))
+    except (zlib.error, struct.error):
+        return UNKNOWN

@@ -138,12 +138,12 @@ def test_metadata_changes_no_pixel_and_is_noted_where_it_cannot_be_read(what: st
     decoded = decode_with_note(content)
     np.testing.assert_array_equal(decoded.image, decode(plain))
     if is_read is not None:
-        assert decoded.has_lost_metadata is not is_read
+        assert decoded.is_metadata_dropped is not is_read
     assert declared_size(content) == decoded.image.shape[1::-1]
     if can_store_unchanged(content, decoded.image, "PNG" if plain[:1] == b"\x89" else "JPEG"):
-        assert not decoded.has_lost_metadata
+        assert not decoded.is_metadata_dropped
         np.testing.assert_array_equal(decode_image(content), decoded.image)
-    assert not decode_with_note(plain).has_lost_metadata
+    assert not decode_with_note(plain).is_metadata_dropped
 
 
 @pytest.mark.parametrize("container", ["JPEG", "PNG", "PNG behind its pixels", "PNG with a short gamma"])

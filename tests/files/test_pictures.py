@@ -223,7 +223,7 @@ def test_text_that_inflates_without_end_is_dropped_and_costs_no_memory() -> None
     text = (b"zTXt", b"a\0\0" + zlib.compress(bytes(2**28)))
     content = _png_chunks(20, 20, 8, 2, text, (b"IDAT", zlib.compress(bytes(20 * 61))))
     tracemalloc.start()
-    assert decode_with_note(content).has_lost_metadata
+    assert decode_with_note(content).is_metadata_dropped
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
 
