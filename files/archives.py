@@ -69,8 +69,9 @@ def open_tree(root: Path) -> Tree:
     except DAMAGE as error:
         raise ArchiveError(f"{root} is damaged or cut short ({error}); fetch it again") from error
     if not entries:
-        others = describe(left_out.summary())
-        raise ArchiveError(f"{root} holds no files" + (f" but those that are left out: {others}" if others else ""))
+        if others := describe(left_out.summary()):
+            raise ArchiveError(f"{root} holds no files but those that are left out: {others}")
+        raise ArchiveError(f"{root} holds no files")
     return Tree(root, kind, entries, left_out)
 
 
@@ -216,7 +217,7 @@ def _walk(root: Path, folder: Path, prefix: str, above: frozenset[tuple[int, int
     with os.scandir(folder) as entries:
         for entry in entries:
             name = prefix + entry.name
-            if rule_of(f"{name}/"):
+            if rule_of(f"{name}/" if entry.is_dir() else name):
                 yield from (Locator(str(root), path, 0) for path in files_below(root, name))
                 continue
             name = plain_name(root, name)

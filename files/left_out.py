@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from files.picture_formats import format_by_name
+
 HIDDEN = "hidden file or folder"
 LITTER = "thumbnails, trash or snapshots of a system"
+COPY = "backup or unfinished copy of a picture"
 NUM_EXAMPLES = 3
 
 # In small letters, because some of these systems do not tell small letters from capitals.
@@ -31,9 +34,13 @@ _LITTER_NAMES = frozenset({
 _LITTER_STARTS = ("thumbs.db:",)
 _LITTER_ENDS = ("@synoeastream", "@synoresource", ".lrdata")
 _FRAGMENTS = re.compile(r"found\.\d{3}")  # saved by chkdsk
+# Endings that editors, exiftool and browsers add to the name of a picture
+_COPY_ENDS = re.compile(
+    r"(?:~|_original|\.(?:bak|backup|orig|old|part|partial|filepart|crdownload|download|tmp|temp))$", re.IGNORECASE
+)
 # A library of Photos, iPhoto or Aperture: only these folders of it hold photographs.
 _LIBRARY = re.compile(
-    r"(?:.*/)?[^/]+\.(?:photoslibrary|photolibrary|migratedphotolibrary|aplibrary)/(?!originals/|masters/).*"
+    r"(?:.*/)?[^/]+\.(?:photoslibrary|photolibrary|migratedphotolibrary|aplibrary)/(?!originals/|masters/).+"
 )
 
 
@@ -90,7 +97,12 @@ def rule_of(name: str) -> str | None:
     name: path relative to the data set; that of a folder ends with a slash.
     """
     folder, _, file = name.rpartition("/")
-    return _rule_of_folder(folder) or _rule_of_word(file) or (LITTER if _in_library(folder) else None)
+    return (
+        _rule_of_folder(folder)
+        or _rule_of_word(file)
+        or (LITTER if _is_outside_photographs(folder) else None)
+        or (COPY if _is_copy(file) else None)
+    )
 
 
 def files_below(root: Path, name: str) -> Iterator[str]:
@@ -115,8 +127,13 @@ def _rule_of_folder(folder: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=2**16)
-def _in_library(folder: str) -> bool:
+def _is_outside_photographs(folder: str) -> bool:
     return _LIBRARY.fullmatch(f"{folder.lower()}/") is not None
+
+
+def _is_copy(file: str) -> bool:
+    ending = _COPY_ENDS.search(file)
+    return ending is not None and format_by_name(file[: ending.start()]) != ""
 
 
 def _rule_of_word(word: str) -> str | None:

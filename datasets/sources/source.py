@@ -274,8 +274,8 @@ class Source(ABC):
             return None if content is None else [line.split() for line in _text(content).splitlines() if line.strip()]
         except UnicodeError as error:
             is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff")) and len(content) % 2 == 0
-            problem = "text in UTF-16; save it as UTF-8" if is_utf16 else "not text; fetch it again"
-            raise SourceError(f"{self.card.name}: {name} is {problem}") from error
+            problem = "is text in UTF-16; save it as UTF-8" if is_utf16 else "is not text; fetch it again"
+            raise SourceError(f"{self.card.name}: {name} {problem}") from error
 
     def _needed_list(self, entries: Mapping[str, Locator], name: str) -> list[list[str]]:
         """Return the words of each line of a list file that names the splits. Raises SourceError if it is missing."""
