@@ -30,17 +30,16 @@ _LITTER_NAMES = frozenset({
     "@eadir", "@tmp", "@sharebin", "@synologydrive", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",
     "@transcode", "@__thumb", "@snapshots", "~snapshot", "files_trashbin", "files_versions",
 })  # fmt: skip
-# Streams of Windows and Synology that some servers show as files, and previews of Lightroom
+# Streams of Windows and Synology that some servers show as files; previews of Lightroom
 _LITTER_STARTS = ("thumbs.db:",)
 _LITTER_ENDS = ("@synoeastream", "@synoresource", ".lrdata")
-_FRAGMENTS = re.compile(r"found\.\d{3}")  # saved by chkdsk
 # Endings that editors, exiftool and browsers add to the name of a picture
-_COPY_ENDS = re.compile(
-    r"(?:~|_original|\.(?:bak|backup|orig|old|part|partial|filepart|crdownload|download|tmp|temp))$", re.IGNORECASE
-)
-# A library of Photos, iPhoto or Aperture: only these folders of it hold photographs.
-_LIBRARY = re.compile(
-    r"(?:.*/)?[^/]+\.(?:photoslibrary|photolibrary|migratedphotolibrary|aplibrary)/(?!originals/|masters/).+"
+_COPY_ENDS = ("~", "_original", ".bak", ".backup", ".orig", ".old", ".part", ".partial", ".filepart", ".crdownload",
+              ".download", ".tmp", ".temp")  # fmt: skip
+_NO_PHOTOGRAPHS = re.compile(
+    r"(?:.*/)?(?:found\.\d{3}/.*"  # fragments that chkdsk saves
+    # Of a library of Photos, iPhoto or Aperture, only these folders hold photographs
+    r"|[^/]+\.(?:photoslibrary|photolibrary|migratedphotolibrary|aplibrary)/(?!originals/|masters/).+)"
 )
 
 
@@ -97,12 +96,7 @@ def rule_of(name: str) -> str | None:
     name: path relative to the data set; that of a folder ends with a slash.
     """
     folder, _, file = name.rpartition("/")
-    return (
-        _rule_of_folder(folder)
-        or _rule_of_word(file)
-        or (LITTER if _is_outside_photographs(folder) else None)
-        or (COPY if _is_copy(file) else None)
-    )
+    return _rule_of_folder(folder) or _rule_of_word(file.lower()) or (COPY if _is_copy(file) else None)
 
 
 def files_below(root: Path, name: str) -> Iterator[str]:
@@ -123,25 +117,24 @@ def files_below(root: Path, name: str) -> Iterator[str]:
 
 @functools.lru_cache(maxsize=2**16)
 def _rule_of_folder(folder: str) -> str | None:
-    return next(filter(None, map(_rule_of_word, folder.split("/"))), None)
+    small = folder.lower()
+    if rule := next(filter(None, map(_rule_of_word, small.split("/"))), None):
+        return rule
+    return LITTER if _NO_PHOTOGRAPHS.fullmatch(f"{small}/") else None
 
 
-@functools.lru_cache(maxsize=2**16)
-def _is_outside_photographs(folder: str) -> bool:
-    return _LIBRARY.fullmatch(f"{folder.lower()}/") is not None
+def _rule_of_word(small: str) -> str | None:
+    """Return the rule for the name of a file or folder in small letters."""
+    if small in _LITTER_NAMES or small.startswith(_LITTER_STARTS) or small.endswith(_LITTER_ENDS):
+        return LITTER
+    return HIDDEN if small.startswith(".") else None
 
 
 def _is_copy(file: str) -> bool:
-    ending = _COPY_ENDS.search(file)
-    return ending is not None and format_by_name(file[: ending.start()]) != ""
-
-
-def _rule_of_word(word: str) -> str | None:
-    small = word.lower()
-    is_litter = small in _LITTER_NAMES or small.startswith(_LITTER_STARTS) or small.endswith(_LITTER_ENDS)
-    if is_litter or _FRAGMENTS.fullmatch(small):
-        return LITTER
-    return HIDDEN if word.startswith(".") else None
+    """Return whether a file has the name of a picture with an ending added to it."""
+    if not file.lower().endswith(_COPY_ENDS):
+        return False
+    return any(format_by_name(file[: -len(ending)]) for ending in _COPY_ENDS if file.lower().endswith(ending))
 
 
 def _printable(name: str) -> str:

@@ -36,6 +36,8 @@ MINIMUM_SIDE = 16
 FitRule = Literal["crop", "squash", "cut", "shorter", "keep"]
 """Rules by which `fit` changes the size of a picture."""
 
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
 IGNORE = 255
 """The label of a pixel whose class is not known."""
 
@@ -213,6 +215,7 @@ def can_store_unchanged(content: bytes, image: np.ndarray, format_name: Literal[
         and getattr(header, "n_frames", 1) == 1
         and loaded.orientation == 1
         and header.size == image.shape[1::-1]
+        and (format_name == "JPEG" or _PNG_END in content)  # without it, OpenCV refuses a picture that Pillow reads
         and _is_stored_as(content, image)
     )
 
@@ -220,7 +223,7 @@ def can_store_unchanged(content: bytes, image: np.ndarray, format_name: Literal[
 def _is_stored_as(content: bytes, image: np.ndarray) -> bool:
     try:
         return np.array_equal(decode_image(content), image)
-    except RejectedImageError:  # OpenCV refuses some pictures that Pillow reads, such as a PNG without its end
+    except RejectedImageError:
         return False
 
 
