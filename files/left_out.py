@@ -17,6 +17,8 @@ LITTER = "thumbnails, trash or snapshots of a system"
 COPY = "backup or unfinished copy of a picture"
 NUM_EXAMPLES = 3
 
+_MOST_SHOWN = 60  # characters of a name on the terminal
+
 # In small letters, because some of these systems do not tell small letters from capitals.
 _LITTER_NAMES = frozenset({
     # macOS, also on other systems' disks
@@ -87,7 +89,7 @@ class LeftOutFiles:
 
 def describe(left_out: tuple[LeftOut, ...]) -> str:
     """Return one line for the user: count, rule and an example of each rule."""
-    return "; ".join(f"{entry.count:,} {entry.rule} ({', '.join(entry.examples[:1])})" for entry in left_out)
+    return "; ".join(f"{entry.count:,} {entry.rule} ({_shortened(entry.examples[0])})" for entry in left_out)
 
 
 def rule_of(name: str) -> str | None:
@@ -139,3 +141,7 @@ def _is_copy(file: str) -> bool:
 
 def _printable(name: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in name)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MOST_SHOWN else f"...{name[3 - _MOST_SHOWN :]}"
