@@ -15,8 +15,10 @@ from pathlib import Path
 
 from files.archive_errors import DAMAGE, ArchiveError, MemberError
 from files.durable import durable_file
+from files.left_out import LeftOutFiles, describe, files_below, rule_of
 from files.locators import FileLocator, GzipTarLocator, Locator, TarLocator, ZipLocator, locate_file
-from files.member_names import is_skipped, plain_name
+from files.member_names import plain_name
+from files.picture_formats import HEAD_BYTES, format_by_name, format_of
 from files.pins import ChangedFileError, check_pin, open_pinned, pin_of
 from files.tars import inflated_limit, is_tar, list_gzip_tar, list_inner, list_tar
 from files.zips import list_zip
@@ -37,11 +39,13 @@ class Tree:
     root: its absolute path.
     kind: "folder", "zip", "tar" or "tar.gz".
     entries: relative name -> file, in the order of the names' bytes.
+    left_out: the files that are no entries, because of their names.
     """
 
     root: Path
     kind: str
     entries: Mapping[str, Locator]
+    left_out: LeftOutFiles
 
 
 def open_tree(root: Path, *, follow_links: bool = False) -> Tree:
@@ -49,8 +53,8 @@ def open_tree(root: Path, *, follow_links: bool = False) -> Tree:
 
     follow_links: whether links in a folder may lead out of it. Links that stay in the folder are always followed, and
         `root` itself may be a link.
-    Left out are hidden files and folders, `__MACOSX` and `Thumbs.db`. Archives may come from strangers, so links in
-    them are refused, and so are devices, FIFOs, absolute paths, `..`, backslashes and long names.
+    Files that `left_out.rule_of` names are left out and counted. Archives may come from strangers, so links in them are
+    refused, and so are devices, FIFOs, absolute paths, `..`, backslashes and long names.
     Cost: one header per member of a zip or a tar; a .tar.gz is inflated once, whole.
     Raises ArchiveError if there is nothing to read or anything is refused; ChangedFileError, which is one, if an
     archive changes meanwhile.
@@ -61,15 +65,20 @@ def open_tree(root: Path, *, follow_links: bool = False) -> Tree:
     kind = "folder" if root.is_dir() else archive_kind(root)
     if kind is None:
         raise ArchiveError(f"{root} is neither a folder nor a .zip, .tar or .tar.gz (judged by its first bytes)")
-    entries = _list_folder(root, follow_links) if kind == "folder" else _list_archive(root, kind)
+    left_out = LeftOutFiles()
+    files = _list_folder(root, follow_links) if kind == "folder" else _list_archive(root, kind)
+    entries = _in_bytes_order(root, _without_left_out(files, left_out))
     if not entries:
+        if others := describe(left_out.summary()):
+            raise ArchiveError(f"{root} holds no files but those that are left out: {others}")
         raise ArchiveError(f"{root} holds no files")
-    return Tree(root, kind, entries)
+    return Tree(root, kind, entries, left_out)
 
 
-def open_inner(tars: Iterable[Locator]) -> Iterator[Locator]:
+def open_inner(tars: Iterable[Locator], left_out: LeftOutFiles) -> Iterator[Locator]:
     """Yield the files of tars that are files of a tree, without unpacking; in an archive they are named <tar>/<file>.
 
+    left_out: receives the files that their names leave out.
     The tars may be in a folder, in a tar, or in a .tar.gz, which is inflated once, whole. Tars in a zip are refused,
     because their members cannot be found again without inflating. Raises ArchiveError as `open_tree` does.
     """
@@ -78,10 +87,12 @@ def open_inner(tars: Iterable[Locator]) -> Iterator[Locator]:
         containers.setdefault(tar.container, []).append(tar)
     for container, inner in containers.items():
         for tar in (tar for tar in inner if isinstance(tar, FileLocator)):
-            yield from open_tree(Path(container) / tar.member).entries.values()
+            tree = open_tree(Path(container) / tar.member)
+            left_out.update(tree.left_out)
+            yield from tree.entries.values()
         packed = [tar for tar in inner if isinstance(tar, TarLocator)]
         if packed:
-            yield from list_inner(Path(container), packed)
+            yield from _without_left_out(list_inner(Path(container), packed), left_out)
         if others := [tar.member for tar in inner if not isinstance(tar, FileLocator | TarLocator)]:
             raise ArchiveError(f"{container}: {others[0]} is a tar inside a zip; unpack the zip, the tars may stay")
 
@@ -176,6 +187,15 @@ def _read_gzip_members(locators: list[Locator], max_bytes: int) -> dict[Locator,
     return held
 
 
+def _without_left_out(files: Iterable[Locator], left_out: LeftOutFiles) -> Iterator[Locator]:
+    """Yield the files, and add to `left_out` those that their names leave out."""
+    for locator in files:
+        if rule := rule_of(locator.member):
+            left_out.add(rule, locator.member)
+        else:
+            yield locator
+
+
 def _in_bytes_order(root: Path, files: Iterable[Locator]) -> dict[str, Locator]:
     entries: dict[str, Locator] = {}
     for locator in files:
@@ -184,21 +204,20 @@ def _in_bytes_order(root: Path, files: Iterable[Locator]) -> dict[str, Locator]:
     return {name: entries[name] for name in sorted(entries)}  # by code point, which is the order of the UTF-8 bytes
 
 
-def _list_archive(root: Path, kind: str) -> dict[str, Locator]:
+def _list_archive(root: Path, kind: str) -> Iterator[Locator]:
     pin = pin_of(root.stat())
     try:
-        entries = _in_bytes_order(root, _LISTERS[kind](root, pin))
+        yield from _LISTERS[kind](root, pin)
     except DAMAGE as error:
         check_pin(root, pin)
         if isinstance(error, ArchiveError):
             raise
         raise ArchiveError(f"{root} is damaged or cut short ({error}); fetch it again") from error
     check_pin(root, pin)
-    return entries
 
 
-def _list_folder(root: Path, follow_links: bool) -> dict[str, Locator]:
-    return _in_bytes_order(root, _walk(root, root, "", frozenset(), None if follow_links else root.resolve()))
+def _list_folder(root: Path, follow_links: bool) -> Iterator[Locator]:
+    return _walk(root, root, "", frozenset(), None if follow_links else root.resolve())
 
 
 def _walk(
@@ -216,16 +235,19 @@ def _walk(
         raise ArchiveError(f"{folder} is a link to a folder that contains it")
     with os.scandir(folder) as entries:
         for entry in entries:
-            if is_skipped(entry.name):
+            name = prefix + entry.name
+            if rule_of(f"{name}/" if entry.is_dir() else name):
+                yield from (Locator(str(root), path, 0, pin=0) for path in files_below(root, name))
                 continue
-            name = plain_name(root, prefix + entry.name)
+            name = plain_name(root, name)
             if boundary and entry.is_symlink():
                 _check_link(root, name, boundary)
             if entry.is_dir():
                 yield from _walk(root, folder / entry.name, f"{name}/", above | {identity}, boundary)
             elif entry.is_file():
+                picture = "" if format_by_name(name) else _picture(folder / entry.name)
                 status = entry.stat()
-                yield FileLocator(str(root), name, status.st_size, pin_of(status))
+                yield FileLocator(str(root), name, status.st_size, pin_of(status), picture=picture)
             else:
                 raise ArchiveError(f"{root}: {name} is a broken link or not a regular file; remove it")
 
@@ -238,6 +260,12 @@ def _check_link(root: Path, name: str, boundary: Path) -> None:
             f"{root}: {name} is a link that leads out of the folder, to {target}; put the files themselves there, or "
             "set dataset.follow_links to true"
         )
+
+
+def _picture(path: Path) -> str:
+    """Return the format of a picture by its first bytes."""
+    with path.open("rb", buffering=0) as file:
+        return format_of(file.read(HEAD_BYTES))
 
 
 def _inflated_head(path: Path) -> bytes:

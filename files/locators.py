@@ -7,7 +7,7 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +16,7 @@ from files.pins import ChangedFileError, check_pin, open_pinned, pin_of
 TAR_BLOCK_BYTES = 512
 LOCAL_HEADER = struct.Struct("<4s2xH18xHH")  # of a zip: signature, flags, length of name, length of extra
 LOCAL_SIGNATURE = b"PK\x03\x04"
+_MOST_BYTES_OF_A_HEAD = 4096  # packed; a deflate block may start with a table of some 300 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,14 @@ class Locator:
     member: name inside it.
     size: bytes, as the container claims.
     pin: of the archive, or of the file itself in a folder; see `files/pins.py`.
+    picture: format of a picture by its first bytes, such as "JPEG"; "" if it is none, or if its name tells a format.
     """
 
     container: str
     member: str
     size: int
     pin: int
+    picture: str = field(default="", kw_only=True)
 
     @property
     def path(self) -> Path:
@@ -142,15 +145,26 @@ class ZipLocator(Locator):
     crc: int
 
     def content(self) -> bytes:
+        content = self._packed(self.packed)
+        if self.method == zipfile.ZIP_DEFLATED:
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, self.size + 1)
+        if zlib.crc32(content) != self.crc:
+            raise zlib.error("checksum differs")
+        return content
+
+    def head(self, num_bytes: int) -> bytes:
+        """Return the first bytes of the content. Their checksum is not compared."""
+        content = self._packed(min(self.packed, _MOST_BYTES_OF_A_HEAD))
+        if self.method == zipfile.ZIP_DEFLATED:
+            return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, num_bytes)
+        return content[:num_bytes]
+
+    def _packed(self, num_bytes: int) -> bytes:
+        """Return the first stored bytes of the member."""
         with open_pinned(self.path, self.pin) as file:
             file.seek(self.offset)
             signature, _, name_bytes, extra_bytes = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
             if signature != LOCAL_SIGNATURE:
                 raise zlib.error("no member starts here")
             file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
-            content = file.read(self.packed)
-        if self.method == zipfile.ZIP_DEFLATED:
-            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, self.size + 1)
-        if zlib.crc32(content) != self.crc:
-            raise zlib.error("checksum differs")
-        return content
+            return file.read(num_bytes)

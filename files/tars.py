@@ -11,7 +11,8 @@ from files.archive_errors import DAMAGE, ArchiveError
 from files.capped import GzipTarStream, TarStream
 from files.extended_headers import are_whole
 from files.locators import GzipTarLocator, Locator, TarLocator
-from files.member_names import is_skipped, plain_name
+from files.member_names import plain_name
+from files.picture_formats import HEAD_BYTES, format_by_name, format_of
 from files.pins import check_pin
 
 MAX_EMPTY_MEMBERS = 50_000  # including folders; a broken or hostile archive has more
@@ -42,16 +43,16 @@ def inflated_limit(archive: Path) -> int:
 def list_tar(root: Path, pin: int) -> Iterator[Locator]:
     """Yield the files of a plain tar."""
     with TarStream(root) as stream:
-        for name, member, header_crc in _members(root, stream, root.stat().st_size):
-            yield TarLocator(str(root), name, member.size, pin, member.offset_data, header_crc)
+        for name, member, header_crc, picture in _members(root, stream, root.stat().st_size):
+            yield TarLocator(str(root), name, member.size, pin, member.offset_data, header_crc, picture=picture)
 
 
 def list_gzip_tar(root: Path, pin: int) -> Iterator[Locator]:
     """Yield the files of a .tar.gz, which is inflated once, whole."""
     limit = inflated_limit(root)
     with GzipTarStream(root) as stream:
-        for name, member, header_crc in _members(root, stream, limit):
-            yield GzipTarLocator(str(root), name, member.size, pin, member.offset_data, header_crc)
+        for name, member, header_crc, picture in _members(root, stream, limit):
+            yield GzipTarLocator(str(root), name, member.size, pin, member.offset_data, header_crc, picture=picture)
         while stream.read(2**16):  # beyond the end of the tar: gzip's checksum of the whole is at its end
             if stream.tell() > limit:
                 raise ArchiveError(f"{root} inflates to more than {limit} bytes; refused")
@@ -65,9 +66,11 @@ def list_inner(container: Path, tars: list[TarLocator]) -> Iterator[Locator]:
             try:
                 stream.seek(tar.offset)
                 members = _members(container / tar.member, stream, tar.offset + tar.size)
-                for name, member, header_crc in members:
+                for name, member, header_crc, picture in members:
                     inner = f"{tar.member}/{name}"
-                    yield type(tar)(tar.container, inner, member.size, tar.pin, member.offset_data, header_crc)
+                    yield type(tar)(
+                        tar.container, inner, member.size, tar.pin, member.offset_data, header_crc, picture=picture
+                    )
             except ArchiveError:
                 raise
             except DAMAGE as error:
@@ -75,8 +78,10 @@ def list_inner(container: Path, tars: list[TarLocator]) -> Iterator[Locator]:
     check_pin(container, tars[0].pin)
 
 
-def _members(root: Path, stream: TarStream | GzipTarStream, limit: int) -> Iterator[tuple[str, tarfile.TarInfo, int]]:
-    """Yield plain name, header, and CRC-32 of the header's block, of each regular file.
+def _members(
+    root: Path, stream: TarStream | GzipTarStream, limit: int
+) -> Iterator[tuple[str, tarfile.TarInfo, int, str]]:
+    """Yield plain name, header, CRC-32 of the header's block, and format (see `Locator.picture`) of each regular file.
 
     limit: offset in bytes that no member may exceed. Each member's end is checked before its content is skipped.
     """
@@ -99,11 +104,20 @@ def _members(root: Path, stream: TarStream | GzipTarStream, limit: int) -> Itera
             if end > limit:
                 raise ArchiveError(f"{root}: {name} claims {member.size} bytes, more than there can be; refused")
             _check_name(root, member, bytes(stream.headers[: -tarfile.BLOCKSIZE]))
-            if member.isfile() and not is_skipped(name):
-                yield name, member, zlib.crc32(stream.headers[-tarfile.BLOCKSIZE :])
+            if member.isfile():
+                header_crc = zlib.crc32(stream.headers[-tarfile.BLOCKSIZE :])
+                yield name, member, header_crc, _picture(stream, name, member)
             stream.headers.clear()
         stream.headers = None
         _check_padding(root, stream, start, end, limit)
+
+
+def _picture(stream: TarStream | GzipTarStream, name: str, member: tarfile.TarInfo) -> str:
+    """Return the format of a picture by its first bytes, if its name tells none."""
+    if format_by_name(name) or not member.size:
+        return ""
+    stream.seek(member.offset_data)
+    return format_of(stream.read(min(HEAD_BYTES, member.size)))
 
 
 def _check_name(root: Path, member: tarfile.TarInfo, extended: bytes) -> None:

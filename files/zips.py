@@ -6,14 +6,17 @@ import os
 import stat
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
 from files.archive_errors import ArchiveError
 from files.capped import CappedFile
 from files.locators import LOCAL_HEADER, LOCAL_SIGNATURE, Locator, ZipLocator
-from files.member_names import is_skipped, plain_name
+from files.member_names import plain_name
+from files.picture_formats import HEAD_BYTES, UNKNOWN, format_by_name, format_of
 
 MIN_DIRECTORY_LIMIT_BYTES = 2**22  # always allowed: the directory of some 50,000 names
 
@@ -47,11 +50,9 @@ def list_zip(root: Path, pin: int) -> Iterator[Locator]:
             if member.file_size:
                 raise ArchiveError(f"{root}: {name} has the name of a folder, but content; pack it again")
             continue
-        if is_skipped(name):
-            continue
         if member.flag_bits & _ENCRYPTED or member.compress_type not in _METHODS:
             raise ArchiveError(f"{root}: {name} is encrypted or not compressed by deflate; pack it again")
-        yield ZipLocator(
+        locator = ZipLocator(
             container=str(root),
             member=name,
             size=member.file_size,
@@ -61,6 +62,15 @@ def list_zip(root: Path, pin: int) -> Iterator[Locator]:
             method=member.compress_type,
             crc=member.CRC,
         )
+        yield locator if format_by_name(name) else replace(locator, picture=_picture(locator))
+
+
+def _picture(locator: ZipLocator) -> str:
+    """Return the format of a picture by its first bytes. A damaged member may be a picture: reading it tells."""
+    try:
+        return format_of(locator.head(HEAD_BYTES))
+    except (zlib.error, struct.error):
+        return UNKNOWN
 
 
 def _check_end(root: Path, stream: CappedFile, num_members: int, comment_bytes: int) -> None:

@@ -14,10 +14,13 @@ from pydantic import TypeAdapter
 
 from files.durable import file_digest, write_durably
 from files.errors import UserError
+from files.left_out import LeftOut
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 RECORDS_NAME = "records.parquet"
+
+_ONLY_IF_ANY = {"left_out", "metadata_dropped"}  # fields that a manifest without any such file does not have
 
 
 class ManifestError(UserError):
@@ -64,6 +67,8 @@ class Manifest:
     made_from: for a derived column, the digest of the images' manifest; empty for images.
     parameters: everything but sources and code that decides the content.
     rejected: sources that did not become records, by name.
+    left_out: files of the data set that are no sources, by rule; of all splits, for images.
+    metadata_dropped: number of sources whose metadata could not be read in full when they were ingested.
     """
 
     dataset: str
@@ -75,6 +80,8 @@ class Manifest:
     made_from: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     rejected: tuple[Rejected, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    metadata_dropped: int = 0
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -85,7 +92,8 @@ class Manifest:
     def to_json(self) -> bytes:
         """Return the bytes of the manifest's file. Equal manifests have equal bytes."""
         counts = {"records": self.records, "bytes": sum(shard.bytes for shard in self.shards)}
-        return (json.dumps({**asdict(self), **counts}, indent=2, sort_keys=True) + "\n").encode()
+        entries = {name: value for name, value in asdict(self).items() if value or name not in _ONLY_IF_ANY}
+        return (json.dumps({**entries, **counts}, indent=2, sort_keys=True) + "\n").encode()
 
     @property
     def digest(self) -> str:

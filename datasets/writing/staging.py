@@ -138,7 +138,13 @@ def _complete_split(manifest: Manifest, tasks: Sequence[ShardTask], written: Seq
     """Write `records.parquet` of one split, and its manifest last."""
     shards, records_sha256 = write_split_records(tasks, written)
     rejected = in_order(reject for note in written for reject in note.rejected)
-    complete = replace(manifest, shards=shards, records_sha256=records_sha256, rejected=rejected)
+    complete = replace(
+        manifest,
+        shards=shards,
+        records_sha256=records_sha256,
+        rejected=rejected,
+        metadata_dropped=sum(note.metadata_dropped for note in written),
+    )
     write_manifest(tasks[0].folder, complete)
 
 

@@ -85,7 +85,7 @@ def pack_anew(path: Path, files: dict[str, bytes]) -> None:
 
 def at_picture(monkeypatch, count: int, act: Callable[[], object]) -> list[int]:
     """Let something happen before the picture of this number is decoded. Returns a list with the number decoded."""
-    decode, decoded = datasets.ingest.decode, []
+    decode, decoded = datasets.ingest.decode_with_note, []
 
     def decode_and_act(content: bytes):
         decoded.append(len(decoded))
@@ -94,7 +94,7 @@ def at_picture(monkeypatch, count: int, act: Callable[[], object]) -> list[int]:
             act()
         return decode(content)
 
-    monkeypatch.setattr(datasets.ingest, "decode", decode_and_act)
+    monkeypatch.setattr(datasets.ingest, "decode_with_note", decode_and_act)
     return decoded
 
 
