@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from files.colours import IMAGENET_DEVIATION, IMAGENET_MEAN
+from files.durable import file_digest
 from files.errors import UserError
 from files.nearest import suggest
 from files.pictures import IGNORE, FitRule
@@ -45,6 +46,24 @@ class SemanticsConfig:
             raise ValueError(f"num_clusters must be in 2..{IGNORE}, got {self.num_clusters}")
         if not self.position_weight >= 0:
             raise ValueError(f"position_weight must not be negative, got {self.position_weight}")
+
+    def describe(self, seed: int) -> dict[str, Any]:
+        """Return the settings that decide the labels of given images, as plain data.
+
+        seed: of k-means.
+        Weights of a segmenter are described by the digest of their file, and left out if there is no such file here.
+        """
+        described: dict[str, Any] = {"source": self.source}
+        if self.source == "kmeans":
+            described |= {"num_clusters": self.num_clusters, "position_weight": self.position_weight, "seed": seed}
+        elif self.source == "segmenter":
+            described["segmenter"] = self.segmenter
+            weights = Path(self.segmenter_weights)
+            if self.segmenter_weights == "default":
+                described["weights"] = "default"
+            elif weights.is_file():
+                described["weights"] = file_digest(weights)
+        return described
 
 
 def fit_labels(
