@@ -91,13 +91,13 @@ def run(params: Params) -> None:
 
 
 def _read_results(params: Params) -> Results:
+    images = open_column(params, "image", params.suite.split)
+    masks = open_column(params, "mask", params.suite.split, images=images)
     folders = {name: results_folder(name) for name in (*params.generators, BASELINES_ROW)}
     hole_l1: HoleL1 = {}
     for folder in folders.values():
         for score in read_scores(folder / SCORES_NAME):
             hole_l1.setdefault(score.row, {})[score.key, score.bin] = score.values[REFERENCE_METRIC]
-    images = open_column(params, "image", params.suite.split)
-    masks = open_column(params, "mask", params.suite.split, images=images)
     return Results(
         summaries={name: read_summary(folder / SUMMARY_NAME) for name, folder in folders.items()},
         hole_l1=hole_l1,
