@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.shards.column import Column, check_alignment
-from datasets.shards.expectation import ANYTHING, Expectation
+from datasets.shards.expectation import ANYTHING, Expectation, refuse
 from datasets.shards.manifest import Manifest, read_manifest
 from datasets.sources import SOURCES
 from files.durable import file_digest
@@ -26,12 +26,12 @@ def open_column(params: Params, column: str, split: str, *, images: Column | Non
 
     column: "image", "semantics", "mask" or a name in `edges`.
     images: the images that it must have been made from.
-    Raises ParamsError if params.yaml asks for no such column, ManifestError if it is not complete, ShardError if it is
-    another one, or if a shard is missing.
+    Raises ManifestError if it is not complete, ShardError if it is another one, if params.yaml asks for no such column,
+    or if a shard is missing.
     """
     folder, remedy = column_folder(column, split), remedy_of(column)
-    opened = Column(folder, store=params.store, remedy=remedy, expected=expected(params, column, split))
-    _expected_lists(params, opened.manifest).check(opened.manifest, folder, remedy)
+    opened = Column(folder, store=params.store, remedy=remedy)
+    refuse(folder, differences(params, column, split, opened.manifest), remedy)
     if images:
         check_alignment(images, opened)
     return opened
@@ -44,9 +44,9 @@ def open_manifest(params: Params, column: str, split: str, *, images: Manifest |
     """
     folder, remedy = column_folder(column, split), remedy_of(column)
     manifest = read_manifest(folder, remedy=remedy)
-    made_from = Expectation(made_from=images.digest) if images else ANYTHING
-    for expectation in (expected(params, column, split), _expected_lists(params, manifest), made_from):
-        expectation.check(manifest, folder, remedy)
+    refuse(folder, differences(params, column, split, manifest), remedy)
+    if images:
+        Expectation(made_from=images.digest).check(manifest, folder, remedy)
     return manifest
 
 
@@ -56,7 +56,8 @@ def differences(params: Params, column: str, split: str, manifest: Manifest) -> 
         yield from expected(params, column, split).differences(manifest)
     except ParamsError as error:
         yield str(error)
-    yield from _expected_lists(params, manifest).differences(manifest)
+    if column == "image":
+        yield from _expected_lists(params, manifest).differences(manifest)
 
 
 def check_derived(images: Column) -> None:

@@ -162,14 +162,25 @@ def segment(image: NDArray[np.uint8], config: SemanticsConfig) -> NDArray[np.uin
     return scores.argmax(dim=0).numpy().astype(np.uint8)
 
 
-@cache
-def _segmenter(name: str, weights: str):
-    import torch
-    from torchvision.models import get_model, get_model_weights, list_models, segmentation
+def segmenter_classes(config: SemanticsConfig) -> list[str]:
+    """Return the names of a segmenter's classes, label 0 first. Raises UserError for an unknown model."""
+    return list(_published_weights(config.segmenter).meta["categories"])
+
+
+def _published_weights(name: str):
+    from torchvision.models import get_model_weights, list_models, segmentation
 
     if name not in list_models(module=segmentation):
         raise UserError(f"torchvision has no segmenter {name!r}; {suggest(name, list_models(module=segmentation))}")
-    entry = get_model_weights(name).DEFAULT
+    return get_model_weights(name).DEFAULT
+
+
+@cache
+def _segmenter(name: str, weights: str):
+    import torch
+    from torchvision.models import get_model
+
+    entry = _published_weights(name)
     model = get_model(name, weights=None, weights_backbone=None, num_classes=len(entry.meta["categories"]))
     try:
         if weights == "default":

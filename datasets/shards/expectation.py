@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,18 @@ class Expectation:
         folder: where the manifest is.
         remedy: command that writes the column again.
         """
-        if found := list(self.differences(manifest)):
-            raise ShardError(f"{folder} is not the expected column: {'; '.join(found)}; run: {remedy}")
+        refuse(folder, self.differences(manifest), remedy)
+
+
+def refuse(folder: Path, differences: Iterable[str], remedy: str) -> None:
+    """Raise ShardError, in one line, if there are differences."""
+    if found := list(differences):
+        raise ShardError(f"{folder} {mismatch(found, remedy)}")
+
+
+def mismatch(differences: Iterable[str], remedy: str) -> str:
+    """Return the differences as a text that continues "<folder> ..."."""
+    return f"is not the expected column: {'; '.join(differences)}; run: {remedy}"
 
 
 def _differences(name: str, found: Any, expected: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from datasets.inflated import inflate_sources
-from datasets.maps.semantics import Clusters, SemanticsConfig, fit_clusters, fit_labels, segment
+from datasets.maps.semantics import Clusters, SemanticsConfig, fit_clusters, fit_labels, segment, segmenter_classes
 from datasets.sources import Source, SourceImage, open_source
 from datasets.writing.derived import ColumnContent, derive_column
 from files.archives import Locator, read
@@ -126,7 +126,7 @@ def _write_clusters(params: Params) -> None:
 
 def _write_segments(params: Params) -> None:
     content = SegmenterContent(params.semantics, params.semantics.describe(params.seed).get("weights", ""))
-    _derive(params, content, {})
+    _derive(params, content, {"classes": segmenter_classes(params.semantics)})
 
 
 def _write_labels(params: Params) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datasets.shards.expectation import mismatch
 from datasets.shards.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, ManifestError, read_manifest
 from datasets.shards.records import ShardError, read_table, shard_name, shard_number
 from datasets.tombstones import DUPLICATE, TAKEN_DOWN, Tombstone, read_tombstones, stay_out
@@ -154,8 +155,7 @@ def _check_split(params: Params, split: str, columns: Mapping[str, tuple[Path, M
             if path.name not in expected:
                 yield Finding(file=str(path), problem="belongs to no column")
         if found := list(differences(params, column, split, manifest)):
-            problem = f"is not the expected column: {'; '.join(found)}; run: {remedy_of(column)}"
-            yield Finding(file=str(folder / MANIFEST_NAME), problem=problem)
+            yield Finding(file=str(folder / MANIFEST_NAME), problem=mismatch(found, remedy_of(column)))
         if column == "image":
             yield from _check_images(params, folder, manifest)
         elif manifest.made_from != columns["image"][1].digest:

@@ -221,7 +221,7 @@ def test_a_column_that_is_not_what_was_asked_for_is_refused(params, made, case):
         asks("ingest", max_rejected=0.5),
         asks("ingest", jpeg_quality=80),  # PNG has none
         asks("semantics", segmenter="fcn_resnet50"),  # k-means has none
-        asks("dataset", root="elsewhere"),  # the same pictures may have been moved
+        asks("dataset", root="elsewhere"),  # a data set that is moved or packed keeps its shards
         asks("evaluate", gallery_images=1),
         asks("train", log_steps=3),
     ],
