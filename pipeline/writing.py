@@ -10,6 +10,7 @@ from datasets.writing.runner import TaskRunner
 from datasets.writing.staging import ColumnTarget
 from jobs.cluster.launch import map_tasks
 from pipeline.code import stage_code
+from pipeline.columns import open_manifest
 from pipeline.layout import column_folder, image_splits, stage_of, staging_folder
 from pipeline.params import Params
 from pipeline.progress import Bar
@@ -31,12 +32,14 @@ def task_runner(params: Params) -> TaskRunner:
     return TaskRunner(map_tasks=partial(map_tasks, num_workers=params.cluster.num_workers), open_bar=Bar)
 
 
-def image_folders() -> dict[str, Path]:
+def image_folders(params: Params) -> dict[str, Path]:
     """Return split -> absolute path of its image shards, for every complete split.
 
-    Raises ManifestError if there is none.
+    Raises ManifestError if there is none, ShardError if a split is not as params.yaml describes it.
     """
     splits = image_splits()
     if not splits:
         raise ManifestError(f"{column_folder('image', '')} has no complete split; run: dvc repro ingest")
+    for split in splits:
+        open_manifest(params, "image", split)
     return {split: column_folder("image", split).resolve() for split in splits}

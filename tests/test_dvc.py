@@ -27,6 +27,8 @@ INERT = {
     "pipeline/code.py": "tells which code makes an output",
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
+    "pipeline/columns.py": "refuses columns and changes none",
+    "pipeline/trained.py": "refuses receipts and changes none",
     "pipeline/progress.py": "prints",
     "pipeline/writing.py": "passes folders, workers and code digests to the room that writes columns",
     "jobs/checks/fitness.py": "refuses columns and changes none",

@@ -33,7 +33,9 @@ def load_trained(folder: Path, *, trained: bool = True) -> tuple[Recipe, Receipt
     return recipe, receipt
 
 
-def inpaint_images(recipe: Recipe, edges: EdgeConfig, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+def inpaint_images(
+    recipe: Recipe, edges: EdgeConfig | None, images: np.ndarray, masks: np.ndarray
+) -> dict[str, np.ndarray]:
     """Fill the holes of images.
 
     edges: how edges are derived, for a recipe that needs them.
@@ -62,7 +64,7 @@ def load_registered(files: Mapping[str, Path]) -> Callable[[np.ndarray, np.ndarr
 
 
 def visible_batch(
-    images: np.ndarray, masks: np.ndarray, keys: Sequence[str], *, columns: Sequence[str], edges: EdgeConfig
+    images: np.ndarray, masks: np.ndarray, keys: Sequence[str], *, columns: Sequence[str], edges: EdgeConfig | None
 ) -> Batch:
     """Build a batch to inpaint. Hidden pixels are set to 0 before anything is derived from them.
 

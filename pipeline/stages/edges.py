@@ -37,7 +37,7 @@ def run(params: Params) -> None:
         for column, config in params.edges.items():
             derive_column(
                 column_target(params, column),
-                image_folders(),
+                image_folders(params),
                 EdgeContent(config),
                 asdict(config),
                 task_runner(params),

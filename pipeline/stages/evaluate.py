@@ -19,20 +19,20 @@ from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
 from jobs.evaluation.suite import suite_id, untrained_row
 from jobs.evaluation.summary import summarise
-from jobs.runs.receipt import read_receipt
 from jobs.tracking import mlflow_runs as tracking
+from pipeline.columns import open_column
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
     SCORES_NAME,
     SUMMARY_NAME,
-    column_folder,
     metrics_file,
     model_folder,
     results_folder,
 )
 from pipeline.params import Params, check_listed
 from pipeline.progress import track
+from pipeline.trained import open_receipt
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +43,14 @@ def run(params: Params, row: str) -> None:
     Also logs a generator's metrics to the tracked run of its training, if the server answers.
 
     row: a generator, or "baselines".
-    Raises ParamsError for a row that is neither "baselines" nor a generator that params.yaml lists.
+    Raises ParamsError for a row that is neither "baselines" nor a generator that params.yaml lists, CheckpointError for
+    weights of another generator, ShardError for images or masks that are not as params.yaml describes them.
     """
     if row != BASELINES_ROW:
         check_listed(params, row)
-    images = Column(column_folder("image", params.suite.split), store=params.store, remedy="dvc repro ingest")
-    masks = Column(column_folder("mask", params.suite.split), store=params.store, remedy="dvc repro masks")
+        open_receipt(row)
+    images = open_column(params, "image", params.suite.split)
+    masks = open_column(params, "mask", params.suite.split, images=images)
     images.verify()
     masks.verify()
     results = _evaluate(params, row, images, masks)
@@ -72,6 +74,8 @@ def _evaluate(params: Params, row: str, images: Column, masks: Column) -> list[S
         name=row,
         images=str(images.folder.resolve()),
         masks=str(masks.folder.resolve()),
+        images_digest=images.manifest.digest,
+        masks_digest=masks.manifest.digest,
         model=None if row == BASELINES_ROW else str(model_folder(row).resolve()),
         config=params.evaluate,
         store=params.store,
@@ -113,7 +117,7 @@ def _track(generator: str, summary: Summary) -> None:
     This is the run of the registered version that has these weights. If there is no such version, or if the server does
     not answer, a warning is logged.
     """
-    receipt = read_receipt(model_folder(generator))
+    receipt = open_receipt(generator)
     version = {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}
     try:
         run_id = tracking.run_of_version(f"inpaint-{generator}", version)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.shards.column import Column
+from datasets.shards.expectation import Expectation
 from files.checkout import ROOT
 from files.durable import file_digest, write_durably
 from files.errors import UserError
@@ -20,25 +21,25 @@ from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.metrics.intervals import paired_difference
 from jobs.evaluation.metrics.value import Metric, Value
 from jobs.evaluation.results import OVERALL, Group, Summary, read_scores, read_summary
-from jobs.evaluation.suite import untrained_row
+from jobs.evaluation.suite import suite_id, untrained_row
 from jobs.generators import card
 from jobs.report.data import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Kind, Page, Row
 from jobs.report.page import render
-from jobs.runs.receipt import Receipt, read_receipt
+from jobs.runs.receipt import Receipt
 from jobs.tracking import mlflow_runs as tracking
 from masks.hole_ratio import BINS, member_of_bin
+from pipeline.columns import open_column
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
     REPORT,
     SCORES_NAME,
     SUMMARY_NAME,
-    column_folder,
     curves_folder,
-    model_folder,
     results_folder,
 )
 from pipeline.params import Params
+from pipeline.trained import open_receipt
 
 log = logging.getLogger(__name__)
 
@@ -79,33 +80,36 @@ class Results:
 def run(params: Params) -> None:
     """Write report/index.html, and log it to the tracking server if that answers.
 
-    Raises ReportError when two results come from different suites.
+    Raises ReportError when two results come from different suites or the suite is not the one in shards/, when results
+    lack their row, or when generators were trained on different images.
     """
     results = _read_results(params)
-    suite = _common_suite(results.summaries)
+    suite = _common_suite(results)
+    _check_one_protocol(results)
     write_durably(REPORT, render(_page(params, results, suite)).encode())
     _track(suite, results.rows)
 
 
 def _read_results(params: Params) -> Results:
+    images = open_column(params, "image", params.suite.split)
+    masks = open_column(params, "mask", params.suite.split, images=images)
     folders = {name: results_folder(name) for name in (*params.generators, BASELINES_ROW)}
     hole_l1: HoleL1 = {}
     for folder in folders.values():
         for score in read_scores(folder / SCORES_NAME):
             hole_l1.setdefault(score.row, {})[score.key, score.bin] = score.values[REFERENCE_METRIC]
-    images, masks = (
-        Column(column_folder(column, params.suite.split), store=params.store) for column in ("image", "mask")
-    )
     return Results(
         summaries={name: read_summary(folder / SUMMARY_NAME) for name, folder in folders.items()},
         hole_l1=hole_l1,
-        receipts={name: read_receipt(model_folder(name)) for name in params.generators},
+        receipts={name: open_receipt(name) for name in params.generators},
         images=images,
         masks=masks,
     )
 
 
-def _common_suite(summaries: Mapping[str, Summary]) -> str:
+def _common_suite(results: Results) -> str:
+    """Return the suite of all results, which is that of the images and masks in shards/."""
+    summaries = results.summaries
     first, *others = summaries
     for other in others:
         if summaries[other].suite != summaries[first].suite:
@@ -113,7 +117,30 @@ def _common_suite(summaries: Mapping[str, Summary]) -> str:
                 f"{first} was evaluated on suite {summaries[first].suite}, {other} on {summaries[other].suite}: "
                 "their numbers cannot be compared; run: dvc repro"
             )
-    return summaries[first].suite
+    here = suite_id(results.images, results.masks)
+    if summaries[first].suite != here:
+        raise ReportError(
+            f"{first} was evaluated on suite {summaries[first].suite}, but {results.images.folder} and "
+            f"{results.masks.folder} are suite {here}; run: dvc repro"
+        )
+    return here
+
+
+def _check_one_protocol(results: Results) -> None:
+    """Raise ReportError unless each folder of results has its row, and all generators saw the same images."""
+    for name, summary in results.summaries.items():
+        if name != BASELINES_ROW and name not in summary.rows:
+            raise ReportError(
+                f"{results_folder(name)} has the rows {', '.join(summary.rows)}, expected {name}; run: dvc repro "
+                f"evaluate@{name}"
+            )
+    (first, receipt), *others = results.receipts.items()
+    for other, its in others:
+        if its.images != receipt.images:
+            raise ReportError(
+                f"{first} was trained on images {receipt.images}, {other} on {its.images}: their numbers cannot be "
+                "compared; run: dvc repro"
+            )
 
 
 def _page(params: Params, results: Results, suite: str) -> Page:
@@ -177,7 +204,7 @@ def _curves(generator: str) -> Iterator[Curves]:
 
 def _gallery(params: Params, results: Results) -> list[GalleryRow]:
     """Choose pairs by a rule: of each bin, those at fixed quantiles of the trained generators' mean error."""
-    galleries = {name: Column(results_folder(name) / GALLERY_NAME) for name in (*params.generators, BASELINES_ROW)}
+    galleries = {name: _open_gallery(name, results.images) for name in (*params.generators, BASELINES_ROW)}
     candidates = galleries[BASELINES_ROW].keys.to_pylist()
     rows = []
     for bin_name, _, _ in BINS:
@@ -192,6 +219,12 @@ def _gallery(params: Params, results: Results) -> list[GalleryRow]:
             caption = f"{quantile:.0%} of the errors of this bin are smaller: mean hole L1 {errors[key]:.2f} %"
             rows.append(GalleryRow(key=key, bin=bin_name, caption=caption, cells=cells))
     return rows
+
+
+def _open_gallery(row: str, images: Column) -> Column:
+    expected = Expectation(split=images.manifest.split, column=GALLERY_NAME, made_from=images.manifest.digest)
+    remedy = f"dvc repro {row if row == BASELINES_ROW else f'evaluate@{row}'}"
+    return Column(results_folder(row) / GALLERY_NAME, remedy=remedy, expected=expected)
 
 
 def _cells(

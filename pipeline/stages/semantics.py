@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datasets.inflated import inflate_sources
-from datasets.maps.semantics import Clusters, SemanticsConfig, fit_clusters, fit_labels, segment
-from datasets.shards.column import Column
+from datasets.maps.semantics import Clusters, SemanticsConfig, fit_clusters, fit_labels, segment, segmenter_classes
 from datasets.sources import Source, SourceImage, open_source
 from datasets.writing.derived import ColumnContent, derive_column
 from files.archives import Locator, read
-from files.durable import file_digest
 from files.errors import UserError
 from files.pictures import (
     IGNORE,
@@ -27,7 +24,8 @@ from files.pictures import (
     encode_grey_png,
 )
 from files.seeds import derive_seed
-from pipeline.layout import column_folder, inflated_folder
+from pipeline.columns import open_column
+from pipeline.layout import inflated_folder
 from pipeline.params import Params, ParamsError
 from pipeline.writing import column_target, image_folders, task_runner
 
@@ -118,7 +116,7 @@ def run(params: Params) -> None:
 
 def _write_clusters(params: Params) -> None:
     config = params.semantics
-    train = Column(column_folder("image", "train"), store=params.store, remedy="dvc repro ingest")
+    train = open_column(params, "image", "train")
     shuffled = sorted(range(len(train.keys)), key=lambda record: derive_seed("k-means", train.keys[record].as_py()))
     images = (decode_image(train.read(record)) for record in shuffled[:_KMEANS_IMAGES])
     clusters = fit_clusters(images, config, params.seed)
@@ -127,10 +125,8 @@ def _write_clusters(params: Params) -> None:
 
 
 def _write_segments(params: Params) -> None:
-    config = params.semantics
-    weights = Path(config.segmenter_weights)
-    content = SegmenterContent(config, file_digest(weights) if weights.is_file() else "")
-    _derive(params, content, {"segmenter": config.segmenter, "weights": config.segmenter_weights})
+    content = SegmenterContent(params.semantics, params.semantics.describe(params.seed).get("weights", ""))
+    _derive(params, content, {"classes": segmenter_classes(params.semantics)})
 
 
 def _write_labels(params: Params) -> None:
@@ -149,7 +145,7 @@ def _write_labels(params: Params) -> None:
 def _derive(params: Params, content: ColumnContent, parameters: Mapping[str, Any]) -> None:
     """Write the column.
 
-    parameters: entries of its manifests beside the source; `mirrored` has none unless it is given.
+    parameters: entries of its manifests beside the settings; `mirrored` has none unless it is given.
     """
-    described = {"source": params.semantics.source, "ignore": IGNORE, "mirrored": (), **parameters}
-    derive_column(column_target(params, "semantics"), image_folders(), content, described, task_runner(params))
+    described = {**params.semantics.describe(params.seed), "ignore": IGNORE, "mirrored": (), **parameters}
+    derive_column(column_target(params, "semantics"), image_folders(params), content, described, task_runner(params))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from datasets.maps.edges import EdgeConfig
 from datasets.shards.column import Column
 from datasets.stream.plan import sharing_problem
 from files.durable import file_digest
@@ -37,7 +38,8 @@ from jobs.tracking.training_run import describe_training, stage_trained_model
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
 from pipeline.code import stage_code
-from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
+from pipeline.columns import check_derived, open_column
+from pipeline.layout import curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
 
@@ -126,9 +128,15 @@ def _check_batch(params: Params, generator: str, batch_size: int) -> None:
 
 
 def _verify_columns(params: Params, generator: str, names: tuple[str, ...]) -> dict[str, Column]:
-    """Open the training split of some columns, and check every byte and that the generator can be trained with them."""
-    sources = {"edge": params.train.edges}  # there may be several columns of edges
-    columns = {name: Column(column_folder(sources.get(name, name), "train"), store=params.store) for name in names}
+    """Open the training split of some columns, and check every byte and that the generator can be trained with them.
+
+    names: as recipes name them, "image" first.
+    """
+    columns = {"image": open_column(params, "image", "train")}
+    for name in names[1:]:
+        stored = params.train.edges if name == "edge" else name  # there may be several columns of edges
+        columns[name] = open_column(params, stored, "train", images=columns["image"])
+    check_derived(columns["image"])
     for column in columns.values():
         column.verify()
     for name, column in columns.items():
@@ -236,6 +244,7 @@ def _train(training: _Training) -> None:
         collective_seconds=params.cluster.collective_seconds,
         store=params.store,
         checkpoints=training.checkpoints,
+        digests={name: column.manifest.digest for name, column in training.columns.items()},
     )
     work = GroupWork(
         function=train,
@@ -291,7 +300,7 @@ def _make_receipt(training: _Training, weights_sha256: str) -> Receipt:
     return Receipt(
         generator=training.generator,
         config=asdict(params.generators[training.generator]),
-        edges=params.edges[params.train.edges],
+        edges=EdgeConfig(**training.columns["edge"].manifest.parameters) if "edge" in training.columns else None,
         seed=params.seed,
         steps=counts.steps,
         samples_seen=counts.steps * counts.batch_size,

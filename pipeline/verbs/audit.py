@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datasets.shards.expectation import mismatch
 from datasets.shards.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, ManifestError, read_manifest
 from datasets.shards.records import ShardError, read_table, shard_name, shard_number
 from datasets.tombstones import DUPLICATE, TAKEN_DOWN, Tombstone, read_tombstones, stay_out
@@ -21,7 +22,8 @@ from files.errors import UserError
 from files.objects import StoreConfig
 from jobs.checks.audit import AuditTask, ColumnShard, Finding, audit_shards
 from jobs.cluster.launch import map_tasks
-from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits, stage_of
+from pipeline.columns import differences, remedy_of
+from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits
 from pipeline.params import Params
 from pipeline.progress import printable, track
 from pipeline.removal import Outcome, named_records, remove
@@ -97,9 +99,9 @@ def _manifests(split: str, findings: list[Finding]) -> dict[str, tuple[Path, Man
     """
     readable = {}
     for column in columns_of(split):
-        folder, stage = column_folder(column, split), stage_of(column)
+        folder = column_folder(column, split)
         try:
-            manifest = read_manifest(folder, remedy=f"dvc repro {stage}")
+            manifest = read_manifest(folder, remedy=remedy_of(column))
             read_table(folder, columns=("key",))
             readable[column] = (folder.resolve(), manifest)
         except (ManifestError, ShardError) as error:
@@ -146,19 +148,18 @@ def _tasks(
 
 
 def _check_split(params: Params, split: str, columns: Mapping[str, tuple[Path, Manifest]]) -> Iterator[Finding]:
-    """Compare the manifests of a split with each other, and the files in its folders with their manifests."""
+    """Compare the manifests of a split with params.yaml and each other, and the files in its folders with them."""
     for column, (folder, manifest) in columns.items():
         expected = {MANIFEST_NAME, RECORDS_NAME, *(shard.name for shard in manifest.shards)}
         for path in sorted(folder.iterdir()):
             if path.name not in expected:
                 yield Finding(file=str(path), problem="belongs to no column")
-        if (manifest.column, manifest.split) != (column, split):
-            problem = f"says it is {manifest.column} of {manifest.split}"
-            yield Finding(file=str(folder / MANIFEST_NAME), problem=problem)
+        if found := list(differences(params, column, split, manifest)):
+            yield Finding(file=str(folder / MANIFEST_NAME), problem=mismatch(found, remedy_of(column)))
         if column == "image":
             yield from _check_images(params, folder, manifest)
         elif manifest.made_from != columns["image"][1].digest:
-            problem = f"was made from other images; run: dvc repro {stage_of(column)}"
+            problem = f"was made from other images; run: {remedy_of(column)}"
             yield Finding(file=str(folder / MANIFEST_NAME), problem=problem)
 
 

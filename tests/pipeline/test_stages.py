@@ -18,6 +18,7 @@ from datasets.maps.semantics import SemanticsConfig
 from datasets.shards.column import Column
 from datasets.sources import source_config
 from files.durable import file_digest
+from files.errors import UserError
 from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.inference import inpaint_images, load_trained
 from jobs.evaluation.metrics.pixels import composite_uint8
@@ -29,7 +30,6 @@ from jobs.training.settings import TrainConfig
 from masks.hole_ratio import BINS
 from pipeline.params import ParamsError, read_params
 from pipeline.stages import edges, evaluate, ingest, masks, report, semantics, train
-from pipeline.stages.report import ReportError
 from pipeline.verbs import inpaint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -83,6 +83,7 @@ def test_every_generator_leaves_weights_curves_figures_and_a_version(params, nam
     recipe, receipt = load_trained(Path("models") / name)
     assert receipt.steps == recipe.steps == sum(p.steps for p in recipe.phases)
     assert receipt.images == Column(Path("shards/image/train")).manifest.digest
+    assert receipt.edges == (params.edges["edge"] if "edge" in recipe.columns else None)
     assert {path.parent.name for path in Path("curves", name).rglob("*.tsv")} == {
         p.name for p in recipe.phases if p.steps
     }
@@ -246,10 +247,24 @@ def test_more_classes_than_a_generator_has_are_named_before_it_trains(params):
         train.run(params, "sge_net")
 
 
-def test_results_of_two_suites_share_no_table(params):
-    path = Path("results/baselines/summary.json")
-    text = path.read_text()
-    path.write_text(text.replace('"suite": "', '"suite": "0'))
-    with pytest.raises(ReportError, match="their numbers cannot be compared"):
-        report.run(params)
-    path.write_text(text)
+@pytest.mark.parametrize(
+    ("paths", "old", "new", "message"),
+    [
+        ("results/baselines/summary.json", '"suite": "', '"suite": "0', "their numbers cannot be compared"),
+        ("results/*/summary.json", '"suite": "', '"suite": "0', "shards/mask/val are suite"),
+        ("results/csa/summary.json", '"csa"', '"spl"', "results/csa has the rows .*, expected csa"),
+        ("models/csa/receipt.json", '"images": "', '"images": "0', "csa on 0.*: their numbers cannot be compared"),
+        ("results/csa/gallery/manifest.json", '"column": "', '"column": "x', "gallery/manifest.json was edited"),
+    ],
+)
+def test_results_of_two_protocols_share_no_table(params, paths, old, new, message):
+    before = {path: path.read_text() for path in Path().glob(paths)}
+    for path, text in before.items():
+        assert old in text
+        path.write_text(text.replace(old, new))
+    try:
+        with pytest.raises(UserError, match=message):
+            report.run(params)
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
