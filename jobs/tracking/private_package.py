@@ -7,11 +7,13 @@ its own code, and neither a checkout nor a library called `datasets` or `files` 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
+import itertools
 import re
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import resolve_name
 from pathlib import Path
@@ -64,11 +66,12 @@ def make_package(sources: Mapping[str, bytes], generator: str) -> PrivatePackage
     if missing := [module for module in start if module not in modules]:
         raise ValueError(f"the code has no module {missing[0]}, with which {generator} would be loaded")
     needed = {path: sources[path] for path in _closure(sources, modules, start)}
-    name = PREFIX + _digest(_renamed(needed, modules, PREFIX))[:_DIGITS]
+    ours = {name for module in modules for name in _with_parents(module)}
+    name = PREFIX + _digest(_renamed(needed, ours, PREFIX))[:_DIGITS]
     imported = {module.split(".")[0] for path, content in needed.items() for module in _imported(content, path)}
     return PrivatePackage(
         name=name,
-        files={f"{name}/{path}": content for path, content in _renamed(needed, modules, name).items()},
+        files={f"{name}/{path}": content for path, content in _renamed(needed, ours, name).items()},
         third_party=tuple(sorted(imported - set(FOLDERS) - set(sys.stdlib_module_names))),
     )
 
@@ -80,6 +83,16 @@ def _is_code(name: str) -> bool:
 def _module(path: str) -> str:
     """Return the dotted name of a file: `jobs/layers/vgg.py` -> `jobs.layers.vgg`."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _with_parents(module: str) -> list[str]:
+    """Return the names that an import of a module imports: `a.b.c` -> `a`, `a.b`, `a.b.c`."""
+    return list(itertools.accumulate(module.split("."), "{}.{}".format))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse(content: bytes) -> ast.Module:
+    return ast.parse(content)
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
@@ -96,19 +109,19 @@ def _closure(sources: Mapping[str, bytes], modules: Mapping[str, str], start: It
     waiting = set(start)
     while waiting:
         name = waiting.pop()
-        waiting |= {parent for parent in [name.rpartition(".")[0]] if parent}
+        waiting |= set(_with_parents(name)) - {name}
         path = modules.get(name)
         if path is not None and path not in found:
             found.add(path)
             waiting |= _imported(sources[path], path)
-            waiting |= {text for _, text in _texts(ast.parse(sources[path])) if text in modules}
+            waiting |= {text for _, text in _texts(_parse(sources[path])) if text in modules}
     return sorted(found)
 
 
 def _imported(content: bytes, path: str) -> set[str]:
     """Return dotted names of all that a file may import; of `from a import b` both `a` and `a.b`."""
     names = set()
-    for node in ast.walk(ast.parse(content)):
+    for node in ast.walk(_parse(content)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -118,38 +131,34 @@ def _imported(content: bytes, path: str) -> set[str]:
     return names
 
 
-def _renamed(files: Mapping[str, bytes], modules: Mapping[str, str], package: str) -> dict[str, bytes]:
+def _renamed(files: Mapping[str, bytes], ours: Collection[str], package: str) -> dict[str, bytes]:
     """Return files as parts of a package: each import of this project's modules is made from that package."""
-    return {"__init__.py": _INIT} | {path: _rename(content, modules, package) for path, content in files.items()}
+    return {"__init__.py": _INIT} | {path: _rename(content, ours, package) for path, content in files.items()}
 
 
-def _rename(content: bytes, modules: Mapping[str, str], package: str) -> bytes:
+def _rename(content: bytes, ours: Collection[str], package: str) -> bytes:
     lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    for row, column, text in sorted(_insertions(lines, modules, package), reverse=True):
+    for row, column, text in sorted(_insertions(lines, ours, package), reverse=True):
         line = lines[row - 1]
         lines[row - 1] = line[:column] + text.encode() + line[column:]
     return b"\n".join(lines)
 
 
-def _insertions(lines: list[bytes], modules: Mapping[str, str], package: str) -> Iterator[tuple[int, int, str]]:
+def _insertions(lines: list[bytes], ours: Collection[str], package: str) -> Iterator[tuple[int, int, str]]:
     """Yield the texts to insert: row, counted from 1, byte in the row, and text."""
-    tree = ast.parse(b"\n".join(lines))
+    tree = _parse(b"\n".join(lines))
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and _is_ours(node.module, modules):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module in ours:
             yield *_end_of(rb"from[\s\\]+", node, lines), f"{package}."
         for alias in node.names if isinstance(node, ast.Import) else ():
-            if _is_ours(alias.name, modules):
+            if alias.name in ours:
                 yield alias.lineno, alias.col_offset, f"{package}."
                 if alias.asname is None:  # `import a.b` binds `a`
                     first = alias.name.split(".")[0]
                     yield alias.end_lineno, alias.end_col_offset, f", {package}.{first} as {first}"
     for node, text in _texts(tree):
-        if "." in text and _is_ours(text.removesuffix("."), modules):
+        if "." in text.removesuffix(".") and text.removesuffix(".") in ours:  # one word alone is rarely a module
             yield *_end_of(rb"[A-Za-z]*(\"\"\"|'''|\"|')", node, lines), f"{package}."
-
-
-def _is_ours(name: str, modules: Mapping[str, str]) -> bool:
-    return any(module == name or module.startswith(f"{name}.") for module in modules)
 
 
 def _end_of(pattern: bytes, node: ast.stmt | ast.expr, lines: list[bytes]) -> tuple[int, int]:
