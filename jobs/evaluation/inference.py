@@ -11,37 +11,28 @@ import torch
 from datasets.maps.edges import EdgeConfig, canny_edges
 from jobs.evaluation.metrics.pixels import composite_uint8, to_uint8
 from jobs.generators import card
-from jobs.generators.build import build_filler, build_recipe, inpaint
+from jobs.generators.build import build_filler, build_recipe, inpaint, without_feature_files
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Recipe
-from jobs.runs.checkpoints import WEIGHTS_NAME, load_weights
+from jobs.runs.checkpoints import WEIGHTS_NAME, load_networks, load_weights, network_state
 from jobs.runs.receipt import Receipt, read_receipt
 
 
-def load_filler(folder: Path) -> tuple[Recipe, Receipt]:
+def load_trained(folder: Path, *, trained: bool = True) -> tuple[Recipe, Receipt]:
     """Load what fills holes of a trained generator, without what only its training needs, and the receipt.
 
     folder: contains weights and receipt.
-    Raises CheckpointError when a file is missing, has another digest, or does not fit.
-    """
-    receipt = read_receipt(folder)
-    recipe = build_filler(receipt.generator, card(receipt.generator).Config(**receipt.config))
-    load_weights(folder / WEIGHTS_NAME, recipe.networks, receipt.weights_sha256)
-    return recipe, receipt
-
-
-def load_trained(folder: Path, *, trained: bool = True) -> tuple[Recipe, Receipt]:
-    """Load the whole recipe of a training, as it was trained, and the receipt. To fill holes, use `load_filler`.
-
-    folder: contains weights and receipt.
-    trained: False leaves the recipe's networks as they were before the first step.
+    trained: False gives the networks as they were before the first step.
     Raises CheckpointError when a file is missing, has another digest, or does not fit.
     """
     receipt = read_receipt(folder)
     config = card(receipt.generator).Config(**receipt.config)
-    recipe = build_recipe(receipt.generator, config, receipt.seed)
+    recipe = build_filler(receipt.generator, config)
     if trained:
         load_weights(folder / WEIGHTS_NAME, recipe.networks, receipt.weights_sha256)
+    else:
+        initial = build_recipe(receipt.generator, without_feature_files(config), receipt.seed)
+        load_networks(recipe.networks, network_state(initial.networks))
     return recipe, receipt
 
 

@@ -14,7 +14,7 @@ from files.objects import StoreConfig
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
 from jobs.evaluation.baselines import BASELINES, FillOne
 from jobs.evaluation.evaluator import Evaluator
-from jobs.evaluation.inference import inpaint_images, load_filler, load_trained
+from jobs.evaluation.inference import inpaint_images, load_trained
 from jobs.evaluation.metrics.fid import FidSums, add_sums
 from jobs.evaluation.metrics.value import Missing
 from jobs.evaluation.results import Score
@@ -93,11 +93,8 @@ def _fills(job: EvaluationJob) -> dict[str, Fill]:
     if job.model is None:
         return {name: partial(_fill_one_by_one, BASELINES[name].fill) for name in job.config.baselines}
     fills: dict[str, Fill] = {}
-    model = Path(job.model)
-    for row, (recipe, receipt) in (
-        (job.name, load_filler(model)),
-        (untrained_row(job.name), load_trained(model, trained=False)),
-    ):
+    for row, trained in ((job.name, True), (untrained_row(job.name), False)):
+        recipe, receipt = load_trained(Path(job.model), trained=trained)
         fills[row] = partial(inpaint_images, recipe, receipt.edges)
     return fills
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -35,6 +36,14 @@ def build_filler(generator: str, config: Any) -> Recipe:
     less = {"for_training": False} if "for_training" in inspect.signature(build).parameters else {}
     with torch.random.fork_rng(devices=[]):
         return build(config, **less)
+
+
+def without_feature_files(config: Any) -> Any:
+    """Return a config whose losses compare random features, which need no file. Initial weights do not depend on them.
+
+    config: a paper's `Config`.
+    """
+    return dataclasses.replace(config, features="random") if hasattr(config, "features") else config
 
 
 def inpaint(recipe: Recipe, batch: Batch) -> Outputs:

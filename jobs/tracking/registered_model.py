@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.evaluation.inference import inpaint_images, load_filler
+from jobs.evaluation.inference import inpaint_images, load_trained
 
 
 class RegisteredModel:
@@ -17,7 +17,7 @@ class RegisteredModel:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._recipe, self._receipt = load_filler(folder)
+        self._recipe, self._receipt = load_trained(folder)
 
     def predict(self, model_input: Mapping[str, np.ndarray]) -> np.ndarray:
         """Fill holes.

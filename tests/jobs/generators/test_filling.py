@@ -7,11 +7,12 @@ import torch
 
 from benchmarks.batches import make_batch, visible
 from jobs.checks.footprint import footprint
-from jobs.evaluation.inference import load_filler
+from jobs.evaluation.inference import load_trained
 from jobs.generators import card, names
 from jobs.generators.build import build_filler, build_recipe, inpaint
 from jobs.layers.weights import WeightsError
 from jobs.recipe.contract import is_discriminator
+from jobs.runs.checkpoints import WEIGHTS_NAME
 from tests.jobs.tracking.models import write_model
 
 FILLS_WITH_FEATURES = ("neural_patch_synthesis",)  # its texture stage runs when it fills
@@ -65,7 +66,9 @@ def test_weights_fill_equally_where_the_files_of_training_are_not(name, tmp_path
         with pytest.raises(WeightsError, match=r"vgg\.pth"):
             build_recipe(name, dataclasses.replace(card(name).Config.tiny(), **config), 1)
     write_model(tmp_path / "model", name, **config)
-    filler, _ = load_filler(tmp_path / "model")
     recipe = build_recipe(name, card(name).Config.tiny(), 1)
     batch = visible(make_batch((64, 64), recipe.columns))
-    assert torch.equal(inpaint(filler, batch)["output"], inpaint(recipe, batch)["output"])
+    for trained in (True, False):  # the weights were saved before the first step
+        filler, _ = load_trained(tmp_path / "model", trained=trained)
+        (tmp_path / "model" / WEIGHTS_NAME).unlink(missing_ok=True)
+        assert torch.equal(inpaint(filler, batch)["output"], inpaint(recipe, batch)["output"])

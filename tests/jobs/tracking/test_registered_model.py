@@ -17,7 +17,7 @@ from PIL import Image
 from benchmarks.photographs import photograph
 from files.checkout import FOLDERS, ROOT
 from files.errors import UserError
-from jobs.evaluation.inference import inpaint_images, load_filler
+from jobs.evaluation.inference import inpaint_images, load_trained
 from jobs.tracking.mlflow_runs import FILES_TAG, load_model, tracking_uri
 from jobs.tracking.model_files import DIGESTS, ModelError, check_files, write_digests
 from tests.jobs.tracking.models import register, write_model
@@ -48,7 +48,7 @@ def registry(empty_database, tmp_path_factory):
 
 
 def expected(registry):
-    recipe, receipt = load_filler(registry / "1" / "model")
+    recipe, receipt = load_trained(registry / "1" / "model")
     return inpaint_images(recipe, receipt.edges, IMAGE, MASK[..., 0])["composite"]
 
 
@@ -157,7 +157,7 @@ def test_weights_and_receipt_that_were_changed_together_are_refused(store, tmp_p
     write_model(tmp_path / "other", "edge_connect", seed=2)
     for path in (tmp_path / "other").iterdir():
         shutil.copyfile(path, store / "data" / "model" / path.name)
-    load_filler(store / "data" / "model")  # they fit each other
+    load_trained(store / "data" / "model")  # they fit each other
     with pytest.raises(ModelError, match=r"data/model/(receipt.json|weights.safetensors) is not the one"):
         load_model(NAME, "1")
 
