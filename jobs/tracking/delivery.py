@@ -91,7 +91,7 @@ def stage_model(
     name: str,
     *,
     files: Mapping[str, Path],
-    code: Sequence[str],
+    code: Mapping[str, bytes],
     tags: Mapping[str, str],
     requirements: Sequence[str],
 ) -> None:
@@ -100,14 +100,15 @@ def stage_model(
     storage: folder of the training.
     name: of the registered model.
     files: name -> folder.
-    code: packages of this checkout.
+    code: files of one private package: path -> content.
     tags: of the registered version.
     requirements: pinned packages, such as "numpy==2.0.0".
     """
     shutil.rmtree(storage / "model", ignore_errors=True)
     for key, folder in files.items():
         shutil.copytree(folder, storage / "model" / "files" / key / folder.name, copy_function=_copy)
-    tracking.copy_code(code, storage / "model" / "code", _copy)
+    for path, content in code.items():
+        write_durably(storage / "model" / "code" / path, content)
     paths = {key: f"model/files/{key}/{folder.name}" for key, folder in files.items()}
     model = {"name": name, "files": paths, "tags": tags, "requirements": requirements}
     _write_json(storage / _MODEL, {"ended": time.time(), "model": model})

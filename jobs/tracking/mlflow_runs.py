@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import tempfile
 import time
 import warnings
@@ -39,23 +38,32 @@ os.environ.update(  # before the import of mlflow, which reads some of them only
 )
 import mlflow
 import numpy as np
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature, set_model
+from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from files.checkout import ROOT, permanent_checkout
+from files.checkout import permanent_checkout
+from jobs.tracking.model_files import ModelError, check_files, find_loader, open_model, write_digests
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table that it makes
 logging.getLogger("alembic").setLevel(logging.ERROR)
 
 EXPERIMENT = "inpaint-foundry"
+FILES_TAG = "files_sha256"
+"""Tag of a registered version: the digest of the list of its files' digests."""
 Point = tuple[str, float, int, float]
 """One value of a metric: key, value, step, Unix time in seconds."""
-
-
-class ModelError(UserError):
-    """There is no such registered model, or it cannot be loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,114 +222,106 @@ def register_model(
 ) -> str:
     """Register a trained generator, once for each run, and give it the alias `candidate`. Returns its version.
 
-    The model is code and data, without pickle. `jobs/tracking/registered_model.py` loads it. It takes and returns 8-bit
-    images.
+    The model is code and data, without pickle. It takes and returns 8-bit images. The tag FILES_TAG of the version has
+    the digest with which `load_model` checks every file.
 
     name: of the registered model.
-    files: name -> folder.
+    files: "model" -> folder of weights and receipt.
     tags: of the version.
-    code: folder of packages, see `copy_code`.
+    code: folder with one private package, see jobs/tracking/private_package.py.
     requirements: pinned packages, such as "numpy==2.0.0".
+    Raises ModelError if there is no private package in `code`.
     """
     client = _client()
     version = _version_of(client, name, run_id)
     if version is None:
-        _log_model(client, run_id, name, files, code, requirements)
-        version = _version_of(client, name, run_id)
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, value)
+        with tempfile.TemporaryDirectory(dir=code.parent) as folder:
+            model = Path(folder) / "model"
+            _save_model(model, files["model"], code, requirements)
+            version = _create_version(client, run_id, name, model, tags)
     client.set_registered_model_alias(name, "candidate", version)
     return version
-
-
-def copy_code(packages: Sequence[str], folder: Path, copy: Callable[[str, str], object]) -> None:
-    """Copy packages of this checkout to a folder, without Python's caches, so that the same code gives the same bytes.
-
-    copy: copies one file, from a path to a path.
-    """
-    for package in packages:
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-        shutil.copytree(ROOT / package, folder / package, ignore=ignored, copy_function=copy)
 
 
 def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Load a registered generator as a function of image uint8 (N, H, W, 3) and mask uint8 (N, H, W, 1), 1 = hole.
 
-    The function returns the filled image, uint8 (N, H, W, 3).
+    Every file is compared with the digest in the version's tag before any code of it is imported.
+
+    The function returns the filled image, uint8 (N, H, W, 3), and raises UserError for an image or mask that the paper
+    cannot take.
     name: of the registered model.
     version: a number, or an alias such as "candidate".
-    Raises ModelError if there is no such version or it cannot be loaded.
+    Raises ModelError if there is no such version, if a file has been changed, or if it cannot be loaded.
     """
-    mlflow.set_tracking_uri(tracking_uri())
-    separator = "/" if version.isdigit() else "@"
     try:
-        model = mlflow.pyfunc.load_model(f"models:/{name}{separator}{version}")
-    except MlflowException as error:
+        with tempfile.TemporaryDirectory(prefix="inpaint-") as folder:
+            model = _download(name, version, Path(folder))
+            pyfunc = mlflow.models.Model.load(str(model)).flavors[mlflow.pyfunc.FLAVOR_NAME]
+            return open_model(
+                loader=pyfunc[mlflow.pyfunc.MAIN],
+                code=model / pyfunc[mlflow.pyfunc.CODE],
+                data=model / pyfunc[mlflow.pyfunc.DATA],
+            )
+    except (MlflowException, ImportError, OSError, UserError) as error:
         raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
-    return lambda image, mask: model.predict({"image": image, "mask": mask})
 
 
-class RegisteredModel(mlflow.pyfunc.PythonModel):
-    """A registered generator as MLflow runs it.
-
-    load: makes the function that `predict` applies from the model's files, which it gets as name -> path.
-    """
-
-    _skip_type_hint_validation = True  # the model has a signature; MLflow would ask for a second one in type hints
-
-    def __init__(self, load: Callable[[Mapping[str, Path]], Callable[[np.ndarray, np.ndarray], np.ndarray]]) -> None:
-        self._load = load
-
-    def load_context(self, context: Any) -> None:
-        """Load the model. MLflow calls this with the model's files."""
-        self._inpaint = self._load({name: Path(path) for name, path in context.artifacts.items()})
-
-    def predict(self, context, model_input, params=None):
-        """Fill holes.
-
-        model_input: {"image": uint8 (N, H, W, 3), "mask": uint8 (N, H, W, 1), 1 = hole}.
-        Returns uint8 (N, H, W, 3).
-        """
-        return self._inpaint(model_input["image"], model_input["mask"])
-
-
-def serve(model: RegisteredModel) -> None:
-    """Tell MLflow which model it loads from the file that calls this: a model that was registered as code."""
-    set_model(model)
-
-
-def _log_model(
-    client: mlflow.MlflowClient,
-    run_id: str,
-    name: str,
-    files: Mapping[str, Path],
-    code: Path,
-    requirements: Sequence[str],
-) -> None:
-    unfinished = client.search_logged_models([_experiment(client)], f"source_run_id = '{run_id}'")
-    for model in unfinished:  # of a registration that was killed
-        client.delete_logged_model(model.model_id)
-    signature = ModelSignature(
-        inputs=Schema(
-            [
-                TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "image"),
-                TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 1), "mask"),
-            ]
-        ),
-        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-    )
+def _download(name: str, version: str, folder: Path) -> Path:
+    """Copy the files of a registered version to a folder and check them. Returns where they are."""
+    client = _client()
     mlflow.set_tracking_uri(tracking_uri())
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+    by_number = version.isdigit()
+    found = client.get_model_version(name, version) if by_number else client.get_model_version_by_alias(name, version)
+    if FILES_TAG not in found.tags:
+        raise ModelError(f"it was registered without the tag {FILES_TAG}, so its files cannot be checked; train again")
+    source = client.get_model_version_download_uri(name, found.version)
+    model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
+    check_files(model, found.tags[FILES_TAG])
+    return model
+
+
+def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str]) -> None:
+    """Write the files of a model as MLflow loads them: see `mlflow.pyfunc.load_model`."""
+    image, mask = (TensorSpec(np.dtype(np.uint8), (-1, -1, -1, channels)) for channels in (3, 1))
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the input example, which a signature makes needless
-        mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(code / "jobs" / "tracking" / "registered_model.py"),
-            artifacts={key: str(path) for key, path in files.items()},
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module=find_loader(code),
+            data_path=str(weights),
             code_paths=[str(path) for path in sorted(code.iterdir())],
-            signature=signature,
-            registered_model_name=name,
+            signature=ModelSignature(
+                inputs=Schema(
+                    [TensorSpec(image.type, image.shape, "image"), TensorSpec(mask.type, mask.shape, "mask")]
+                ),
+                outputs=Schema([image]),
+            ),
             pip_requirements=list(requirements),
         )
+
+
+def _create_version(client: mlflow.MlflowClient, run_id: str, name: str, folder: Path, tags: Mapping[str, str]) -> str:
+    """Upload the files of a model and create its version together with all tags, last of all."""
+    experiment = _experiment(client)
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        client.delete_logged_model(model.model_id)  # of a registration that was killed
+    sha256 = write_digests(folder)
+    model = client.create_logged_model(experiment, name="model", source_run_id=run_id)
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, step=0)])
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    mlflow.set_tracking_uri(tracking_uri())  # the registry asks it for the place of the files
+    version = client.create_model_version(
+        name,
+        source=f"models:/{model.model_id}",
+        run_id=run_id,
+        tags={**tags, FILES_TAG: sha256},
+        model_id=model.model_id,
+    )
+    return str(version.version)
 
 
 def _version_of(client: mlflow.MlflowClient, name: str, run_id: str) -> str | None:

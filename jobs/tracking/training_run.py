@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from files.checkout import FOLDERS, ROOT, is_modified, read_commit
+from files.checkout import ROOT, is_modified, read_commit
 from files.durable import file_digest
 from jobs.runs.folder import RunFolder
 from jobs.runs.receipt import Receipt
 from jobs.tracking.delivery import describe_run, stage_model
 from jobs.tracking.mlflow_runs import TrackedDataset
+from jobs.tracking.private_package import make_package, read_sources
 
-_SHIPPED = tuple(folder for folder in FOLDERS if folder != "pipeline")  # code inside a registered model
-_REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pillow", "pyarrow", "safetensors", "scikit-image",
-                 "torch", "torchvision", "webdataset")  # fmt: skip
+_LOADING = ("mlflow", "pillow")  # loads a registered model, and reads and writes pictures for it
 
 
 def describe_training(
@@ -44,13 +43,17 @@ def describe_training(
     )
 
 
-def stage_trained_model(folder: RunFolder, model: Path, receipt: Receipt, *, dataset: str, licence: str) -> None:
+def stage_trained_model(
+    folder: RunFolder, model: Path, receipt: Receipt, *, dataset: str, licence: str, code: Path = ROOT
+) -> None:
     """Copy a trained model to its run folder, from which it is registered as `inpaint-<generator>`.
 
     model: folder of weights and receipt.
     dataset: name of the data set of the images.
     licence: of the images.
+    code: checkout that trained the model, a folder or a .zip file.
     """
+    package = make_package(read_sources(code), receipt.generator)
     stage_model(
         folder.path,
         f"inpaint-{receipt.generator}",
@@ -68,9 +71,16 @@ def stage_trained_model(folder: RunFolder, model: Path, receipt: Receipt, *, dat
             "licence": licence,
             "rebuild": f"git checkout {read_commit()} && make setup && dvc repro train@{receipt.generator}",
         },
-        code=_SHIPPED,
-        requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
+        code=package.files,
+        requirements=_requirements(package.third_party),
     )
+
+
+def _requirements(modules: Sequence[str]) -> list[str]:
+    """Return the installed packages that have some modules, and those that loading needs, pinned: "numpy==2.0.0"."""
+    packages = importlib.metadata.packages_distributions()
+    needed = {*_LOADING, *(package for module in modules for package in packages.get(module, ()))}
+    return [f"{name}=={importlib.metadata.version(name)}" for name in sorted(needed)]
 
 
 def _code_tags() -> dict[str, str]:

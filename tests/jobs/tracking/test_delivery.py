@@ -70,7 +70,7 @@ def storage(tmp_path, name="toy", *, steps=(1, 2, 3), model=True):
             folder,
             f"inpaint-{name}",
             files={"model": weights},
-            code=["jobs"],
+            code={"inpaint_0/__init__.py": b""},
             tags={"kind": name},
             requirements=["numpy"],
         )
