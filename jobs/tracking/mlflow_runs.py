@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import tempfile
 import time
 import warnings
@@ -44,12 +43,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature, set_model
 from mlflow.types import Schema, TensorSpec
 
-from files.checkout import ROOT, permanent_checkout
+from files.checkout import permanent_checkout
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table that it makes
 logging.getLogger("alembic").setLevel(logging.ERROR)
 
 EXPERIMENT = "inpaint-foundry"
+CODE_FOLDER = "code"
+"""Folder of a run's artifacts that holds the archive of its code."""
 Point = tuple[str, float, int, float]
 """One value of a metric: key, value, step, Unix time in seconds."""
 
@@ -168,6 +169,23 @@ def log_points(run_id: str, points: Sequence[Point]) -> None:
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
 
+def fetch_record(training: str, folder: Path) -> tuple[Path, Path, Mapping[str, str]]:
+    """Fetch what a training was started with.
+
+    training: its id, see `open_run`.
+    folder: where the files are written.
+    Returns the files of its parameters and of its code, and the tags of its run.
+    Raises ModelError if the server knows no such training.
+    """
+    client = _client()
+    run = _run_of(client, _experiment(client), training)
+    if run is None:
+        raise ModelError(f"{EXPERIMENT} has no run of the training {training!r}; check MLFLOW_TRACKING_URI")
+    names = ("params.json", f"{CODE_FOLDER}/code.zip")
+    parameters, code = (Path(client.download_artifacts(run.info.run_id, name, str(folder))) for name in names)
+    return parameters, code, run.data.tags
+
+
 def last_step(run_id: str, key: str) -> int:
     """Return the highest step of a metric on the server; -1 before the first."""
     return max((metric.step for metric in _client().get_metric_history(run_id, key)), default=-1)
@@ -220,7 +238,7 @@ def register_model(
     name: of the registered model.
     files: name -> folder.
     tags: of the version.
-    code: folder of packages, see `copy_code`.
+    code: folder of packages.
     requirements: pinned packages, such as "numpy==2.0.0".
     """
     client = _client()
@@ -232,16 +250,6 @@ def register_model(
         client.set_model_version_tag(name, version, key, value)
     client.set_registered_model_alias(name, "candidate", version)
     return version
-
-
-def copy_code(packages: Sequence[str], folder: Path, copy: Callable[[str, str], object]) -> None:
-    """Copy packages of this checkout to a folder, without Python's caches, so that the same code gives the same bytes.
-
-    copy: copies one file, from a path to a path.
-    """
-    for package in packages:
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-        shutil.copytree(ROOT / package, folder / package, ignore=ignored, copy_function=copy)
 
 
 def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

@@ -21,6 +21,7 @@ from jobs.evaluation.suite import suite_id, untrained_row
 from jobs.evaluation.summary import summarise
 from jobs.runs.receipt import read_receipt
 from jobs.tracking import mlflow_runs as tracking
+from pipeline.inputs import StageInputs
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
@@ -47,12 +48,14 @@ def run(params: Params, row: str) -> None:
     """
     if row != BASELINES_ROW:
         check_listed(params, row)
+    inputs = StageInputs.read("baselines") if row == BASELINES_ROW else StageInputs.read("evaluate", row)
     images = Column(column_folder("image", params.suite.split), store=params.store, remedy="dvc repro ingest")
     masks = Column(column_folder("mask", params.suite.split), store=params.store, remedy="dvc repro masks")
     images.verify()
     masks.verify()
     results = _evaluate(params, row, images, masks)
     summary = Summary(suite_id(images, masks), images.manifest.records, summarise(results, params.evaluate))
+    inputs.check_unchanged()
     folder = results_folder(row)
     shutil.rmtree(folder, ignore_errors=True)
     write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])

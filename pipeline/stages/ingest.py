@@ -15,6 +15,7 @@ from datasets.tombstones import TAKEN_DOWN, read_tombstones, stay_out
 from datasets.writing.shard_tasks import WrittenShard
 from datasets.writing.staging import commit_column
 from files.errors import UserError
+from pipeline.inputs import StageInputs
 from pipeline.layout import TOMBSTONES, inflated_folder
 from pipeline.params import Params
 from pipeline.writing import column_target, task_runner
@@ -32,6 +33,7 @@ def run(params: Params) -> None:
     A split whose number of pictures differs from the published number is logged, and its manifest states both.
     Raises IngestError as soon as too many sources are unusable, WritingError if a split has no usable picture.
     """
+    inputs = StageInputs.read("ingest")
     source = open_source(params.dataset)
     images = source.images()
     counts = Counter(image.split for image in images)
@@ -41,7 +43,7 @@ def run(params: Params) -> None:
     runner = task_runner(params)
     with inflate_sources(inflated_folder("image").resolve(), images, runner.open_bar) as readable:
         commit_column(
-            column_target(params, "image"),
+            column_target(params, "image", inputs),
             {split: dict(enumerate(plan_shards(readable, split, params.ingest, excluded))) for split in counts},
             manifests,
             runner,
