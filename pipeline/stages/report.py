@@ -146,7 +146,7 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str) -> P
         curves=[curves for name in params.generators for curves in _curves(name)],
         gallery=_gallery(params, results),
         facts=_facts(results, packages_lock, code),
-        commands=[] if code.is_dirty else [f"git checkout {code.commit}", "make setup", "dvc repro"],
+        commands=_rebuild_commands(code),
         notes=_notes(results.images.manifest.dataset, code),
     )
 
@@ -253,6 +253,11 @@ def _training(receipt: Receipt) -> str:
         f"{receipt.steps:,} steps, {receipt.samples_seen:,} samples, seed {receipt.seed}, {processes} processes; "
         f"parameters: {parameters}"
     )
+
+
+def _rebuild_commands(code: Code) -> list[str]:
+    """Return the commands that make this page again; none if no commit has all that it was made from."""
+    return [] if code.is_dirty else [f"git checkout {code.commit}", "make setup", "dvc repro"]
 
 
 def _notes(dataset: str, code: Code) -> list[str]:
