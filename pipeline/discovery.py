@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from files.code_archive import process_code
+
 _FOLDERS = ("stages", "verbs")
 _TYPES = {"int": int, "float": float}
 
@@ -53,13 +55,29 @@ class Verb:
             parser.add_argument(name, **{**options, **kind})
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Import the file and run its `main`. Returns the exit code."""
+        """Import the file and run its `main`. Returns the exit code.
+
+        The inputs of a stage are read before its code is imported. Raises InputsChangedError if they change until its
+        end.
+        """
+        from pipeline.inputs import read_inputs_of
+
+        words = [str(getattr(arguments, name)) for name in self.arguments if not name.startswith("-")]
+        inputs = read_inputs_of([self.name, *words])
+        if inputs is not None:
+            process_code()
         params = None
         if self.reads_params:
             from pipeline.params import read_params
 
             params = read_params()
-        return importlib.import_module(self.module).main(params, arguments)
+        module = importlib.import_module(self.module)
+        if inputs is None:
+            return module.main(params, arguments)
+        inputs.check_unchanged()
+        code = module.main(params, arguments)
+        inputs.check_unchanged()
+        return code
 
 
 def find_verbs() -> dict[str, Verb]:

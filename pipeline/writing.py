@@ -9,21 +9,22 @@ from datasets.shards.manifest import ManifestError
 from datasets.writing.runner import TaskRunner
 from datasets.writing.staging import ColumnTarget
 from jobs.cluster.launch import map_tasks
-from pipeline.code import stage_code
 from pipeline.columns import open_manifest
-from pipeline.layout import column_folder, image_splits, stage_of, staging_folder
+from pipeline.inputs import StageInputs
+from pipeline.layout import column_folder, image_splits, staging_folder
 from pipeline.params import Params
 from pipeline.progress import Bar
 
 
-def column_target(params: Params, column: str) -> ColumnTarget:
-    """Return where a column is written, with the code that its stage declares in dvc.yaml."""
+def column_target(params: Params, column: str, inputs: StageInputs) -> ColumnTarget:
+    """Return where a column is written, by the code that the inputs of its stage name."""
     return ColumnTarget(
         name=column,
         folder=column_folder(column, "").resolve(),
         staging=staging_folder(column).resolve(),
-        code=stage_code(stage_of(column)),
+        code=inputs.code,
         store=params.store,
+        check_inputs=inputs.check_unchanged,
     )
 
 

@@ -25,6 +25,7 @@ MODULES = {"baselines": "evaluate"}
 INERT = {
     "files/errors.py": "names a kind of error",
     "pipeline/code.py": "tells which code makes an output",
+    "pipeline/inputs.py": "refuses to write outputs and changes none",
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/columns.py": "refuses columns and changes none",

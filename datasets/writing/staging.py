@@ -54,6 +54,8 @@ class ColumnTarget:
     staging: absolute path of the column's staging folder, on the same file system as `folder`.
     code: path -> digest of every file of code that can change the shards.
     store: store to which finished shards are moved; without an address they stay beside their manifest.
+    check_inputs: called before the finished column is moved into place. It raises if the inputs are no longer those
+        that the shards were made from.
     """
 
     name: str
@@ -61,6 +63,7 @@ class ColumnTarget:
     staging: Path
     code: Mapping[str, str]
     store: StoreConfig
+    check_inputs: Callable[[], None] = lambda: None
 
 
 def commit_column(
@@ -86,6 +89,7 @@ def commit_column(
     written = _run_tasks(target.name, queue, runner, on_shard)
     for split, of_split in tasks.items():
         _complete_split(manifests[split], of_split, [written[split, task.index] for task in of_split])
+    target.check_inputs()
     target.folder.parent.mkdir(exist_ok=True)
     _column_folder(target).rename(target.folder)
     sync_folder(target.folder.parent)

@@ -10,17 +10,19 @@ import logging
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
-from files.checkout import ROOT
+from files.code_archive import Code, process_code
 from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
 from files.errors import UserError
 from jobs.cluster.settings import ClusterConfig
@@ -29,8 +31,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
-# Ray ships the checkout to its workers. It leaves out .git, .venv and the files that git ignores by itself.
-_EXCLUDED = [".dvc"]
 _TOKEN = Path.home() / ".ray" / "auth_token"
 
 
@@ -274,26 +274,12 @@ def _ray(num_cpus: int) -> Iterator:
     logging.getLogger("ray").setLevel(logging.ERROR)  # it prints several lines at every start
     import ray
 
-    local = "RAY_ADDRESS" not in os.environ
     started = not ray.is_initialized()
     if started:
         # Frames of an earlier failure may still hold references to objects of the Ray that ran then. This Ray gives its
         # objects the same numbers, so freeing such a reference later would free an object of this Ray.
         gc.collect()
-        ray.init(
-            address="local" if local else None,
-            include_dashboard=False if local else None,
-            num_cpus=max(num_cpus, 1) if local and num_cpus >= 0 else None,  # None: Ray counts them
-            runtime_env={
-                "working_dir": str(ROOT),
-                "excludes": _EXCLUDED,
-                "env_vars": QUIET_ENVIRONMENT,
-            },
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            # A private argument; it keeps a Ray of this machine alone on loopback.
-            **({"_node_ip_address": "127.0.0.1"} if local else {}),
-        )
+        _connect(ray, num_cpus)
     if _TOKEN.is_file():
         _TOKEN.chmod(0o600)  # Ray leaves it readable for every user
     try:
@@ -301,3 +287,30 @@ def _ray(num_cpus: int) -> Iterator:
     finally:
         if started:
             ray.shutdown()
+
+
+def _connect(ray: ModuleType, num_cpus: int) -> None:
+    """Join the cluster of RAY_ADDRESS or start a Ray here, and give its workers the code of this process."""
+    local = "RAY_ADDRESS" not in os.environ
+    code = process_code()
+    _tell_differences(code)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder, "code.zip")
+        archive.write_bytes(code.archive)
+        ray.init(
+            address="local" if local else None,
+            include_dashboard=False if local else None,
+            num_cpus=max(num_cpus, 1) if local and num_cpus >= 0 else None,  # None: Ray counts them
+            runtime_env={"working_dir": str(archive), "env_vars": QUIET_ENVIRONMENT},
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            # A private argument; it keeps a Ray of this machine alone on loopback.
+            **({"_node_ip_address": "127.0.0.1"} if local else {}),
+        )
+
+
+@cache  # a training may start Ray several times
+def _tell_differences(code: Code) -> None:
+    """Log which code of the workers is not as git has it."""
+    if differences := code.describe_differences():
+        log.warning("workers get the code of this checkout, which differs from its commit: %s", differences)

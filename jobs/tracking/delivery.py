@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from files.code_archive import process_code
 from files.durable import durable_file, write_durably
 from files.errors import UserError
 from files.locks import lock_file
@@ -36,7 +37,8 @@ END_SECONDS = 300.0  # the longest that a finished training waits for its upload
 STOP_SECONDS = 5.0  # the longest that a training waits for its upload after a failure or a signal
 _PAUSE_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
-_RUN, _MODEL, _EVENTS, _SAMPLES = RunFolder.RUN, RunFolder.MODEL, RunFolder.EVENTS, RunFolder.SAMPLES
+_RUN, _CODE, _MODEL = RunFolder.RUN, RunFolder.CODE, RunFolder.MODEL
+_EVENTS, _SAMPLES = RunFolder.EVENTS, RunFolder.SAMPLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,8 @@ def describe_run(
     datasets: Sequence[tracking.TrackedDataset],
     files: Mapping[str, str],
 ) -> None:
-    """Describe a training's run in its storage. A restart keeps the description of the first start.
+    """Describe a training's run in its storage, beside the code of this process. A restart keeps those of the first
+    start.
 
     storage: folder of the training.
     name: of the run.
@@ -74,6 +77,7 @@ def describe_run(
     """
     if (storage / _RUN).is_file():
         return
+    write_durably(storage / _CODE, process_code().archive)
     description = {
         "name": name,
         "training": uuid.uuid4().hex,
@@ -125,7 +129,7 @@ def park(storage: Path, undelivered: Path) -> Path:
     folder = undelivered / f"{number:04d}-{storage.parent.name}-{storage.name}"
     storage.rename(folder)
     for path in folder.iterdir():
-        if path.name not in (_RUN, _MODEL, _EVENTS, _SAMPLES, "model"):
+        if path.name not in (_RUN, _CODE, _MODEL, _EVENTS, _SAMPLES, "model"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return folder
 
@@ -262,6 +266,7 @@ class _RunUpload:
         description = json.loads((storage / _RUN).read_bytes())
         description["datasets"] = [tracking.TrackedDataset(**dataset) for dataset in description["datasets"]]
         self.run_id = tracking.open_run(**description)
+        tracking.log_files(self.run_id, storage.glob(_CODE), tracking.CODE_FOLDER)
         self._last_step: dict[str, int] = {}  # metric -> last step on the server
         self._sent_samples: set[Path] = set()
 

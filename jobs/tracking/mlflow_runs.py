@@ -62,6 +62,8 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 EXPERIMENT = "inpaint-foundry"
 FILES_TAG = "files_sha256"
 """Tag of a registered version: the digest of the list of its files' digests."""
+CODE_FOLDER = "code"
+"""Folder of a run's artifacts that holds the archive of its code."""
 Point = tuple[str, float, int, float]
 """One value of a metric: key, value, step, Unix time in seconds."""
 
@@ -174,6 +176,23 @@ def log_points(run_id: str, points: Sequence[Point]) -> None:
     client = _client()
     for start in range(0, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+
+def fetch_record(training: str, folder: Path) -> tuple[Path, Path, Mapping[str, str]]:
+    """Fetch what a training was started with.
+
+    training: its id, see `open_run`.
+    folder: where the files are written.
+    Returns the files of its parameters and of its code, and the tags of its run.
+    Raises ModelError if the server knows no such training.
+    """
+    client = _client()
+    run = _run_of(client, _experiment(client), training)
+    if run is None:
+        raise ModelError(f"{EXPERIMENT} has no run of the training {training!r}; check MLFLOW_TRACKING_URI")
+    names = ("params.json", f"{CODE_FOLDER}/code.zip")
+    parameters, code = (Path(client.download_artifacts(run.info.run_id, name, str(folder))) for name in names)
+    return parameters, code, run.data.tags
 
 
 def last_step(run_id: str, key: str) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import resolve_name
 from pathlib import Path
+from typing import BinaryIO
 
 from files.checkout import FOLDERS, ROOT
 
@@ -42,12 +43,12 @@ class PrivatePackage:
     third_party: tuple[str, ...]
 
 
-def read_sources(checkout: Path = ROOT) -> dict[str, bytes]:
+def read_sources(checkout: Path | BinaryIO = ROOT) -> dict[str, bytes]:
     """Return the files of code of a checkout: path relative to it -> content.
 
-    checkout: a folder, or a .zip file of one.
+    checkout: a folder, or a .zip file of one, as a path or open for reading.
     """
-    if checkout.is_file():
+    if not isinstance(checkout, Path) or checkout.is_file():
         with zipfile.ZipFile(checkout) as archive:
             return {name: archive.read(name) for name in archive.namelist() if _is_code(name)}
     paths = (path for folder in FOLDERS for path in (checkout / folder).rglob("*.py"))

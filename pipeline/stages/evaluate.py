@@ -21,6 +21,7 @@ from jobs.evaluation.suite import suite_id, untrained_row
 from jobs.evaluation.summary import summarise
 from jobs.tracking import mlflow_runs as tracking
 from pipeline.columns import open_column
+from pipeline.inputs import StageInputs
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
@@ -49,12 +50,14 @@ def run(params: Params, row: str) -> None:
     if row != BASELINES_ROW:
         check_listed(params, row)
         open_receipt(row)
+    inputs = StageInputs.read("baselines") if row == BASELINES_ROW else StageInputs.read("evaluate", row)
     images = open_column(params, "image", params.suite.split)
     masks = open_column(params, "mask", params.suite.split, images=images)
     images.verify()
     masks.verify()
     results = _evaluate(params, row, images, masks)
     summary = Summary(suite_id(images, masks), images.manifest.records, summarise(results, params.evaluate))
+    inputs.check_unchanged()
     folder = results_folder(row)
     shutil.rmtree(folder, ignore_errors=True)
     write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])

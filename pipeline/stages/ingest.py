@@ -16,6 +16,7 @@ from datasets.writing.shard_tasks import WrittenShard
 from datasets.writing.staging import commit_column
 from files.errors import UserError
 from files.left_out import describe
+from pipeline.inputs import StageInputs
 from pipeline.layout import TOMBSTONES, inflated_folder
 from pipeline.params import Params
 from pipeline.writing import column_target, task_runner
@@ -35,6 +36,7 @@ def run(params: Params) -> None:
     Raises IngestError as soon as too many sources are unusable, ChangedFileError as soon as a file is read that is no
     longer the one that was listed or a list file has changed, WritingError if a split has no usable picture.
     """
+    inputs = StageInputs.read("ingest")
     source = open_source(params.dataset)
     images = source.images()
     counts = Counter(image.split for image in images)
@@ -52,7 +54,7 @@ def run(params: Params) -> None:
 
     with inflate_sources(inflated_folder("image").resolve(), images, runner.open_bar) as readable:
         commit_column(
-            column_target(params, "image"),
+            column_target(params, "image", inputs),
             {split: dict(enumerate(plan_shards(readable, split, params.ingest, excluded))) for split in counts},
             manifests,
             runner,

@@ -14,6 +14,7 @@ from masks.config import MaskConfig
 from masks.hole_ratio import BINS, member_of_bin
 from masks.masks import Masks, open_masks
 from pipeline.columns import open_manifest
+from pipeline.inputs import StageInputs
 from pipeline.layout import column_folder, image_splits
 from pipeline.params import Params, ParamsError
 from pipeline.writing import column_target, task_runner
@@ -45,6 +46,7 @@ def run(params: Params) -> None:
     Raises ParamsError if the data set has no such split, ManifestError if the split is not complete, ShardError if it
     is not as params.yaml describes it, MaskFilesError if a mask collection differs from its declaration.
     """
+    inputs = StageInputs.read("masks")
     split, config = params.suite.split, params.suite.masks
     splits = image_splits(complete_only=False)
     if splits and split not in splits:
@@ -52,7 +54,7 @@ def run(params: Params) -> None:
     if splits:
         open_manifest(params, "image", split)
     derive_column(
-        column_target(params, "mask"),
+        column_target(params, "mask", inputs),
         {split: column_folder("image", split).resolve()},
         SuiteContent(config, open_masks(config), params.seed),
         {"masks": config.describe(), "seed": params.seed, "hole": 255, "bins": BINS},

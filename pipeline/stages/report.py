@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 
 from datasets.shards.column import Column
 from datasets.shards.expectation import Expectation
-from files.checkout import ROOT
-from files.durable import file_digest, write_durably
+from files.code_archive import Code, process_code
+from files.durable import write_durably
 from files.errors import UserError
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
 from jobs.evaluation.baselines import BASELINES
@@ -28,7 +29,9 @@ from jobs.report.page import render
 from jobs.runs.receipt import Receipt
 from jobs.tracking import mlflow_runs as tracking
 from masks.hole_ratio import BINS, member_of_bin
+from pipeline.code import LOCK
 from pipeline.columns import open_column
+from pipeline.inputs import StageInputs
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
@@ -83,10 +86,13 @@ def run(params: Params) -> None:
     Raises ReportError when two results come from different suites or the suite is not the one in shards/, when results
     lack their row, or when generators were trained on different images.
     """
+    inputs = StageInputs.read("report")
     results = _read_results(params)
     suite = _common_suite(results)
     _check_one_protocol(results)
-    write_durably(REPORT, render(_page(params, results, suite)).encode())
+    page = render(_page(params, results, suite, inputs.code[LOCK])).encode()
+    inputs.check_unchanged()
+    write_durably(REPORT, page)
     _track(suite, results.rows)
 
 
@@ -143,16 +149,16 @@ def _check_one_protocol(results: Results) -> None:
             )
 
 
-def _page(params: Params, results: Results, suite: str) -> Page:
+def _page(params: Params, results: Results, suite: str, packages_lock: str) -> Page:
     kinds: dict[str, Kind] = {}
     for name in params.generators:
         kinds |= {name: "generator", untrained_row(name): "untrained"}
     any_row = next(iter(results.rows.values()))
+    code = process_code()
     steps = ", ".join(f"{name} {receipt.steps:,}" for name, receipt in results.receipts.items())
     return Page(
         dataset=results.images.manifest.dataset,
-        height=params.ingest.size,
-        width=params.ingest.size,
+        size=_describe_size(results.images),
         num_images=results.images.manifest.records,
         num_masks=len(BINS),
         suite=suite,
@@ -162,10 +168,16 @@ def _page(params: Params, results: Results, suite: str) -> Page:
         bins=[(name, any_row[name].pairs) for name, _, _ in BINS],
         curves=[curves for name in params.generators for curves in _curves(name)],
         gallery=_gallery(params, results),
-        facts=_facts(results),
-        commands=["git checkout <commit of this report>", "make setup", "dvc repro"],
-        notes=_notes(results.images.manifest.dataset),
+        facts=_facts(results, packages_lock, code),
+        commands=_rebuild_commands(code),
+        notes=_notes(results.images.manifest.dataset, code),
     )
+
+
+def _describe_size(images: Column) -> str:
+    """Return the height and width of the images, such as "64 × 77"; of each side the range if it differs."""
+    ranges = (pc.min_max(images.table[side]).as_py() for side in ("height", "width"))
+    return " × ".join("–".join(map(str, sorted({*each.values()}))) for each in ranges)
 
 
 def _row(name: str, groups: Mapping[str, Group], kind: Kind, hole_l1: HoleL1) -> Row:
@@ -248,16 +260,17 @@ def _member(column: Column, key: str, field: str | None = None) -> bytes:
     return column.read(column.keys.index(key).as_py(), field)
 
 
-def _facts(results: Results) -> list[tuple[str, str]]:
+def _facts(results: Results, packages_lock: str, code: Code) -> list[tuple[str, str]]:
     receipts = results.receipts
-    any_receipt = next(iter(receipts.values()))
     return [
-        ("Training images, manifest", any_receipt.images),
+        ("Commit", code.commit),
+        ("Differs from the commit", code.describe_changes()),
+        ("Training images, manifest", ", ".join(dict.fromkeys(receipt.images for receipt in receipts.values()))),
         ("Evaluation images, manifest", results.images.manifest.digest),
         ("Evaluation masks, manifest", results.masks.manifest.digest),
         *((f"Weights of {name}", receipt.weights_sha256) for name, receipt in receipts.items()),
         *((f"Training of {name}", _training(receipt)) for name, receipt in receipts.items()),
-        ("Packages, lock file", file_digest(ROOT / "requirements.lock")),
+        ("Packages, lock file", packages_lock),
         ("Licence of the images", results.images.manifest.licence),
     ]
 
@@ -271,7 +284,12 @@ def _training(receipt: Receipt) -> str:
     )
 
 
-def _notes(dataset: str) -> list[str]:
+def _rebuild_commands(code: Code) -> list[str]:
+    """Return the commands that make this page again; none if no commit has all that it was made from."""
+    return [] if code.is_dirty else [f"git checkout {code.commit}", "make setup", "dvc repro"]
+
+
+def _notes(dataset: str, code: Code) -> list[str]:
     notes = [
         "A gallery row is the pair at the given quantile of the generators' mean error, among images drawn by hash.",
         "Intervals are 95 % percentile bootstrap over images. Each training ran once: its chance is not included.",
@@ -279,8 +297,12 @@ def _notes(dataset: str) -> list[str]:
     ]
     if dataset == "photos":
         notes.append(
-            "The data set photos has nine scenes and narrow networks were trained for minutes: "
-            "the table shows that the pipeline works, not how good a paper is."
+            "The data set photos has nine scenes: the table shows that the pipeline works, not how good a paper is."
+        )
+    if code.is_dirty:
+        notes.append(
+            f"No commit rebuilds this page: it was made from files that differ from commit {code.commit} "
+            f"({code.describe_changes()}). The tag rebuild of each registered model restores its parameters and code."
         )
     return notes
 

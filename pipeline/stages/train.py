@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,8 +37,9 @@ from jobs.tracking.mlflow_runs import TrackedDataset
 from jobs.tracking.training_run import describe_training, stage_trained_model
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
-from pipeline.code import stage_code
+from pipeline.code import LOCK
 from pipeline.columns import check_derived, open_column
+from pipeline.inputs import InputsChangedError, StageInputs
 from pipeline.layout import curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
@@ -51,11 +52,13 @@ class _Training:
     """A training that has passed all checks.
 
     footprint: steps, batch and columns of its recipe.
+    inputs: of the stage, at its start.
     columns: verified columns that it reads, by name.
     checkpoints: where its checkpoints are copied to; None copies nothing.
     """
 
     params: Params
+    inputs: StageInputs
     footprint: Footprint
     columns: dict[str, Column]
     experiment: Experiment
@@ -77,7 +80,7 @@ def run(params: Params, generator: str) -> None:
     progress and then takes its result.
     Raises ParamsError for a generator that params.yaml does not list or that has fewer classes than the labels, for
     images of unequal sizes, and for a batch that the processes cannot share; ExperimentError if another experiment is
-    unfinished; StoppedError if the training was asked to stop.
+    unfinished; StoppedError if the training was asked to stop; InputsChangedError if its inputs were edited meanwhile.
     """
     parent = os.getppid()
     training = _check(params, generator)
@@ -105,16 +108,25 @@ def run(params: Params, generator: str) -> None:
 def _check(params: Params, generator: str) -> _Training:
     """Check parameters and data, and that no other experiment is left unfinished."""
     check_listed(params, generator)
+    inputs = StageInputs.read("train", generator)
     counts = footprint(generator, params.generators[generator])
     _check_batch(params, generator, counts.batch_size)
     columns = _verify_columns(params, generator, ("image", *counts.columns))
-    experiment = Experiment(generator, _experiment_inputs(params, generator, columns), params.cluster.storage_folder)
+    described = _experiment_inputs(params, generator, columns, inputs.code)
+    experiment = Experiment(generator, described, params.cluster.storage_folder)
     experiment.check(start_anew=params.cluster.start_anew)
     copies = None
     if params.cluster.checkpoints is not None:
         url = f"{params.cluster.checkpoints.rstrip('/')}/{generator}/{experiment.name}"
         copies = dataclasses.replace(params.store, url=url)
-    return _Training(params=params, footprint=counts, columns=columns, experiment=experiment, checkpoints=copies)
+    return _Training(
+        params=params,
+        inputs=inputs,
+        footprint=counts,
+        columns=columns,
+        experiment=experiment,
+        checkpoints=copies,
+    )
 
 
 def _check_batch(params: Params, generator: str, batch_size: int) -> None:
@@ -146,14 +158,16 @@ def _verify_columns(params: Params, generator: str, names: tuple[str, ...]) -> d
     return columns
 
 
-def _experiment_inputs(params: Params, generator: str, columns: dict[str, Column]) -> dict[str, Any]:
+def _experiment_inputs(
+    params: Params, generator: str, columns: dict[str, Column], code: Mapping[str, str]
+) -> dict[str, Any]:
     """Return everything that the weights depend on: parameters, data, code and packages."""
     return {
         "config": asdict(params.generators[generator]),
         "train": asdict(params.train),
         "seed": params.seed,
         "data": {name: column.manifest.digest for name, column in columns.items()},
-        "code": stage_code("train", generator),
+        "code": code,
     }
 
 
@@ -208,6 +222,7 @@ def _prepare(training: _Training) -> None:
             for name, column in training.columns.items()
         ],
         params_json=json.dumps(params.to_dict(), indent=2, sort_keys=True),
+        packages_lock=training.inputs.code[LOCK],
     )
 
 
@@ -224,7 +239,7 @@ def _sync_tracking(training: _Training, bar: Bar) -> TrackingSync:
         undelivered_folder(training.params.cluster.storage_folder),
         on_event=lambda event: bar.at(event.step, _render(event)),
         on_warning=show_warning,
-        resumable=(StoppedError, KeyboardInterrupt, SystemExit),
+        resumable=(StoppedError, InputsChangedError, KeyboardInterrupt, SystemExit),
     )
 
 
@@ -258,7 +273,11 @@ def _train(training: _Training) -> None:
 
 
 def _check_finished(training: _Training, parent: int) -> None:
-    """Raise StoppedError unless the training is complete and the process that started this one still runs."""
+    """Check that the training is complete, and that its outputs may be written.
+
+    Raises StoppedError if it is not complete or the process that started this one has ended, and InputsChangedError if
+    the inputs of the stage are no longer those of its start.
+    """
     generator, folder = training.generator, training.folder
     if not folder.weights.is_file():
         copied = f"; {_describe_newest_copy(training.checkpoints)}" if training.checkpoints else ""
@@ -270,6 +289,9 @@ def _check_finished(training: _Training, parent: int) -> None:
             f"{generator} is trained, but the process that asked for it has ended; the same command takes the result "
             f"from {folder.path}"
         )
+    training.inputs.check_unchanged(
+        f"its finished weights stay in {folder.path}: put these inputs back, and the same command takes the result"
+    )
 
 
 def _describe_newest_copy(checkpoints: StoreConfig) -> str:

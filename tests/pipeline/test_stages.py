@@ -17,6 +17,7 @@ from datasets.maps.edges import EdgeConfig
 from datasets.maps.semantics import SemanticsConfig
 from datasets.shards.column import Column
 from datasets.sources import source_config
+from files.code_archive import process_code
 from files.durable import file_digest
 from files.errors import UserError
 from jobs.evaluation.baselines import BASELINES
@@ -33,6 +34,7 @@ from masks.hole_ratio import BINS
 from pipeline.params import ParamsError, read_params
 from pipeline.stages import edges, evaluate, ingest, masks, report, semantics, train
 from pipeline.verbs import inpaint
+from tests.pipeline.pictures import small_params
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -271,3 +273,27 @@ def test_results_of_two_protocols_share_no_table(params, paths, old, new, messag
     finally:
         for path, text in before.items():
             path.write_text(text)
+
+
+def test_the_report_states_its_commit_and_the_size_of_its_images(params):
+    page, code = Path("report/index.html").read_text(), process_code()
+    assert "<b>64 × 64</b> pixels" in page
+    assert code.commit in page
+    assert "of this report" not in page
+    assert ("<h3>To rebuild it</h3>" in page) == (code.changes == ())
+    clean = dataclasses.replace(code, commit="1234", changes=())
+    dirty = dataclasses.replace(clean, changes=("params.yaml",))
+    assert report._rebuild_commands(clean) == ["git checkout 1234", "make setup", "dvc repro"]
+    assert report._rebuild_commands(dirty) == []
+    assert "made from files that differ from commit 1234 (params.yaml)" in report._notes("folder", dirty)[-1]
+
+
+def test_the_size_of_images_is_that_of_the_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, shape in {"train/1": (40, 48), "train/2": (60, 40), "val/3": (40, 48)}.items():
+        path = tmp_path / "pictures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((*shape, 3), 7, np.uint8)).save(path)
+    ingest.run(small_params(tmp_path / "pictures", rule="shorter"))
+    sizes = {split: report._describe_size(Column(Path("shards/image") / split)) for split in ("train", "val")}
+    assert sizes == {"train": "32–48 × 32–38", "val": "32 × 38"}

@@ -178,7 +178,8 @@ def test_what_was_set_aside_is_delivered_before_the_next_training_ends(database,
         assert not went.delivered
         left = park(folder, undelivered)
         assert not folder.exists()
-        assert {path.name for path in left.iterdir()} == {"run.json", "events.jsonl", "samples", "model.json", "model"}
+        left_names = {"run.json", "code.zip", "events.jsonl", "samples", "model.json", "model"}
+        assert {path.name for path in left.iterdir()} == left_names
     assert [delivery.problem is not None for delivery in deliver_waiting(undelivered)] == [True] * 3
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
     client = mlflow.MlflowClient(f"sqlite:///{database}")
