@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from files.addresses import display_address, without_secrets
 from files.errors import UserError
 
 SCHEMES = ("s3", "gs", "http", "https")
@@ -166,7 +167,8 @@ class ObjectStore:
                         f"cannot {action} {self.url_of(name)} after {attempt} attempts: {type(error).__name__}: {error}"
                     ) from error
                 wait = self.config.wait_seconds * 2 ** (attempt - 1)
-                log.warning("cannot %s %s (%s); again in %g s", action, self.url_of(name), error, wait)
+                problem = without_secrets(str(error))
+                log.warning("cannot %s %s (%s); again in %g s", action, self.url_of(name), problem, wait)
                 time.sleep(wait)
         raise AssertionError("unreachable")
 
@@ -210,7 +212,7 @@ def parse_address(url: str, key: str, schemes: Sequence[str] = SCHEMES) -> tuple
     if not match or ".." in url or match[1] not in schemes:
         only_read = "; that can only be read" if match and match[1] in SCHEMES else ""
         raise StoreError(
-            f"{key} must be {'://..., '.join(schemes)}://..., made of letters, digits and . _ - = + /, got {url!r}"
-            f"{only_read}"
+            f"{key} must be {'://..., '.join(schemes)}://..., made of letters, digits and . _ - = + /, got "
+            f"{display_address(url)!r}{only_read}; credentials belong to the settings of the store's own tools"
         )
     return match[1], match[2]

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from files.addresses import without_secrets
 from files.durable import durable_file, write_durably
 from files.errors import UserError
 from files.locks import lock_file
@@ -66,6 +67,8 @@ def describe_run(
 ) -> None:
     """Describe a training's run in its storage. A restart keeps the description of the first start.
 
+    Addresses are described without passwords and queries.
+
     storage: folder of the training.
     name: of the run.
     parameters: a tree of values; the run has them as flat texts.
@@ -79,7 +82,7 @@ def describe_run(
         "training": uuid.uuid4().hex,
         "started": time.time(),
         "tags": tags,
-        "files": files,
+        "files": {path: without_secrets(text) for path, text in files.items()},
         "parameters": tracking.flatten(parameters),
         "datasets": [asdict(dataset) for dataset in datasets],
     }
