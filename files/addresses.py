@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]*")
+# With one slash it is an address that was taken for a path.
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://|(?:https?|s3|gs|s?ftp):/(?!/)"
+_ADDRESS = re.compile(rf"(?:{_SCHEME})[^\s'\"<>`]*")
 _PORT = re.compile(r"[^/:?#@]*:[0-9]*(?=[/?#]|$)")  # host:5000, not user:password
 
 
@@ -13,12 +15,12 @@ def display_address(address: str) -> str:
 
     address: a URL, or a path, which is returned unchanged.
     """
-    scheme, separator, rest = address.partition("://")
-    if not separator:
+    scheme = re.match(_SCHEME, address)
+    if not scheme:
         return re.sub(r"^[^/:@]+:[^/@]*@", "", address)  # user:password@host, whose scheme was forgotten
-    rest = _without_user(rest)
+    rest = _without_user(address[scheme.end() :])
     # A path of SQLite may hold #, which begins a fragment only in addresses of servers.
-    return f"{scheme}://{re.split('[?]' if scheme.startswith('sqlite') else '[?#]', rest, maxsplit=1)[0]}"
+    return scheme[0] + re.split("[?]" if scheme[0].startswith("sqlite") else "[?#]", rest, maxsplit=1)[0]
 
 
 def without_secrets(text: str) -> str:

@@ -47,6 +47,11 @@ def made_note(column: str) -> Path:
     return Path("shards") / ".made" / f"{column}.json"
 
 
+def column_lock(name: str) -> Path:
+    """Return the file whose lock is held by the process that writes shards/<name>."""
+    return made_note(name).with_suffix(".lock")
+
+
 def model_folder(generator: str) -> Path:
     """Return the folder of a trained generator's weights and receipt."""
     return Path("models") / generator

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from datasets.shards.manifest import ManifestError
 from datasets.writing.runner import TaskRunner
 from datasets.writing.staging import ColumnTarget
+from files.locks import hold_lock
 from jobs.cluster.launch import map_tasks
 from pipeline.code import stage_code
-from pipeline.layout import column_folder, image_splits, stage_of, staging_folder
+from pipeline.layout import column_folder, column_lock, image_splits, stage_of, staging_folder
 from pipeline.params import Params
 from pipeline.progress import Bar
 
@@ -24,6 +27,20 @@ def column_target(params: Params, column: str) -> ColumnTarget:
         code=stage_code(stage_of(column)),
         store=params.store,
     )
+
+
+@contextlib.contextmanager
+def hold_columns(*written: str, read: Sequence[str] = ()) -> Iterator[None]:
+    """Keep other processes from writing some columns, until the context ends. Also a decorator.
+
+    written: names of the folders in shards/ that are written: image, edges, semantics or mask.
+    read: names of those that are only read; several processes may read them at once.
+    Raises BusyError if another process writes one of them, or reads one of `written`.
+    """
+    with contextlib.ExitStack() as locks:
+        for name in (*written, *read):
+            locks.enter_context(hold_lock(column_lock(name), f"shards/{name}", is_shared=name in read))
+        yield
 
 
 def task_runner(params: Params) -> TaskRunner:

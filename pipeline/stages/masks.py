@@ -15,7 +15,7 @@ from masks.hole_ratio import BINS, member_of_bin
 from masks.masks import Masks, open_masks
 from pipeline.layout import column_folder, image_splits
 from pipeline.params import Params, ParamsError
-from pipeline.writing import column_target, task_runner
+from pipeline.writing import column_target, hold_columns, task_runner
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class SuiteContent(ColumnContent):
         return members
 
 
+@hold_columns("mask", read=["image"])
 def run(params: Params) -> None:
     """Write shards/mask/<split> for the evaluation split.
 

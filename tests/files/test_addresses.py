@@ -21,13 +21,15 @@ from files.objects import ObjectStore, StoreConfig, StoreError
         ("sqlite:////tmp/#1/mlflow.db?timeout=30", "sqlite:////tmp/#1/mlflow.db"),
         ("s3://key:s3cret@bucket/prefix", "s3://bucket/prefix"),
         ("postgresql://me:p@ss@db/mlflow", "postgresql://db/mlflow"),
+        ("https:/me:s3cret@host/x", "https:/host/x"),  # as pathlib writes it
+        ("models:/inpaint-toy@candidate", "models:/inpaint-toy@candidate"),
         ("/data/mlruns", "/data/mlruns"),
         ("/home/me@work:x/mlruns", "/home/me@work:x/mlruns"),
     ],
 )
 def test_an_address_is_printed_without_secrets(address, shown):
     assert display_address(address) == shown
-    if " " not in address and "://" in address:
+    if " " not in address and ":/" in address:
         assert without_secrets(f"cannot read '{address}': refused ({address})") == (
             f"cannot read '{shown}': refused ({shown})"
         )
