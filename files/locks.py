@@ -24,52 +24,50 @@ class BusyError(UserError):
 def hold_lock(path: Path, what: str, *, is_shared: bool = False) -> Iterator[None]:
     """Hold a lock until the context ends.
 
-    path: the lock's file, in which the holder writes its name. It is removed at the end, and so are its folder and the
-        folder above, if they are empty. A killed process leaves the file, and its lock is free.
+    path: the lock's file, in which the holder writes its name. It is removed at the end, and so is its folder if that is
+        empty. A killed process leaves the file, and its lock is free.
     what: what the lock protects, for messages.
     is_shared: several processes may hold the lock at once, all of them with True.
     Raises BusyError at once if another process holds it.
     """
-    with _open_locked(path, what, is_shared) as lock:
-        try:
-            yield
-        finally:
-            _remove_lock(lock, path)
+    lock = _open_locked(path, what, is_shared)
+    try:
+        yield
+    finally:
+        _remove_lock(lock, path)
+        os.close(lock)
 
 
-def _open_locked(path: Path, what: str, is_shared: bool) -> IO[str]:
+def _open_locked(path: Path, what: str, is_shared: bool) -> int:
     while True:
         with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = path.open("a+")
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 fcntl.flock(lock, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read() or "another process"
-                lock.close()
+                holder = os.pread(lock, 1000, 0).decode(errors="replace") or "another process"
+                os.close(lock)
                 raise BusyError(f"{holder} uses {what}; wait until it has ended, or end it") from None
             if is_at(lock, path):
-                lock.truncate(0)
-                lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-                lock.flush()
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
                 return lock
-            lock.close()
+            os.close(lock)
 
 
-def _remove_lock(lock: IO[str], path: Path) -> None:
+def _remove_lock(lock: int, path: Path) -> None:
     """Remove the file of a lock that this process holds, unless other processes share the lock."""
     with contextlib.suppress(OSError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink()
         path.parent.rmdir()
-        path.parent.parent.rmdir()
 
 
-def is_at(file: IO, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
     """Return whether an open file is the one that is now at a path."""
     with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.stat())
     return False
 
 

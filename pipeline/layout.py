@@ -49,7 +49,7 @@ def made_note(column: str) -> Path:
 
 def column_lock(name: str) -> Path:
     """Return the file whose lock is held by the process that writes shards/<name>."""
-    return made_note(name).with_suffix(".lock")
+    return Path("shards") / f".{name}.lock"
 
 
 def model_folder(generator: str) -> Path:

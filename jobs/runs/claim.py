@@ -49,7 +49,7 @@ def claim_folder(folder: RunFolder, watch: Watch) -> Iterator[bool]:
                 has_waited = True
                 _wait_for_lock(lock, folder, watch)
             # The other process may have finished and removed the folder; then this lock protects nothing.
-            if is_at(lock, folder.stage_lock):
+            if is_at(lock.fileno(), folder.stage_lock):
                 _write_holder(lock)
                 yield has_waited
                 return

@@ -30,7 +30,7 @@ def holder(path, kind):
 
 
 def test_the_second_process_is_refused_with_the_name_of_the_first(tmp_path):
-    path = tmp_path / "shards" / ".made" / "image.lock"
+    path = tmp_path / "shards" / ".image.lock"
     with holder(path, "alone") as first:
         for is_shared in (False, True):
             with (
