@@ -24,8 +24,8 @@ class BusyError(UserError):
 def hold_lock(path: Path, what: str, *, is_shared: bool = False) -> Iterator[None]:
     """Hold a lock until the context ends.
 
-    path: the lock's file, in which the holder writes its name. It is removed at the end, and so is its folder if that is
-        empty. A killed process leaves the file, and its lock is free.
+    path: the lock's file, in which the holder writes its name. It is removed at the end, and so is its folder if that
+        is empty. A killed process leaves the file, and its lock is free.
     what: what the lock protects, for messages.
     is_shared: several processes may hold the lock at once, all of them with True.
     Raises BusyError at once if another process holds it.

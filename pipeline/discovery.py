@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.places import check_outputs
+
 _FOLDERS = ("stages", "verbs")
 _TYPES = {"int": int, "float": float}
 
@@ -46,6 +48,11 @@ class Verb:
         """The word on the command line."""
         return self.module.rpartition(".")[2]
 
+    @property
+    def writes_outputs(self) -> bool:
+        """Whether the verb is a stage, or runs one."""
+        return self.module.startswith("pipeline.stages.") or self.name == "precompute"
+
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the declared arguments to the parser of this verb."""
         for name, options in self.arguments.items():
@@ -55,6 +62,8 @@ class Verb:
     def run(self, arguments: argparse.Namespace) -> int:
         """Import the file and run its `main`. Returns the exit code."""
         params = None
+        if self.writes_outputs:
+            check_outputs()
         if self.reads_params:
             from pipeline.params import read_params
 

@@ -14,7 +14,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import re
 import shutil
+import sys
 import threading
 import time
 import uuid
@@ -35,6 +38,7 @@ log = logging.getLogger(__name__)
 
 END_SECONDS = 300.0  # the longest that a finished training waits for its upload
 STOP_SECONDS = 5.0  # the longest that a training waits for its upload after a failure or a signal
+_REASON = "reason.txt"  # beside a waiting training: why it waits
 _PAUSE_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _RUN, _MODEL, _EVENTS, _SAMPLES = RunFolder.RUN, RunFolder.MODEL, RunFolder.EVENTS, RunFolder.SAMPLES
@@ -47,7 +51,7 @@ class Delivery:
     folder: where it waited.
     run: name of its run.
     version: the registered version, if there was a model.
-    problem: why it still waits; None if it does not.
+    problem: why it still waits, or which files of it do; None if nothing waits.
     """
 
     folder: str
@@ -116,10 +120,12 @@ def stage_model(
     _write_json(storage / _MODEL, {"ended": time.time(), "model": model})
 
 
-def park(storage: Path, undelivered: Path) -> Path:
+def park(storage: Path, undelivered: Path, reason: str = "") -> Path:
     """Move a finished training's storage to the folder where it waits for the tracking server, without its checkpoints.
 
-    undelivered: the folder of all waiting trainings. Returns the new place. Its name begins with a number that gives
+    undelivered: the folder of all waiting trainings.
+    reason: why it waits.
+    Returns the new place. Its name begins with a number that gives
     the order of delivery.
     """
     undelivered.mkdir(parents=True, exist_ok=True)
@@ -129,14 +135,30 @@ def park(storage: Path, undelivered: Path) -> Path:
     for path in folder.iterdir():
         if path.name not in (_RUN, _MODEL, _EVENTS, _SAMPLES, "model"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if reason:
+        write_durably(folder / _REASON, reason.encode())
     return folder
 
 
-def deliver(storage: Path) -> str | None:
-    """Upload the rest of a finished training, register its model and close its run. Returns the registered version."""
+def deliver(storage: Path) -> tuple[str | None, str | None]:
+    """Upload the rest of a finished training, register its model and close its run.
+
+    Returns the registered version, and the problem of files that could not be uploaded.
+    """
     upload = _RunUpload(storage)
     upload.send([event for event, _ in read_events(storage / _EVENTS)])
-    return upload.close("FINISHED")
+    return upload.close("FINISHED"), upload.problem
+
+
+def describe_waiting(undelivered: Path) -> str | None:
+    """Return in one line how many trainings wait, and why the first one does; None if none waits."""
+    waiting = _waiting(undelivered)
+    if not waiting:
+        return None
+    first = waiting[0]
+    reason = (first / _REASON).read_text(errors="replace") if (first / _REASON).is_file() else "not yet tried again"
+    number = f"{len(waiting)} finished training{'s wait' if len(waiting) > 1 else ' waits'}"
+    return f"{number} in {undelivered} for the tracking server ({first.name}: {reason}); python -m pipeline deliver"
 
 
 def deliver_waiting(undelivered: Path) -> list[Delivery]:
@@ -249,8 +271,9 @@ class TrackingSync:
             return
         with _exclusive(self.undelivered):
             _deliver_waiting(self.undelivered)
-            deliver(self.storage)
-        self.delivered = True
+            _, problem = deliver(self.storage)
+        self.delivered = problem is None
+        self.problem = problem or self.problem
 
 
 class _RunUpload:
@@ -266,6 +289,16 @@ class _RunUpload:
         self.run_id = tracking.open_run(**description)
         self._last_step: dict[str, int] = {}  # metric -> last step on the server
         self._sent_samples: set[Path] = set()
+        self._unfit: dict[Path, str] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """Name the files that could not be uploaded; None if there are none."""
+        if not self._unfit:
+            return None
+        path, reason = next(iter(self._unfit.items()))
+        count = f", as do {len(self._unfit) - 1} more" if len(self._unfit) > 1 else ""
+        return f"{_printable(path)} stays behind{count} ({reason}); mend or remove it"
 
     def send(self, events: Sequence[Event]) -> None:
         """Send the metrics and samples that the server lacks.
@@ -280,7 +313,7 @@ class _RunUpload:
         tracking.log_points(self.run_id, points)
         samples = sorted(set((self.storage / _SAMPLES).glob("step-*.png")) - self._sent_samples)
         if samples:
-            tracking.log_files(self.run_id, samples, _SAMPLES)
+            self._unfit |= tracking.log_files(self.run_id, samples, _SAMPLES)
             self._sent_samples.update(samples)
 
     def close(self, status: str) -> str | None:
@@ -330,31 +363,49 @@ def _deliver_waiting(undelivered: Path) -> list[Delivery]:
 
 def _deliver_one(folder: Path) -> Delivery:
     """Deliver one waiting training and remove it. After an error it keeps waiting, and the next one is tried."""
-    run = folder.name
+    run, version = folder.name, None
     try:
         run = _read_name(folder / _RUN)
         tracking.check_server()
-        version = deliver(folder)
+        version, problem = deliver(folder)
     except Exception as error:
-        return Delivery(folder=str(folder), run=run, problem=tracking.reason(error))
+        problem = tracking.reason(error)
+    if problem:
+        with contextlib.suppress(OSError):  # it is only for the next start to tell
+            write_durably(folder / _REASON, problem.encode(errors="backslashreplace"))
+        return Delivery(folder=_printable(folder), run=run, version=version, problem=problem)
     shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))  # so that no half-removed one is delivered again
     return Delivery(folder=str(folder), run=run, version=version)
+
+
+def _printable(path: Path) -> str:
+    """Return a path as text, with the bytes escaped that are no UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _read_name(path: Path) -> str:
     """Return the name of a described run. Raises UserError for a file that describes none."""
     try:
+        path.parent.name.encode()
         return str(json.loads(path.read_bytes())["name"])
+    except UnicodeEncodeError as error:
+        raise UserError(f"the name of {_printable(path.parent)} is no UTF-8; rename that folder") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; restore it, or remove its folder") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged; remove its folder, whose run cannot be delivered") from error
 
 
 def _waiting(undelivered: Path) -> list[Path]:
-    return sorted((path.parent for path in undelivered.glob(f"[0-9]*/{_RUN}")), key=_number)
+    """Return the folders of waiting trainings, oldest first, then those whose name has no number."""
+    folders = (path for path in undelivered.glob("[!.]*") if path.is_dir())
+    return sorted(folders, key=lambda folder: (_number(folder) or sys.maxsize, os.fsencode(folder)))
 
 
 def _number(folder: Path) -> int:
-    return int(folder.name.split("-")[0])
+    """Return the number at the begin of a folder's name; 0 if there is none."""
+    match = re.match(r"[0-9]{1,9}(?=-)", folder.name)
+    return int(match[0]) if match else 0
 
 
 @contextlib.contextmanager

@@ -203,13 +203,33 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
     _client().log_artifact(run_id, str(path), folder)
 
 
-def log_files(run_id: str, paths: Iterable[Path], folder: str) -> None:
-    """Copy files to a folder of a run's artifacts, except those that are there with their whole size."""
+def log_files(run_id: str, paths: Iterable[Path], folder: str) -> dict[Path, str]:
+    """Copy files to a folder of a run's artifacts, except those that are there with their whole size.
+
+    Returns path -> problem of each file that cannot be read or has a name that is no text. The others are copied.
+    """
     client = _client()
     uploaded = {(Path(entry.path).name, entry.file_size) for entry in client.list_artifacts(run_id, folder)}
+    problems = {}
     for path in paths:
-        if (path.name, path.stat().st_size) not in uploaded:
+        if problem := _unfit(path):
+            problems[path] = problem
+        elif (path.name, path.stat().st_size) not in uploaded:
             client.log_artifact(run_id, str(path), folder)
+    return problems
+
+
+def _unfit(path: Path) -> str:
+    """Return why a file cannot be copied to a server, or ""."""
+    try:
+        path.name.encode()
+        with path.open("rb") as file:
+            file.read(1)
+    except UnicodeEncodeError:
+        return "its name is no UTF-8"
+    except OSError as error:
+        return error.strerror
+    return ""
 
 
 def register_model(
