@@ -67,6 +67,11 @@ def results_folder(row: str) -> Path:
     return Path("results") / row
 
 
+def unfinished_folder(row: str) -> Path:
+    """Return the folder in which an evaluation writes until it is finished. It is beside the outputs, not in them."""
+    return Path(".unfinished") / row
+
+
 def metrics_file(row: str) -> Path:
     """Return the file that `dvc metrics show` reads."""
     return Path("metrics") / f"{row}.json"

@@ -14,31 +14,26 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import re
 import shutil
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from files.addresses import without_secrets
 from files.durable import durable_file, write_durably
-from files.errors import UserError
-from files.locks import lock_file
 from jobs.runs.events import Event, device_hours, read_events, read_log, read_segments, useful_step_ratio
 from jobs.runs.folder import RunFolder
 from jobs.tracking import mlflow_runs as tracking
+from jobs.tracking.queue import REASON, exclusive, list_waiting, printable_path, read_name
 
 log = logging.getLogger(__name__)
 
 END_SECONDS = 300.0  # the longest that a finished training waits for its upload
 STOP_SECONDS = 5.0  # the longest that a training waits for its upload after a failure or a signal
-_REASON = "reason.txt"  # beside a waiting training: why it waits
 _PAUSE_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _RUN, _MODEL, _EVENTS, _SAMPLES = RunFolder.RUN, RunFolder.MODEL, RunFolder.EVENTS, RunFolder.SAMPLES
@@ -120,26 +115,6 @@ def stage_model(
     _write_json(storage / _MODEL, {"ended": time.time(), "model": model})
 
 
-def park(storage: Path, undelivered: Path, reason: str = "") -> Path:
-    """Move a finished training's storage to the folder where it waits for the tracking server, without its checkpoints.
-
-    undelivered: the folder of all waiting trainings.
-    reason: why it waits.
-    Returns the new place. Its name begins with a number that gives
-    the order of delivery.
-    """
-    undelivered.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((_number(folder) for folder in _waiting(undelivered)), default=0)
-    folder = undelivered / f"{number:04d}-{storage.parent.name}-{storage.name}"
-    storage.rename(folder)
-    for path in folder.iterdir():
-        if path.name not in (_RUN, _MODEL, _EVENTS, _SAMPLES, "model"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if reason:
-        write_durably(folder / _REASON, reason.encode())
-    return folder
-
-
 def deliver(storage: Path) -> tuple[str | None, str | None]:
     """Upload the rest of a finished training, register its model and close its run.
 
@@ -150,20 +125,9 @@ def deliver(storage: Path) -> tuple[str | None, str | None]:
     return upload.close("FINISHED"), upload.problem
 
 
-def describe_waiting(undelivered: Path) -> str | None:
-    """Return in one line how many trainings wait, and why the first one does; None if none waits."""
-    waiting = _waiting(undelivered)
-    if not waiting:
-        return None
-    first = waiting[0]
-    reason = (first / _REASON).read_text(errors="replace") if (first / _REASON).is_file() else "not yet tried again"
-    number = f"{len(waiting)} finished training{'s wait' if len(waiting) > 1 else ' waits'}"
-    return f"{number} in {undelivered} for the tracking server ({first.name}: {reason}); python -m pipeline deliver"
-
-
 def deliver_waiting(undelivered: Path) -> list[Delivery]:
     """Deliver every waiting training, oldest first, and remove each one that was delivered from the disk."""
-    with _exclusive(undelivered):
+    with exclusive(undelivered):
         return _deliver_waiting(undelivered)
 
 
@@ -269,7 +233,7 @@ class TrackingSync:
             self._send()
             self._upload.close(self._status)
             return
-        with _exclusive(self.undelivered):
+        with exclusive(self.undelivered):
             _deliver_waiting(self.undelivered)
             _, problem = deliver(self.storage)
         self.delivered = problem is None
@@ -298,7 +262,7 @@ class _RunUpload:
             return None
         path, reason = next(iter(self._unfit.items()))
         count = f", as do {len(self._unfit) - 1} more" if len(self._unfit) > 1 else ""
-        return f"{_printable(path)} stays behind{count} ({reason}); mend or remove it"
+        return f"{printable_path(path)} stays behind{count} ({reason}); mend or remove it"
 
     def send(self, events: Sequence[Event]) -> None:
         """Send the metrics and samples that the server lacks.
@@ -358,68 +322,24 @@ class _RunUpload:
 def _deliver_waiting(undelivered: Path) -> list[Delivery]:
     for folder in undelivered.glob(".[0-9]*"):  # was delivered, but its removal was killed
         shutil.rmtree(folder)
-    return [_deliver_one(folder) for folder in _waiting(undelivered)]
+    return [_deliver_one(folder) for folder in list_waiting(undelivered)]
 
 
 def _deliver_one(folder: Path) -> Delivery:
     """Deliver one waiting training and remove it. After an error it keeps waiting, and the next one is tried."""
     run, version = folder.name, None
     try:
-        run = _read_name(folder / _RUN)
+        run = read_name(folder / _RUN)
         tracking.check_server()
         version, problem = deliver(folder)
     except Exception as error:
         problem = tracking.reason(error)
     if problem:
         with contextlib.suppress(OSError):  # it is only for the next start to tell
-            write_durably(folder / _REASON, problem.encode(errors="backslashreplace"))
-        return Delivery(folder=_printable(folder), run=run, version=version, problem=problem)
+            write_durably(folder / REASON, problem.encode(errors="backslashreplace"))
+        return Delivery(folder=printable_path(folder), run=run, version=version, problem=problem)
     shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))  # so that no half-removed one is delivered again
     return Delivery(folder=str(folder), run=run, version=version)
-
-
-def _printable(path: Path) -> str:
-    """Return a path as text, with the bytes escaped that are no UTF-8."""
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def _read_name(path: Path) -> str:
-    """Return the name of a described run. Raises UserError for a file that describes none."""
-    try:
-        path.parent.name.encode()
-        return str(json.loads(path.read_bytes())["name"])
-    except UnicodeEncodeError as error:
-        raise UserError(f"the name of {_printable(path.parent)} is no UTF-8; rename that folder") from error
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; restore it, or remove its folder") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged; remove its folder, whose run cannot be delivered") from error
-
-
-def _waiting(undelivered: Path) -> list[Path]:
-    """Return the folders of waiting trainings, oldest first, then those whose name has no number."""
-    folders = (path for path in undelivered.glob("[!.]*") if path.is_dir())
-    return sorted(folders, key=lambda folder: (_number(folder) or sys.maxsize, os.fsencode(folder)))
-
-
-def _number(folder: Path) -> int:
-    """Return the number at the begin of a folder's name; 0 if there is none."""
-    match = re.match(r"[0-9]{1,9}(?=-)", folder.name)
-    return int(match[0]) if match else 0
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Let one process at a time deliver from a folder. A missing folder needs no lock, since nothing waits there.
-
-    The lock of a killed process is free again.
-    """
-    if not folder.is_dir():
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        lock_file(file)
-        yield
 
 
 def _read_json(path: Path) -> dict[str, Any]:

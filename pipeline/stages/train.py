@@ -31,8 +31,9 @@ from jobs.runs.experiment import Experiment, discard
 from jobs.runs.folder import RunFolder
 from jobs.runs.receipt import Receipt, read_receipt, write_receipt
 from jobs.runs.stopping import StoppedError, request_stop_on_signals
-from jobs.tracking.delivery import TrackingSync, describe_waiting, park
+from jobs.tracking.delivery import TrackingSync
 from jobs.tracking.mlflow_runs import TrackedDataset
+from jobs.tracking.queue import describe_waiting, park
 from jobs.tracking.training_run import describe_training, stage_trained_model
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError

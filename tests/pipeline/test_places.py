@@ -70,19 +70,18 @@ def test_a_link_in_place_of_a_folder_is_refused(tmp_path):
 
 
 def test_a_user_without_a_home_folder_is_told_what_to_set():
-    code = (
-        "import os, sys; os.getuid() or os.setuid(54321); from pipeline.__main__ import main; sys.exit(main(['where']))"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
     if os.getuid():
         pytest.skip("this user has an entry with a home folder")
-    assert result.returncode == 1
-    assert result.stderr.splitlines() == [
+
+    def run_as_unknown_user():
+        os.environ.pop("HOME", None)
+        os.setuid(54321)
+        sys.exit(main(["where"]))
+
+    _, said = in_child(run_as_unknown_user)
+    assert said.splitlines()[0] == (
         "where: user 54321 has no home folder; set HOME to a folder that can be written to, and USER to any name"
-    ]
+    )
 
 
 def test_a_stage_outlasts_the_reader_of_its_messages(tmp_path):

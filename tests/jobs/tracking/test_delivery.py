@@ -16,15 +16,9 @@ import pytest
 
 from jobs.runs.events import EventLog
 from jobs.tracking import delivery
-from jobs.tracking.delivery import (
-    TrackingSync,
-    deliver_waiting,
-    describe_run,
-    describe_waiting,
-    park,
-    stage_model,
-)
+from jobs.tracking.delivery import TrackingSync, deliver_waiting, describe_run, stage_model
 from jobs.tracking.mlflow_runs import TrackedDataset
+from jobs.tracking.queue import describe_waiting, park
 from tests.faults import in_child
 
 SILENT_SECONDS = 1
