@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
+
+from files.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
 FOLDERS = ("datasets", "files", "jobs", "masks", "pipeline")
 """Folders of code, relative to ROOT."""
+
+
+class CheckoutError(UserError):
+    """Git does not answer about this checkout. The message says what to do."""
 
 
 def permanent_checkout() -> Path:
@@ -29,4 +36,9 @@ def is_modified() -> bool:
 
 def _ask_git(*words: str) -> str:
     result = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    if "dubious ownership" in result.stderr:
+        raise CheckoutError(
+            f"git refuses {ROOT}, which another user owns; own it, or run: "
+            f"git config --global --add safe.directory {shlex.quote(str(ROOT))}"
+        )
     return result.stdout.strip() if result.returncode == 0 else "unknown"

@@ -216,5 +216,5 @@ def test_a_long_tmpdir_does_not_make_the_paths_of_sockets_too_long(tmp_path, mon
     assert _temporary_folder() is None
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 90)))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(WorkerError, match="too long for Ray's sockets.*; set TMPDIR to a path of at most"):
+    with pytest.raises(WorkerError, match=r"too long for Ray's sockets.*; set TMPDIR to a path of at most"):
         _temporary_folder()
