@@ -40,8 +40,8 @@ def tracking_uri() -> str:
     if scheme in ("", "file"):
         return _resolve_folder(address).as_uri()
     raise AddressError(
-        f"{_VARIABLE} is {display_address(address)}, which is no address of a tracking server; set it to http://..., "
-        "https://..., sqlite:///<path>, a database's address or a folder, or unset it"
+        f"MLFLOW_TRACKING_URI is {display_address(address)}, which is no address of a tracking server; set it to "
+        "http://..., https://..., sqlite:///<path>, a database's address or a folder, or unset it"
     )
 
 
@@ -83,11 +83,11 @@ def _resolve_sqlite(address: str) -> str:
     match = re.fullmatch(r"(sqlite(?:\+\w+)?):///(.+)", address, re.IGNORECASE | re.DOTALL)
     if not match or match[2].startswith(":memory:"):
         raise AddressError(
-            f"{_VARIABLE} is {display_address(address)}, which names no file; set it to sqlite:///<relative path> or "
-            "sqlite:////<absolute path>"
+            f"MLFLOW_TRACKING_URI is {display_address(address)}, which names no file; set it to "
+            "sqlite:///<relative path> or sqlite:////<absolute path>"
         )
     if match[2].startswith("file:"):
-        raise AddressError(f"{_VARIABLE} is {display_address(address)}; write the path without file:")
+        raise AddressError(f"MLFLOW_TRACKING_URI is {display_address(address)}; write the path without file:")
     query = _QUERY.search(match[2])
     written = match[2].removesuffix(query[0]) if query else match[2]
     return _sqlite_uri(_decode(written)) + (query[0] if query else "")
@@ -97,7 +97,7 @@ def _resolve_folder(address: str) -> Path:
     """Return the absolute folder of a path, file:path or file:///path."""
     written = re.sub(r"^file:(?://(?:localhost)?(?=/))?", "", address, flags=re.IGNORECASE)
     if written != address and written.startswith("//"):
-        raise AddressError(f"{_VARIABLE} is {address}; a folder of this machine is file:///<absolute path>")
+        raise AddressError(f"MLFLOW_TRACKING_URI is {address}; a folder of this machine is file:///<absolute path>")
     return _decode(written) if written != address else _in_checkout(written)
 
 

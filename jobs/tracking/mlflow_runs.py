@@ -382,7 +382,7 @@ def _make_database(path: Path) -> None:
     """Make an empty tracking database, complete or not at all. Its folder is made, too.
 
     MLflow creates its tables in many steps and cannot continue when it is killed between them. They are created in
-    another file, which then gets the name. The lock lets one process at a time do this.
+    another file, which is copied and then gets the name. The lock lets one process at a time do this.
     Raises AddressError if the folder cannot be made or written to.
     """
     if path.exists():
@@ -394,9 +394,9 @@ def _make_database(path: Path) -> None:
             if not path.exists():
                 _fill_database(path)
     except OSError as error:
-        problem = f"{type(error).__name__}: {error.strerror}"
         raise AddressError(
-            f"the tracking database {path} cannot be made ({problem}); set MLFLOW_TRACKING_URI"
+            f"the tracking database {path} cannot be made ({error.strerror}); "
+            "set MLFLOW_TRACKING_URI to a place that can be written to"
         ) from error
 
 
