@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from files.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,6 +37,10 @@ class CodeList:
     files: tuple[str, ...]
     untracked: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+
+
+class CheckoutError(UserError):
+    """Git does not answer about this checkout. The message says what to do."""
 
 
 def permanent_checkout() -> Path:
@@ -127,4 +134,9 @@ def _ask_git(root: Path, *words: str) -> list[str] | None:
         result = subprocess.run(["git", *words], cwd=root, capture_output=True, check=False)
     except FileNotFoundError:
         return None
+    if b"dubious ownership" in result.stderr:
+        raise CheckoutError(
+            f"git refuses {root}, which another user owns; own it, or run: "
+            f"git config --global --add safe.directory {shlex.quote(str(root))}"
+        )
     return [os.fsdecode(part) for part in result.stdout.split(b"\0") if part] if result.returncode == 0 else None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from files.code_archive import process_code
+from pipeline.places import check_outputs
 
 _FOLDERS = ("stages", "verbs")
 _TYPES = {"int": int, "float": float}
@@ -48,6 +49,11 @@ class Verb:
         """The word on the command line."""
         return self.module.rpartition(".")[2]
 
+    @property
+    def writes_outputs(self) -> bool:
+        """Whether the verb is a stage, or runs one."""
+        return self.module.startswith("pipeline.stages.") or self.name == "precompute"
+
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the declared arguments to the parser of this verb."""
         for name, options in self.arguments.items():
@@ -67,6 +73,8 @@ class Verb:
         if inputs is not None:
             process_code()
         params = None
+        if self.writes_outputs:
+            check_outputs()
         if self.reads_params:
             from pipeline.params import read_params
 

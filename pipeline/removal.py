@@ -35,6 +35,7 @@ from pipeline.columns import remedy_of
 from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits
 from pipeline.params import Params
 from pipeline.progress import track
+from pipeline.writing import hold_columns
 
 _STAGING = Path("shards") / ".takedown"
 
@@ -76,6 +77,7 @@ class Outcome:
     store: str | None = None
 
 
+@hold_columns("image", "edges", "semantics", "mask")
 def remove(params: Params, choose: Callable[[str, pa.Table], Iterable[Tombstone]]) -> Outcome:
     """Add tombstones and remove every record that a tombstone names. First finishes a removal that was killed.
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from datasets.shards.manifest import ManifestError
 from datasets.writing.runner import TaskRunner
 from datasets.writing.staging import ColumnTarget
+from files.locks import hold_lock
 from jobs.cluster.launch import map_tasks
 from pipeline.columns import open_manifest
 from pipeline.inputs import StageInputs
-from pipeline.layout import column_folder, image_splits, staging_folder
+from pipeline.layout import column_folder, column_lock, image_splits, staging_folder
 from pipeline.params import Params
 from pipeline.progress import Bar
 
@@ -26,6 +29,20 @@ def column_target(params: Params, column: str, inputs: StageInputs) -> ColumnTar
         store=params.store,
         check_inputs=inputs.check_unchanged,
     )
+
+
+@contextlib.contextmanager
+def hold_columns(*written: str, read: Sequence[str] = ()) -> Iterator[None]:
+    """Keep other processes from writing some columns, until the context ends. Also a decorator.
+
+    written: names of the folders in shards/ that are written: image, edges, semantics or mask.
+    read: names of those that are only read; several processes may read them at once.
+    Raises BusyError if another process writes one of them, or reads one of `written`.
+    """
+    with contextlib.ExitStack() as locks:
+        for name in (*written, *read):
+            locks.enter_context(hold_lock(column_lock(name), f"shards/{name}", is_shared=name in read))
+        yield
 
 
 def task_runner(params: Params) -> TaskRunner:

@@ -44,6 +44,7 @@ INERT = {
     "jobs/runs/stopping.py": "decides after which step a training rests; it ends with the same weights",
     "jobs/tracking/address.py": "names the tracking server",
     "jobs/tracking/delivery.py": "carries what training wrote to the tracking server",
+    "jobs/tracking/queue.py": "keeps trainings that wait for the tracking server",
     "jobs/tracking/training_run.py": "describes a training to the tracking server",
     "jobs/tracking/mlflow_runs.py": "writes to the tracking server",
     "jobs/cluster/launch.py": "runs functions somewhere; how many processes train is a parameter",

@@ -41,7 +41,7 @@ from datasets.shards.manifest import Manifest, in_order, write_manifest
 from datasets.writing.digests import digest_of
 from datasets.writing.runner import TaskRunner
 from datasets.writing.shard_tasks import ShardContent, ShardTask, WrittenShard, run_shard_task, write_split_records
-from files.durable import sync_folder
+from files.durable import check_replaceable, sync_folder
 from files.objects import StoreConfig
 
 
@@ -80,8 +80,10 @@ def commit_column(
     manifests: split -> its manifest, still without shards, records and rejected sources.
     on_shard: called with every finished shard. An error that it raises stops the work and keeps the finished shards.
     The bytes do not depend on interruptions: a shard of an interrupted run is reused only under an equal identity.
-    Raises WritingError if a split has no usable record.
+    Raises WritingError if a split has no usable record; UserError, with nothing changed, if the folder of the finished
+    column cannot be replaced.
     """
+    check_replaceable(target.folder)
     shutil.rmtree(target.folder, ignore_errors=True)
     tasks = {split: _shard_tasks(target, split, of_split) for split, of_split in contents.items()}
     queue = [task for of_split in tasks.values() for task in of_split]

@@ -31,7 +31,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
-_TOKEN = Path.home() / ".ray" / "auth_token"
+_SOCKET_BYTES = 107  # longest path of a socket
+_SOCKET = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0"  # as long as Ray's own names
 
 
 class WorkerError(UserError):
@@ -263,6 +264,24 @@ def _last_line(error: BaseException) -> str:
     return text.splitlines()[-1].strip()
 
 
+def _temporary_folder() -> str | None:
+    """Return a folder with a short path for Ray's sockets; None leaves the choice to Ray.
+
+    Slurm may set TMPDIR to a path with which the paths of sockets are longer than the system allows.
+    Raises WorkerError if there is no such folder.
+    """
+    chosen = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    if len(os.fsencode(chosen / _SOCKET)) <= _SOCKET_BYTES:
+        return None
+    short = Path("/tmp")
+    if not os.access(short, os.W_OK | os.X_OK):
+        raise WorkerError(
+            f"TMPDIR is {chosen}, which is too long for Ray's sockets, and /tmp cannot be written to; set TMPDIR to a "
+            f"path of at most {_SOCKET_BYTES - len(_SOCKET) - 1} characters"
+        )
+    return str(short / f"ray-{os.getuid()}")
+
+
 @contextmanager
 def _ray(num_cpus: int) -> Iterator:
     """Connect to Ray and yield its module. Ray is stopped at the end if this call started it.
@@ -280,8 +299,9 @@ def _ray(num_cpus: int) -> Iterator:
         # objects the same numbers, so freeing such a reference later would free an object of this Ray.
         gc.collect()
         _connect(ray, num_cpus)
-    if _TOKEN.is_file():
-        _TOKEN.chmod(0o600)  # Ray leaves it readable for every user
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file():
+        token.chmod(0o600)  # Ray leaves it readable for every user
     try:
         yield ray
     finally:
@@ -304,8 +324,8 @@ def _connect(ray: ModuleType, num_cpus: int) -> None:
             runtime_env={"working_dir": str(archive), "env_vars": QUIET_ENVIRONMENT},
             logging_level=logging.ERROR,
             log_to_driver=False,
-            # A private argument; it keeps a Ray of this machine alone on loopback.
-            **({"_node_ip_address": "127.0.0.1"} if local else {}),
+            # Private arguments: they keep a Ray of this machine alone on loopback, and its sockets in short paths.
+            **({"_node_ip_address": "127.0.0.1", "_temp_dir": _temporary_folder()} if local else {}),
         )
 
 

@@ -6,11 +6,12 @@ call may be repeated and leaves nothing twice: see jobs/tracking/delivery.py.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import re
+import shlex
+import shutil
 import tempfile
 import time
 import warnings
@@ -18,10 +19,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from files.addresses import display_address, without_secrets
+from files.durable import durable_file
 from files.environment import QUIET_ENVIRONMENT
 from files.errors import UserError
-from jobs.tracking.address import tracking_uri
+from files.locks import lock_file
+from jobs.tracking.address import AddressError, artifact_folder, database_file, tracking_uri
 
 os.environ.update(  # before the import of mlflow, which reads some of them only then
     {
@@ -31,6 +36,7 @@ os.environ.update(  # before the import of mlflow, which reads some of them only
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_ALLOW_FILE_STORE": "true",  # MLFLOW_TRACKING_URI may name a folder
         "GIT_PYTHON_REFRESH": "quiet",  # its git library warns on a machine without git
     }
     | QUIET_ENVIRONMENT
@@ -41,6 +47,7 @@ import numpy as np
 from mlflow.entities import (
     Dataset,
     DatasetInput,
+    Experiment,
     InputTag,
     LoggedModelOutput,
     LoggedModelStatus,
@@ -48,12 +55,12 @@ from mlflow.entities import (
     Param,
     Run,
     RunTag,
+    ViewType,
 )
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from files.checkout import permanent_checkout
 from jobs.tracking.model_files import ModelError, check_files, find_loader, open_model, write_digests
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table that it makes
@@ -66,6 +73,10 @@ CODE_FOLDER = "code"
 """Folder of a run's artifacts that holds the archive of its code."""
 Point = tuple[str, float, int, float]
 """One value of a metric: key, value, step, Unix time in seconds."""
+
+
+class ExperimentGoneError(UserError):
+    """The experiment of all runs, or the folder of its files, is gone. The message says how to bring it back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +103,13 @@ def check_server() -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return an error of the tracking server in one line, without the password that its address may hold."""
+    """Return an error of the tracking server in one line, without the secrets that its address may hold."""
     first = next(iter(str(error).strip().splitlines()), "")
     if re.match(r"API request to .* failed with (timeout )?exception", first):
         first = f"{tracking_uri()} does not answer"
     elif not isinstance(error, MlflowException | UserError):
         first = f"{type(error).__name__}: {first}"
-    return re.sub("//[^/@ ]*@", "//", first)
+    return without_secrets(first)
 
 
 def open_run(
@@ -207,7 +218,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             rows |= flatten(value, f"{prefix}{key}.")
         else:
-            rows[f"{prefix}{key}"] = str(value)[:6000]
+            rows[f"{prefix}{key}"] = without_secrets(str(value))[:6000]
     return rows
 
 
@@ -221,13 +232,33 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
     _client().log_artifact(run_id, str(path), folder)
 
 
-def log_files(run_id: str, paths: Iterable[Path], folder: str) -> None:
-    """Copy files to a folder of a run's artifacts, except those that are there with their whole size."""
+def log_files(run_id: str, paths: Iterable[Path], folder: str) -> dict[Path, str]:
+    """Copy files to a folder of a run's artifacts, except those that are there with their whole size.
+
+    Returns path -> problem of each file that cannot be read or has a name that is no text. The others are copied.
+    """
     client = _client()
     uploaded = {(Path(entry.path).name, entry.file_size) for entry in client.list_artifacts(run_id, folder)}
+    problems = {}
     for path in paths:
-        if (path.name, path.stat().st_size) not in uploaded:
+        if problem := _unfit(path):
+            problems[path] = problem
+        elif (path.name, path.stat().st_size) not in uploaded:
             client.log_artifact(run_id, str(path), folder)
+    return problems
+
+
+def _unfit(path: Path) -> str:
+    """Return why a file cannot be copied to a server, or ""."""
+    try:
+        path.name.encode()
+        with path.open("rb") as file:
+            file.read(1)
+    except UnicodeEncodeError:
+        return "its name is no UTF-8"
+    except OSError as error:
+        return error.strerror
+    return ""
 
 
 def register_model(
@@ -363,24 +394,40 @@ def _run_of(client: mlflow.MlflowClient, experiment: str, training: str) -> Run 
 
 def _client() -> mlflow.MlflowClient:
     uri = tracking_uri()
-    if uri.startswith("sqlite:///"):
-        _make_database(Path(uri.removeprefix("sqlite:///")))
+    if path := database_file(uri):
+        _make_database(path)
     return mlflow.MlflowClient(tracking_uri=uri)
 
 
 def _make_database(path: Path) -> None:
-    """Make an empty tracking database, complete or not at all.
+    """Make an empty tracking database, complete or not at all. Its folder is made, too.
 
     MLflow creates its tables in many steps and cannot continue when it is killed between them. They are created in
-    another file, which is then linked to the path.
+    another file, which is copied and then gets the name. The lock lets one process at a time do this.
+    Raises AddressError if the folder cannot be made or written to.
     """
     if path.exists():
         return
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:
-        made = Path(folder) / path.name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f"{path.name}.lock").open("w") as lock:
+            lock_file(lock)
+            if not path.exists():
+                _fill_database(path)
+    except OSError as error:
+        raise AddressError(
+            f"the tracking database {path} cannot be made ({error.strerror}); "
+            "set MLFLOW_TRACKING_URI to a place that can be written to"
+        ) from error
+
+
+def _fill_database(path: Path) -> None:
+    """Make MLflow's tables in a file of the system's temporary folder, and copy it to a path."""
+    with tempfile.TemporaryDirectory(prefix="mlflow-") as folder:
+        made = Path(folder) / "mlflow.db"
         mlflow.MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments(max_results=1)
-        with contextlib.suppress(FileExistsError):  # another process made it first
-            os.link(made, path)
+        with durable_file(path) as file, made.open("rb") as empty:
+            shutil.copyfileobj(empty, file)
 
 
 def _milliseconds(seconds: float | None) -> int | None:
@@ -388,13 +435,46 @@ def _milliseconds(seconds: float | None) -> int | None:
 
 
 def _experiment(client: mlflow.MlflowClient) -> str:
+    """Return the id of the experiment of all runs, which is made if there is none.
+
+    Raises ExperimentGoneError if it was deleted or if its folder of files is gone.
+    """
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment:
-        return experiment.experiment_id
-    local = "MLFLOW_TRACKING_URI" not in os.environ
-    return client.create_experiment(
-        EXPERIMENT, artifact_location=(permanent_checkout() / "mlartifacts").as_uri() if local else None
-    )
+    if experiment is None:
+        folder = artifact_folder(tracking_uri())
+        made = client.create_experiment(EXPERIMENT, artifact_location=folder.as_uri() if folder else None)
+        experiment = client.get_experiment(made)
+    if experiment.lifecycle_stage != "active":
+        raise ExperimentGoneError(
+            f"experiment {EXPERIMENT} of {display_address(tracking_uri())} was deleted; bring it back with: "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
+    _check_artifacts(client, experiment)
+    return experiment.experiment_id
+
+
+def _check_artifacts(client: mlflow.MlflowClient, experiment: Experiment) -> None:
+    """Make the folder of a new experiment's files. Raises ExperimentGoneError if that of an older one is gone.
+
+    MLflow would make the folder again, and the files of the earlier runs would be missing without a word. Only a
+    folder of this machine is checked.
+    """
+    folder = _local_path(experiment.artifact_location)
+    if folder is None or folder.is_dir():
+        return
+    if client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL, max_results=1):
+        raise ExperimentGoneError(
+            f"experiment {EXPERIMENT} of {display_address(tracking_uri())} keeps its files in {folder}, which is gone; "
+            f"bring the folder back, or give up its files with: mkdir -p {shlex.quote(str(folder))}"
+        )
+    folder.mkdir(parents=True)
+
+
+def _local_path(location: str) -> Path | None:
+    """Return the path of a folder of this machine, or None for an address elsewhere."""
+    if location.startswith("file:"):
+        return Path(unquote(urlsplit(location).path))
+    return Path(location) if location.startswith("/") else None
 
 
 def _dataset_input(dataset: TrackedDataset) -> DatasetInput:

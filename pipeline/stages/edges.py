@@ -15,7 +15,7 @@ from jobs.cluster.launch import keep_ray
 from pipeline.inputs import StageInputs
 from pipeline.layout import made_note
 from pipeline.params import Params
-from pipeline.writing import column_target, image_folders, task_runner
+from pipeline.writing import column_target, hold_columns, image_folders, task_runner
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class EdgeContent(ColumnContent):
         return {"png": encode_grey_png(canny_edges(image, self.config) * 255)}
 
 
+@hold_columns("edges", read=["image"])
 def run(params: Params) -> None:
     """Write shards/edges/<column>/<split> for every column in `edges` and every split of shards/image.
 

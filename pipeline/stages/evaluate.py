@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from argparse import Namespace
@@ -13,6 +14,7 @@ from datasets.shards.column import Column
 from datasets.shards.manifest import Manifest, write_manifest
 from datasets.shards.records import write_records
 from datasets.writing.tars import NewRecord, write_shard
+from files.durable import check_replaceable
 from jobs.cluster.launch import map_tasks
 from jobs.evaluation.loop import EvaluationJob, ShardResult, evaluate_shard
 from jobs.evaluation.metrics.value import Value
@@ -30,6 +32,7 @@ from pipeline.layout import (
     metrics_file,
     model_folder,
     results_folder,
+    unfinished_folder,
 )
 from pipeline.params import Params, check_listed
 from pipeline.progress import track
@@ -55,20 +58,37 @@ def run(params: Params, row: str) -> None:
     masks = open_column(params, "mask", params.suite.split, images=images)
     images.verify()
     masks.verify()
+    check_replaceable(results_folder(row))
+    staged = unfinished_folder(row)
+    shutil.rmtree(staged, ignore_errors=True)  # of a killed evaluation
     results = _evaluate(params, row, images, masks)
     summary = Summary(suite_id(images, masks), images.manifest.records, summarise(results, params.evaluate))
-    inputs.check_unchanged()
-    folder = results_folder(row)
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = staged / "results"
     write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])
     _write_gallery(folder / GALLERY_NAME, images, results)
     write_summary(folder / SUMMARY_NAME, summary)
     # The same two names for every generator give one column per generator in `dvc metrics show`.
     names = {row: "trained", untrained_row(row): "untrained"}
     means = {names.get(name, name): _means(groups[OVERALL]) for name, groups in summary.rows.items()}
-    write_json(metrics_file(row), means)
+    write_json(staged / metrics_file(row).name, means)
+    inputs.check_unchanged()
+    _move(staged, row)
     if row != BASELINES_ROW:
         _track(row, summary)
+
+
+def _move(staged: Path, row: str) -> None:
+    """Move finished results and metrics to their places, so that a kill leaves no half of them there."""
+    for source, target in (
+        (staged / "results", results_folder(row)),
+        (staged / metrics_file(row).name, metrics_file(row)),
+    ):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        source.replace(target)
+    shutil.rmtree(staged)
+    with contextlib.suppress(OSError):  # evaluations of other rows are unfinished
+        staged.parent.rmdir()
 
 
 def _evaluate(params: Params, row: str, images: Column, masks: Column) -> list[ShardResult]:

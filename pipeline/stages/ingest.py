@@ -19,7 +19,7 @@ from files.left_out import describe
 from pipeline.inputs import StageInputs
 from pipeline.layout import TOMBSTONES, inflated_folder
 from pipeline.params import Params
-from pipeline.writing import column_target, task_runner
+from pipeline.writing import column_target, hold_columns, task_runner
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class IngestError(UserError):
     """The sources cannot become a data set; the message says which and what to do."""
 
 
+@hold_columns("image")
 def run(params: Params) -> None:
     """Write shards/image/<split> for every split of the data set.
 

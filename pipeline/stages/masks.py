@@ -17,7 +17,7 @@ from pipeline.columns import open_manifest
 from pipeline.inputs import StageInputs
 from pipeline.layout import column_folder, image_splits
 from pipeline.params import Params, ParamsError
-from pipeline.writing import column_target, task_runner
+from pipeline.writing import column_target, hold_columns, task_runner
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class SuiteContent(ColumnContent):
         return members
 
 
+@hold_columns("mask", read=["image"])
 def run(params: Params) -> None:
     """Write shards/mask/<split> for the evaluation split.
 

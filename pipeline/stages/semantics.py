@@ -29,7 +29,7 @@ from pipeline.columns import open_column
 from pipeline.inputs import StageInputs
 from pipeline.layout import inflated_folder
 from pipeline.params import Params, ParamsError
-from pipeline.writing import column_target, image_folders, task_runner
+from pipeline.writing import column_target, hold_columns, image_folders, task_runner
 
 _KMEANS_IMAGES = 2000
 
@@ -103,6 +103,7 @@ def _check_ratio(picture: SourceImage, size: tuple[int, int], labels: np.ndarray
         )
 
 
+@hold_columns("semantics", read=["image"])
 def run(params: Params) -> None:
     """Write shards/semantics/<split> for every split of shards/image.
 

@@ -32,8 +32,9 @@ from jobs.runs.experiment import Experiment, discard
 from jobs.runs.folder import RunFolder
 from jobs.runs.receipt import Receipt, read_receipt, write_receipt
 from jobs.runs.stopping import StoppedError, request_stop_on_signals
-from jobs.tracking.delivery import TrackingSync, park
+from jobs.tracking.delivery import TrackingSync
 from jobs.tracking.mlflow_runs import TrackedDataset
+from jobs.tracking.queue import describe_waiting, park
 from jobs.tracking.training_run import describe_training, stage_trained_model
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
@@ -83,6 +84,8 @@ def run(params: Params, generator: str) -> None:
     unfinished; StoppedError if the training was asked to stop; InputsChangedError if its inputs were edited meanwhile.
     """
     parent = os.getppid()
+    if waiting := describe_waiting(undelivered_folder(params.cluster.storage_folder)):
+        log.warning("%s", waiting)
     training = _check(params, generator)
     folder = training.folder
     with (
@@ -356,7 +359,7 @@ def _clean_up(training: _Training, tracking: TrackingSync) -> None:
         "deliver them with: python -m pipeline deliver",
         training.generator,
         tracking.problem,
-        park(training.folder.path, undelivered_folder(training.params.cluster.storage_folder)),
+        park(training.folder.path, undelivered_folder(training.params.cluster.storage_folder), tracking.problem),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import groupby
@@ -18,9 +18,10 @@ from datasets.shards.expectation import mismatch
 from datasets.shards.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, ManifestError, read_manifest
 from datasets.shards.records import ShardError, read_table, shard_name, shard_number
 from datasets.tombstones import DUPLICATE, TAKEN_DOWN, Tombstone, read_tombstones, stay_out
+from files.addresses import display_address
 from files.errors import UserError
 from files.objects import StoreConfig
-from jobs.checks.audit import AuditTask, ColumnShard, Finding, audit_shards
+from jobs.checks.audit import AuditTask, ColumnShard, Finding, ShardAudit, audit_shards, check_table
 from jobs.cluster.launch import map_tasks
 from pipeline.columns import differences, remedy_of
 from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits
@@ -75,8 +76,7 @@ def run(params: Params, *, quarantine: bool = False) -> Audit:
             rejected.update(reject.reason for reject in columns["image"][1].rejected)
     findings += _check_across({split: columns["image"] for split, columns in manifests.items() if "image" in columns})
     num_records = num_bytes = 0
-    work = map_tasks(audit_shards, tasks, num_workers=params.cluster.num_workers)
-    for result in track(work, "audit", len(tasks), "shards"):
+    for result in track(_audit_all(params, tasks, findings), "audit", len(tasks), "shards"):
         findings += result.findings
         num_records += result.records
         num_bytes += result.bytes
@@ -91,6 +91,30 @@ def run(params: Params, *, quarantine: bool = False) -> Audit:
     return _quarantine(params, audit) if quarantine and audit.findings else audit
 
 
+def _audit_all(params: Params, tasks: Sequence[AuditTask], findings: list[Finding]) -> Iterator[ShardAudit]:
+    """Yield the results of all tasks. Once the store does not answer in time, only shards in folders are read.
+
+    findings: gets one finding for all shards that were not read.
+    """
+    left = list(tasks)
+    for result in map_tasks(audit_shards, tasks, num_workers=params.cluster.num_workers):
+        left.remove(result.task)
+        yield result
+        if result.is_silent:
+            break
+    in_folders = [task.without_store() for task in left]
+    if left and in_folders != left:
+        findings.append(
+            Finding(
+                file=display_address(params.store.url),
+                problem=f"did not answer in time, so the shards of {len(left)} more numbers were not read from it",
+            )
+        )
+    yield from map_tasks(
+        audit_shards, [task for task in in_folders if task.shards], num_workers=params.cluster.num_workers
+    )
+
+
 def _manifests(split: str, findings: list[Finding]) -> dict[str, tuple[Path, Manifest]]:
     """Return column -> absolute folder and manifest of the readable columns, images first.
 
@@ -102,7 +126,7 @@ def _manifests(split: str, findings: list[Finding]) -> dict[str, tuple[Path, Man
         folder = column_folder(column, split)
         try:
             manifest = read_manifest(folder, remedy=remedy_of(column))
-            read_table(folder, columns=("key",))
+            check_table(folder, manifest, remedy=remedy_of(column))
             readable[column] = (folder.resolve(), manifest)
         except (ManifestError, ShardError) as error:
             findings.append(Finding(file=str(folder), problem=str(error)))
