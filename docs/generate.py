@@ -91,7 +91,7 @@ python -m pipeline configure dataset=folder "dataset.root=/data/Photos (2019)" i
   data: `dataset.watch=/data/version.txt`.
 - `dvc exp run -S` has [a grammar of its own](https://hydra.cc/docs/advanced/override_grammar/basic/) for blanks,
   brackets and commas, and refuses a key that the file does not have. `configure` adds such keys, such as
-  `edges.fine.sigma=1.0`.
+  `edges.fine.sigma=1.0`. A comment of yours directly behind a list is lost when DVC writes the file.
 
 The keys of a generator are in [Generators](generators.md).
 

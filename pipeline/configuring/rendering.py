@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter, SafeRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from pipeline.configuring.comments import SCHEMA_LINE, UserComments, explain
+from pipeline.configuring.comments import MARK, SCHEMA_LINE, UserComments, explain
 from pipeline.configuring.keys import Key, KeyPath, keys_at
 from pipeline.params import Params
 
@@ -49,27 +49,30 @@ def _block(
 ) -> Iterator[str]:
     """Yield the lines of all keys of a block. hint: type of the block."""
     keys = keys_at(tree, path, hint)
-    indent = 2 * len(path)
+    indent = " " * 2 * len(path)
     for name, value in block.items():
         here, key = (*path, str(name)), keys.get(str(name), Key(None, ""))
-        is_block = isinstance(value, Mapping) and len(value) > 0
+        beside = comments.beside.get(here, "")
         if not path:
             yield ""
-        if not path or is_block:
-            yield from explain(f"{name}: {key.meaning}", indent)
-        if is_block:
-            yield from _list_keys(value, keys_at(tree, here, key.hint), indent)
-        yield from (" " * indent + line for line in comments.above.get(here, []))
-        first, *rest = _entry(name, None if is_block else value)
-        first = first.removesuffix(" null") if is_block else first
-        yield " " * indent + "  ".join(filter(None, (first, comments.beside.get(here))))
-        yield from (" " * indent + line for line in rest)
-        if is_block:
+        yield from (indent + line for line in comments.above.get(here, []))
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{name}:  {beside}".rstrip()
+            yield from _explain(key.meaning, value, keys_at(tree, here, key.hint), len(indent) + 2)
             yield from _block(tree, value, here, key.hint, comments)
+        else:
+            first, *rest = _entry(name, value)
+            beside = beside or ("" if path else f"{MARK} {key.meaning}")
+            yield f"{indent}{first}  {beside}".rstrip()
+            yield from (indent + line for line in rest)
 
 
-def _list_keys(block: Mapping[str, Any], keys: Mapping[str, Key], indent: int) -> Iterator[str]:
-    """Yield a comment for each key of a block that is not a block itself."""
+def _explain(meaning: str, block: Mapping[str, Any], keys: Mapping[str, Key], indent: int) -> Iterator[str]:
+    """Yield the comments of a block: what it is, and each of its keys that is not a block.
+
+    They are below the name of the block, because DVC loses comments that follow a list when it writes the file.
+    """
+    yield from explain(meaning, indent)
     for name, value in block.items():
         if not (isinstance(value, Mapping) and value) and str(name) in keys:
             yield from explain(keys[str(name)].meaning, indent, f"- {name}: ")

@@ -235,8 +235,9 @@ def test_every_key_is_explained_and_comments_of_the_user_stay(params):
     text = params.read_text()
     for key in leaves(read(params)):
         block, _, name = key.rpartition(".")
-        above = text.partition(f"\n{'  ' * block.count('.')}{block.rpartition('.')[2]}:\n")[0] if block else text
-        assert re.search(rf"^ *#: (- )?{name}: \S", above.rpartition("\n\n")[2], re.MULTILINE) or not block, key
+        below = text.partition(f"\n{'  ' * block.count('.')}{block.rpartition('.')[2]}:\n")[2]
+        comments = re.match(r"( *#: .*\n)+", below)[0] if block else text
+        assert re.search(rf"^ *#: - {name}: \S" if block else rf"^{name}: .*  #: \w", comments, re.MULTILINE), key
     mine = {
         "  size: 64": "  # for the poster\n  size: 64  # not 128",
         "  - telea": "  - telea  # quick",
