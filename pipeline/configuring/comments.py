@@ -74,9 +74,11 @@ def _comments(lines: list[str]) -> Iterator[tuple[int, str, bool]]:
     """Yield line, text and whether it is alone in its line, of each comment that `configure` did not write."""
     ends = [0] * len(lines)
     for token in YAML(typ="safe", pure=True).scan("\n".join(lines)):
-        for line in range(token.start_mark.line, token.end_mark.line):  # of a text of several lines
+        start, end = token.start_mark, token.end_mark
+        for line in range(start.line, end.line):  # of a text of several lines
             ends[line] = len(lines[line])
-        ends[token.end_mark.line] = max(ends[token.end_mark.line], token.end_mark.column)
+        if start.index < end.index:  # else it marks a place, such as the end of the file
+            ends[end.line] = max(ends[end.line], end.column)
     for number, (line, end) in enumerate(zip(lines, ends, strict=True)):
         comment = line[end:].strip()
         if comment.startswith("#") and not comment.startswith(MARK) and comment != SCHEMA_LINE:
