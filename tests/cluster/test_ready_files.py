@@ -62,7 +62,7 @@ def test_the_file_for_kuberay_fits_this_project():
     assert all(path.startswith(mounts["foundry"]) for path in paths)
 
 
-@pytest.mark.parametrize("name", ["slurm.sh", "../../../docs/clusters.md"])
+@pytest.mark.parametrize("name", ["kuberay.yaml", "slurm.sh", "../../../docs/clusters.md"])
 def test_what_the_ready_files_configure_exists(name, tmp_path):
     lines = re.findall(r"-m pipeline configure (.*?)`?$", (READY / name).read_text(), re.MULTILINE)
     assert lines
