@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
 from ruamel.yaml import YAML
@@ -163,10 +164,15 @@ def test_a_text_means_the_same_to_both_readers(params):
             assert read(params)["dataset"] == tree["dataset"] | {"val_share": 0.2}
 
 
-@pytest.mark.parametrize("name", ["Photos (2019)", "Köln, a #b [x]", 'it\'s "1" $HOME 100%41'])
-def test_a_folder_of_any_name_is_taken(params, name):
-    configure.run(["dataset=folder", f"dataset.root=/{name}"])
-    assert read_params(params).dataset.root == read_params(params).dataset.watch == f"/{name}"
+def test_a_folder_of_any_name_is_read_by_the_stage_and_watched_by_dvc(params):
+    shutil.copy(ROOT / "dvc.yaml", params.parent)
+    Repo.init(no_scm=True).close()
+    for name in ("Photos (2019)", "Köln, a #b [x]", '-it\'s "1" $HOME 100%41'):
+        configure.run(["dataset=folder", f"dataset.root={name}"])
+        found = read_params(params).dataset
+        assert found.root == found.watch == str(params.parent / name)
+        with Repo() as repo:
+            assert found.root in [dependency.fs_path for dependency in repo.stage.load_one(name="ingest").deps]
 
 
 def test_a_path_is_written_in_full(params, tmp_path, monkeypatch):
