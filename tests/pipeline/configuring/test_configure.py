@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from dvc.config import Config
 from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 from dvc.utils.serialize import load_yaml
@@ -261,6 +262,11 @@ def test_every_key_is_explained_and_comments_of_the_user_stay(params):
     configure.run(["generators=edge_connect"])
     configure.run(["generators=all", "scale=demo"])
     assert all(len(line) <= 120 for line in params.read_text().splitlines())
+
+
+def test_dvc_composes_nothing():
+    """Else each `dvc exp run` would write params.yaml anew, and lose the job."""
+    assert not Config(str(ROOT / ".dvc"))["hydra"]["enabled"]
 
 
 def test_what_dvc_spoils_is_said_and_mended(params):
