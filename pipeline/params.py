@@ -30,6 +30,7 @@ from jobs.evaluation.settings import EvaluateConfig
 from jobs.generators import card
 from jobs.training.settings import TrainConfig
 from masks.config import MaskConfig
+from pipeline.texts import find_wrong_texts
 
 PARAMS_PATH = Path("params.yaml")
 PRESETS = ("paper", "demo")
@@ -94,12 +95,24 @@ def read_params(path: Path = PARAMS_PATH) -> Params:
 
     Raises ParamsError, in one line, for a file that is missing or not YAML, and for any key or value that is wrong.
     """
-    params = _check(Params, _read_yaml(path), path.name)
-    dataset = _dataset(params.dataset, path.name)
-    _check_edges(params, path.name)
-    configs = {name: _generator(name, values, path.name) for name, values in params.generators.items()}
+    return check_tree(read_tree(path), path.name)
+
+
+def check_tree(tree: dict[str, Any], where: str) -> Params:
+    """Check all parameters.
+
+    tree: the content of params.yaml as plain data.
+    where: name of the file, for messages.
+    Raises ParamsError, in one line, for any key or value that is wrong.
+    """
+    for place, problem in find_wrong_texts(tree):
+        raise ParamsError(f"{where}: {place} {problem}")
+    params = _check(Params, tree, where)
+    dataset = _dataset(params.dataset, where)
+    _check_edges(params, where)
+    configs = {name: _generator(name, values, where) for name, values in params.generators.items()}
     if not configs:
-        raise ParamsError(f"{path.name}: generators is empty; name at least one, such as `edge_connect: {{}}`")
+        raise ParamsError(f"{where}: generators is empty; choose some: python -m pipeline configure generators=...")
     return dataclasses.replace(params, dataset=dataset, generators=configs)
 
 
@@ -118,7 +131,11 @@ def _dataset(values: Any, where: str) -> SourceConfig:
     return _check(config, values, f"{where}: dataset", within=True)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_tree(path: Path = PARAMS_PATH) -> dict[str, Any]:
+    """Return the content of params.yaml as plain data, with no key checked.
+
+    Raises ParamsError for a file that is missing or not YAML.
+    """
     try:
         tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -260,9 +260,7 @@ def _small_data_set(project: Path) -> None:
     """Forty pictures of a folder, in this process."""
     write_pictures(project / "pictures")
     text = Path("params.yaml").read_text().replace("name: photos\n  root: null", "name: folder\n  root: pictures")
-    text = text.replace("ingest:\n  size: 64", "ingest:\n  size: 32").replace(
-        "records_per_shard: 56", "records_per_shard: 7"
-    )
+    text = text.replace("\n  size: 64", "\n  size: 32").replace("records_per_shard: 56", "records_per_shard: 7")
     Path("params.yaml").write_text(text.replace("num_workers: 2", "num_workers: 0"))
 
 

@@ -203,7 +203,7 @@ class Source(ABC):
     def _root(self) -> Path:
         if self.config.root is None:
             raise SourceError(f"{self.card.name} needs root, the path of: {self.card.layout}")
-        return Path(self.config.root).expanduser()
+        return Path(self.config.root)
 
     def _entries(self, is_wanted: Callable[[str], bool] = lambda name: True) -> Mapping[str, Locator]:
         """Return relative name -> file. An archive at the top of a folder counts as if it were unpacked there.

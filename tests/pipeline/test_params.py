@@ -1,19 +1,12 @@
 from pathlib import Path
 
 import pytest
-from dvc.utils.hydra import compose_and_dump
 from dvc.utils.serialize import load_yaml
 from ruamel.yaml import YAML
 
-from datasets.sources import SOURCES, open_source
 from pipeline.params import ParamsError, read_params
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def composed(path, *overrides):
-    compose_and_dump(path, str(ROOT / "conf"), None, "config", "plugins", list(overrides))
-    return path
 
 
 def changed(tmp_path, change):
@@ -22,65 +15,6 @@ def changed(tmp_path, change):
     path = tmp_path / "params.yaml"
     YAML(typ="safe", pure=True).dump(tree, path)
     return path
-
-
-def test_the_committed_file_is_what_the_presets_compose(tmp_path):
-    """But for the first line, by which editors find the schema: DVC composes values alone."""
-    first, _, rest = (ROOT / "params.yaml").read_text().partition("\n")
-    assert first.startswith("# yaml-language-server: ")
-    assert composed(tmp_path / "params.yaml").read_text() == rest
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["scale=paper"],
-        ["dataset=folder", "dataset.root=/pictures"],
-        ["dataset=places2", "dataset.root=/places", "scale=paper", "cluster=gpus"],
-        ["dataset=celeba_hq", "dataset.root=/celeba", "scale=paper"],
-        ["masks@suite.masks=irregular", "suite.masks.border=25", "train.samples.masks.kind=thick"],
-        [
-            "masks@suite.masks=files",
-            "suite.masks.files.root=/masks.zip",
-            "masks@train.samples.masks=files",
-            "train.samples.masks.files.root=/masks",
-            "train.samples.masks.files.hole=black",
-        ],
-        ["+edges.fine.sigma=1.0", "train.edges=fine"],
-    ],
-)
-def test_every_preset_is_valid(tmp_path, overrides):
-    params = read_params(composed(tmp_path / "params.yaml", *overrides))
-    if "scale=paper" in overrides:
-        from jobs.generators import card
-
-        assert params.generators["edge_connect"] == card("edge_connect").Config()
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_data_set_has_a_preset_that_lists_its_options(tmp_path, name):
-    overrides = [f"dataset={name}"] + (["dataset.root=/pictures"] if name != "photos" else [])
-    path = composed(tmp_path / "params.yaml", *overrides)
-    chosen = YAML(typ="safe", pure=True).load(path.read_text())["dataset"]
-    source = open_source(read_params(path).dataset)
-    assert source.card.name == name
-    assert chosen.keys() - {"splits"} == {"name", "root", "watch", *source.card.options}
-    assert set(chosen.get("splits", ())) <= set(source.card.splits)
-
-
-def test_one_choice_changes_the_masks_of_the_suite_or_of_training(tmp_path):
-    params = read_params(composed(tmp_path / "params.yaml", "suite.masks.kind=thick"))
-    assert (params.suite.masks.kind, params.train.samples.masks.kind) == ("thick", "free_form")
-    params = read_params(
-        composed(tmp_path / "params.yaml", "masks@train.samples.masks=files", "train.samples.masks.files.root=/m")
-    )
-    assert (params.suite.masks.kind, params.train.samples.masks.files.root) == ("free_form", "/m")
-
-
-def test_columns_of_edges_lie_side_by_side(tmp_path):
-    params = read_params(composed(tmp_path / "params.yaml", "+edges.fine.sigma=1.0", "train.edges=fine"))
-    assert {name: config.sigma for name, config in params.edges.items()} == {"edge": 2.0, "fine": 1.0}
-    assert params.train.edges == "fine"
 
 
 def test_dvc_reads_every_value_as_we_do():
@@ -138,6 +72,21 @@ def test_dvc_reads_every_value_as_we_do():
             r"masks.files: root must be an abs",
         ),
         (lambda t: t.update(generators={}), r"generators is empty"),
+        (lambda t: t["dataset"].update(root="~/pics"), r"dataset.root begins with ~, .* write the whole path"),
+        (lambda t: t["dataset"].update(watch="~"), r"dataset.watch begins with ~"),
+        (lambda t: t["cluster"].update(storage="~x/runs"), r"cluster.storage begins with ~"),
+        (lambda t: t["store"].update(cache="~/cache"), r"store.cache begins with ~"),
+        (lambda t: t["generators"]["edge_connect"].update(features="~/vgg.pt"), r"edge_connect.features begins with ~"),
+        (lambda t: t["evaluate"].update(inception={"path": "~/i.pt", "sha256": "0"}), r"inception.path begins with ~"),
+        (lambda t: t["dataset"].update(root="/a/${seed}"), r"dataset.root contains \$\{, which DVC would replace"),
+        (lambda t: t["dataset"].update(splits=["train", "${seed}"]), r"dataset.splits.1 contains \$\{"),
+        (lambda t: t["dataset"].update(root=""), r"dataset.root is empty"),
+        (lambda t: t["dataset"].update(root="/a\nb"), r"dataset.root has a control character"),
+        (
+            lambda t: t.update(dataset="folder"),
+            r"dataset must be a mapping.*: python -m pipeline configure dataset=",
+        ),
+        (lambda t: t.update(cluster="gpus"), r"cluster must be a mapping, .* configure cluster=gpus"),
         (
             lambda t: t["cluster"].update(checkpoints="https://host/live"),
             r"cluster: checkpoints must be s3://\.\.\., gs://\.\.\., .*; that can only be read",
