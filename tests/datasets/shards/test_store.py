@@ -159,7 +159,7 @@ def test_one_bad_answer_is_survived(web, tmp_path, fault):
         ("cut", "cannot read .* after 3 attempts"),
         ("short", r"has \d+ bytes and digest \w+, its manifest says \d+ bytes"),
         ("wrong", r"has digest \w+, its manifest says"),
-        ("stall", "cannot read .* after 3 attempts"),
+        ("stall", "cannot read .* after 2 attempts"),
     ],
 )
 def test_a_server_that_never_answers_well_is_refused_in_time(web, tmp_path, fault, message):

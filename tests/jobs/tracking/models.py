@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 from datasets.maps.edges import EdgeConfig
-from files.checkout import ROOT
 from jobs.generators import card
 from jobs.generators.build import build_recipe
 from jobs.runs.checkpoints import WEIGHTS_NAME, save_weights
@@ -30,10 +30,19 @@ def write_model(folder: Path, generator: str, seed: int = 1, **config: object) -
     return receipt
 
 
-def register(folder: Path, generator: str, seed: int = 1, code: Path = ROOT, **config: object) -> str:
-    """Register a tiny generator as a training does. folder: an empty one. Returns the version."""
+def register(folder: Path, generator: str, seed: int = 1, code: Path | None = None, **config: object) -> str:
+    """Register a tiny generator as a training does. Returns the version.
+
+    folder: an empty one.
+    code: archive of other code than this process's.
+    """
     receipt = write_model(folder / "model", generator, seed, **config)
     run = RunFolder(folder / "run")
-    describe_training(run, generator=generator, identity=f"e{seed}", parameters={}, datasets=[], params_json="{}")
-    stage_trained_model(run, folder / "model", receipt, dataset="made", licence="none", code=code)
-    return deliver(run.path)
+    described = {"generator": generator, "identity": f"e{seed}", "parameters": {}, "datasets": []}
+    describe_training(run, **described, params_json="{}", packages_lock="0" * 64)
+    if code:
+        shutil.copyfile(code, run.code)
+    stage_trained_model(run, folder / "model", receipt, dataset="made", licence="none")
+    version, problem = deliver(run.path)
+    assert problem is None
+    return version

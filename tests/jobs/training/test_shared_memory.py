@@ -103,9 +103,11 @@ def test_an_error_of_a_worker_is_raised_as_it_was_there(tmp_path):
 
 
 def test_a_worker_that_is_killed_is_named_in_one_line(samples):
+    others = set(multiprocessing.active_children())
     batches = iter(loader(samples, 1))
     next(batches)
-    os.kill(multiprocessing.active_children()[-1].pid, signal.SIGKILL)
-    with pytest.raises(LoaderError, match=r"worker \(pid .*; if memory is short, lower") as error:
+    (worker,) = set(multiprocessing.active_children()) - others
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(LoaderError, match=r"worker \(pid.*; if memory is short, lower") as error:
         list(batches)
     assert len(str(error.value).splitlines()) == 1

@@ -253,7 +253,7 @@ def test_too_many_unusable_images_are_a_clear_stop(params):
 
 def test_the_exit_code_says_whether_something_is_wrong(params, capsys):
     text = (ROOT / "params.yaml").read_text().replace("name: photos\n  root: null", "name: folder\n  root: pictures")
-    text = text.replace("ingest:\n  size: 64", "ingest:\n  size: 32").replace("num_workers: 2", "num_workers: 0")
+    text = text.replace("\n  size: 64\n", "\n  size: 32\n").replace("num_workers: 2", "num_workers: 0")
     text = text.replace("records_per_shard: 56", "records_per_shard: 4")
     Path("params.yaml").write_text(text.replace("source: kmeans", "source: kmeans\n  num_clusters: 4"))
     assert main(["audit"]) == 0
