@@ -34,7 +34,6 @@ BELOW_MINIMUM = "smaller than the minimum side"
 BELOW_SIZE = "smaller than the requested size"
 OUTSIDE = "crop box outside the image"
 NO_LABELS = "not a label map of 8 bits in one channel"
-NO_MASK = "not a PNG of 8 bits in one channel or three equal ones"
 
 
 class RejectedImageError(UserError):
@@ -105,31 +104,26 @@ def decode_grey(content: bytes) -> np.ndarray:
         raise RejectedImageError(DAMAGED) from error
 
 
-def decode_mask(content: bytes) -> np.ndarray:
-    """Decode a user's mask, a PNG, to uint8 (H, W), 0..255.
+def decode_layers(content: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decode a mask that a user gives, a PNG or JPEG, without loss of what it says. See masks/reading.py.
 
-    Accepts one channel of 1 or 8 bits, three equal channels, and a grey palette.
-    Raises RejectedImageError for any other picture, and for damage. Transparency is refused, because either the opaque
-    or the transparent pixels could be the hole.
+    The EXIF orientation is applied. Palettes are looked up. Of 16 bits the upper 8 are kept, or all if 8 suffice.
+    Returns the colours, uint8 (H, W) if all channels are equal, else (H, W, 3) RGB, and the opacity, uint8 (H, W), None
+    for a picture without transparency.
+    Raises RejectedImageError for any other file, and for damage.
     """
     try:
         image = _open(content)
         if image.width * image.height > MAX_PIXELS:
             raise RejectedImageError(TOO_MANY_PIXELS)
-        if image.format != "PNG" or image.mode not in ("1", "L", "P", "RGB") or image.has_transparency_data:
-            raise RejectedImageError(NO_MASK)
-        if image.mode in ("1", "L"):
-            return np.array(image.convert("L"))
-        channels = np.array(image.convert("RGB"))
-        if (channels != channels[..., :1]).any():
-            raise RejectedImageError(NO_MASK)
-        return np.ascontiguousarray(channels[..., 0])
+        image.load()
+        return _layers(ImageOps.exif_transpose(image))
     except (RejectedImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise RejectedImageError(TOO_MANY_PIXELS) from error
     except UnidentifiedImageError as error:
-        raise RejectedImageError(NO_MASK) from error
+        raise RejectedImageError(NO_IMAGE) from error
     except Exception as error:
         raise RejectedImageError(DAMAGED) from error
 
@@ -255,6 +249,22 @@ def _rgb_array(image: Image.Image) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
+
+
+def _layers(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return colours and opacity; see `decode_layers`."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        return (values >> 8 if values.max() > 255 else values).astype(np.uint8), None
+    opacity = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        opacity = np.array(image.getchannel("A"))
+    if image.mode in ("1", "L"):
+        return np.array(image.convert("L")), opacity
+    colours = np.array(image.convert("RGB"))
+    is_grey = (colours == colours[..., :1]).all()
+    return np.ascontiguousarray(colours[..., 0]) if is_grey else colours, opacity
 
 
 def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
