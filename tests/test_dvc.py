@@ -28,6 +28,7 @@ INERT = {
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/progress.py": "prints",
+    "pipeline/start.py": "refuses what a later stage would refuse",
     "pipeline/writing.py": "passes folders, workers and code digests to the room that writes columns",
     "jobs/checks/fitness.py": "refuses columns and changes none",
     "jobs/checks/footprint.py": "counts the steps and parameters of a recipe, which is declared",

@@ -11,12 +11,13 @@ from datasets.inflated import inflate_sources
 from datasets.ingest import plan_shards
 from datasets.shards.manifest import Manifest
 from datasets.sources import Source, open_source
-from datasets.tombstones import TAKEN_DOWN, read_tombstones, stay_out
+from datasets.tombstones import TAKEN_DOWN, check_digests, find_unlisted, read_tombstones, stay_out
 from datasets.writing.shard_tasks import WrittenShard
 from datasets.writing.staging import commit_column
 from files.errors import UserError
 from pipeline.layout import TOMBSTONES, inflated_folder
 from pipeline.params import Params
+from pipeline.start import check_start
 from pipeline.writing import column_target, task_runner
 
 log = logging.getLogger(__name__)
@@ -30,16 +31,24 @@ def run(params: Params) -> None:
     """Write shards/image/<split> for every split of the data set.
 
     A split whose number of pictures differs from the published number is logged, and its manifest states both.
-    Raises IngestError as soon as too many sources are unusable, WritingError if a split has no usable picture.
+    Raises ParamsError for files and values that a later stage would miss, TombstoneError for a tombstone that is none
+    or fits another picture, IngestError as soon as too many sources are unusable, WritingError if a split has no usable
+    picture.
     """
+    check_start(params)
+    tombstones = read_tombstones(TOMBSTONES)
     source = open_source(params.dataset)
     images = source.images()
+    keys = {image.key for image in images}
+    for problem in find_unlisted(TOMBSTONES, source.card.name, keys):
+        log.warning("%s", problem)
     counts = Counter(image.split for image in images)
     published = _other_published_counts(source, counts)
     manifests = {split: _manifest(params, source, split, published.get(split)) for split in counts}
-    excluded = stay_out(read_tombstones(TOMBSTONES), source.card.name)
+    excluded = stay_out(tombstones, source.card.name, keys)
     runner = task_runner(params)
     with inflate_sources(inflated_folder("image").resolve(), images, runner.open_bar) as readable:
+        check_digests(TOMBSTONES, source.card.name, {image.key: image.locator for image in readable})
         commit_column(
             column_target(params, "image"),
             {split: dict(enumerate(plan_shards(readable, split, params.ingest, excluded))) for split in counts},

@@ -20,7 +20,7 @@ from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
 from jobs.checks.fitness import mismatch
 from jobs.checks.footprint import Footprint, footprint
-from jobs.cluster.launch import GroupWork, train_workers
+from jobs.cluster.launch import GroupWork, check_gpus, train_workers
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
 from jobs.runs.checkpoints import WEIGHTS_NAME, CheckpointError, newest_whole_checkpoint, read_progress
@@ -74,8 +74,8 @@ def run(params: Params, generator: str) -> None:
     An interrupted training of the same experiment is continued. While another process trains it, this one shows its
     progress and then takes its result.
     Raises ParamsError for a generator that params.yaml does not list or that has fewer classes than the labels, for
-    images of unequal sizes, and for a batch that the processes cannot share; ExperimentError if another experiment is
-    unfinished; StoppedError if the training was asked to stop.
+    images of unequal sizes, and for a batch that the processes cannot share; WorkerError for GPUs that this machine has
+    not; ExperimentError if another experiment is unfinished; StoppedError if the training was asked to stop.
     """
     parent = os.getppid()
     training = _check(params, generator)
@@ -103,6 +103,7 @@ def run(params: Params, generator: str) -> None:
 def _check(params: Params, generator: str) -> _Training:
     """Check parameters and data, and that no other experiment is left unfinished."""
     check_listed(params, generator)
+    check_gpus(params.cluster)
     counts = footprint(generator, params.generators[generator])
     _check_batch(params, generator, counts.batch_size)
     columns = _verify_columns(params, generator, ("image", *counts.columns))
