@@ -63,7 +63,7 @@ def results_folder(row: str) -> Path:
 
 
 def metrics_file(row: str) -> Path:
-    """Return the file that `dvc metrics show` reads."""
+    """Return the file that `dvc metrics show` reads as one line: of a generator, or of "baselines/<name>"."""
     return Path("metrics") / f"{row}.json"
 
 

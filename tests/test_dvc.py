@@ -12,14 +12,20 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from datasets.shards.manifest import read_manifest
 from files.checkout import FOLDERS
+from jobs.evaluation.metrics.value import Value
+from jobs.evaluation.results import OVERALL, Group, Summary
 from jobs.generators import card, names
+from jobs.training.settings import WITHOUT_EFFECT, TrainConfig
 from pipeline.code import stage_code
+from pipeline.stages import evaluate
 from tests.pipeline.pictures import tree, write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 MODULES = {"baselines": "evaluate"}
+BASELINE_NAMES = ("telea", "mean_colour")
 
 # Code that every stage imports and that cannot change what a stage writes, with the reason. Not followed further.
 INERT = {
@@ -220,7 +226,7 @@ def test_names_in_params_become_no_path_and_no_command_of_dvc(project):
     for folder in (Path("beside"), project.parent / "beside"):  # such that the paths of the first name exist
         folder.mkdir()
         (folder / "kept").touch()
-    for dep in ("shards/image/train", "shards/edges", "shards/semantics/train"):
+    for dep in ("shards/image/train", "shards/edges", "shards/labels"):
         Path(dep).mkdir(parents=True)
         Path(dep, "file").touch()
     yaml = YAML(typ="safe", pure=True)
@@ -261,6 +267,61 @@ def _small_data_set(project: Path) -> None:
         "records_per_shard: 56", "records_per_shard: 7"
     )
     Path("params.yaml").write_text(text.replace("num_workers: 2", "num_workers: 0"))
+
+
+def test_every_setting_of_training_that_can_change_an_output_is_a_parameter_of_the_stage():
+    """And the two that cannot are none, nor are they part of what makes two trainings the same."""
+    declared = {key.partition(".")[2] for key in STAGES["train"]["do"]["params"] if key.startswith("train.")}
+    assert declared == {each.name for each in fields(TrainConfig)} - set(WITHOUT_EFFECT)
+    assert declared == set(TrainConfig().describe())
+    written = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())["train"]
+    assert declared <= set(written), "DVC wants every declared parameter in the file"
+    assert TrainConfig(sample_steps=1, checkpoint_steps=7).describe() == TrainConfig().describe()
+    assert TrainConfig(log_steps=7).describe() != TrainConfig().describe()
+
+
+def test_metrics_are_one_line_per_row_with_equal_columns(project, capsys):
+    """With the real command, of files as the stage `evaluate` writes them."""
+    from dvc.cli import main
+
+    row = {"l1_hole_percent": 5.25, "psnr": 24.5, "ssim": 0.875}
+    overall = {name: Value(mean) for name, mean in {**row, "l1_percent": 1.0, "tv_true_percent": 3.0}.items()}
+    groups = {OVERALL: Group(6, overall), "0.1-0.2": Group(1, overall)}
+    names = ("context_encoder", "deepfill_v2", "edge_connect")
+    for name in names:
+        evaluate._write_metrics(name, Summary("", 1, {name: groups, f"{name}_untrained": groups}))
+    evaluate._write_metrics("baselines", Summary("", 1, {"telea": groups, "mean_colour": groups}))
+    assert main(["metrics", "show"]) == 0
+    heading, *lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert heading == ["Path", *row]
+    paths = [*(f"metrics/{name}.json" for name in names), *(f"metrics/baselines/{n}.json" for n in BASELINE_NAMES)]
+    assert sorted(lines) == sorted([path, "5.25", "24.5", "0.875"] for path in paths)
+
+
+def test_label_maps_are_made_only_for_generators_that_read_them(project, monkeypatch, capsys):
+    """A change of other generators makes none of the files change that trainings depend on."""
+    from pipeline.__main__ import main
+
+    def labels(generators: str) -> dict[str, str]:
+        text = Path("params.yaml").read_text()
+        Path("params.yaml").write_text(re.sub(r"generators:\n.*?(?=^seed)", generators, text, flags=re.S | re.M))
+        assert main(["precompute", "semantics"]) == 0
+        return {path.stem: path.read_text() for path in Path("shards/labels").iterdir()}
+
+    _small_data_set(project)
+    assert main(["ingest"]) == 0
+    plain = labels("generators:\n  csa: {}\n  deepfill_v2: {width: 8}\n")
+    assert plain == dict.fromkeys(("csa", "deepfill_v2"), "reads no label maps\n")
+    assert list(Path("shards/semantics").iterdir()) == []
+    assert "none of the generators reads label maps" in capsys.readouterr().out
+    both = labels("generators:\n  csa: {}\n  sge_net: {width: 8}\n  saca: {supervision_weight: 0.1}\n")
+    assert both["csa"] == plain["csa"]
+    assert both["sge_net"] == both["saca"] == read_manifest(Path("shards/semantics/train")).digest + "\n"
+    made = {path: path.stat().st_mtime_ns for path in Path("shards/semantics").rglob("*.tar")}
+    again = labels("generators:\n  csa: {batch_size: 2}\n  sge_net: {width: 16}\n  saca: {}\n")
+    assert again == {**both, "saca": plain["csa"]}
+    assert {path: path.stat().st_mtime_ns for path in Path("shards/semantics").rglob("*.tar")} == made
+    assert made
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from jobs.cluster.launch import map_tasks
 from jobs.evaluation.loop import EvaluationJob, ShardResult, evaluate_shard
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
-from jobs.evaluation.suite import suite_id, untrained_row
+from jobs.evaluation.suite import suite_id
 from jobs.evaluation.summary import summarise
 from jobs.runs.receipt import read_receipt
 from jobs.tracking import mlflow_runs as tracking
@@ -36,9 +36,11 @@ from pipeline.progress import track
 
 log = logging.getLogger(__name__)
 
+_HEADLINE = ("l1_hole_percent", "psnr", "ssim", "lpips", "fid")  # `dvc metrics show` has a column for each
+
 
 def run(params: Params, row: str) -> None:
-    """Write results/<row> (scores of every pair, summary, gallery) and metrics/<row>.json.
+    """Write results/<row> (scores of every pair, summary, gallery), and metrics/<row>.json or a file per baseline.
 
     Also logs a generator's metrics to the tracked run of its training, if the server answers.
 
@@ -58,12 +60,31 @@ def run(params: Params, row: str) -> None:
     write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])
     _write_gallery(folder / GALLERY_NAME, images, results)
     write_summary(folder / SUMMARY_NAME, summary)
-    # The same two names for every generator give one column per generator in `dvc metrics show`.
-    names = {row: "trained", untrained_row(row): "untrained"}
-    means = {names.get(name, name): _means(groups[OVERALL]) for name, groups in summary.rows.items()}
-    write_json(metrics_file(row), means)
+    figures = _write_metrics(row, summary)
     if row != BASELINES_ROW:
         _track(row, summary)
+    print(f"evaluated {row}: {folder}, {figures}")
+
+
+def _write_metrics(row: str, summary: Summary) -> Path:
+    """Write one file per row of the results, with equal keys in all: a line each in `dvc metrics show`.
+
+    Of the untrained generator, and of bins, the figures are in the summary alone.
+    Returns the file of a generator, or the folder of the baselines.
+    """
+    if row != BASELINES_ROW:
+        write_json(metrics_file(row), _headline(summary.rows[row][OVERALL]))
+        return metrics_file(row)
+    folder = metrics_file(BASELINES_ROW).with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, groups in summary.rows.items():
+        write_json(metrics_file(f"{BASELINES_ROW}/{name}"), _headline(groups[OVERALL]))
+    return folder
+
+
+def _headline(group: Group) -> dict[str, float]:
+    means = _means(group)
+    return {name: means[name] for name in _HEADLINE if name in means}
 
 
 def _evaluate(params: Params, row: str, images: Column, masks: Column) -> list[ShardResult]:

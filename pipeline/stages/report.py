@@ -85,6 +85,7 @@ def run(params: Params) -> None:
     suite = _common_suite(results.summaries)
     write_durably(REPORT, render(_page(params, results, suite)).encode())
     _track(suite, results.rows)
+    print(f"the results are one page: {REPORT.resolve()}")
 
 
 def _read_results(params: Params) -> Results:

@@ -27,7 +27,7 @@ from files.pictures import (
     encode_grey_png,
 )
 from files.seeds import derive_seed
-from pipeline.layout import column_folder, inflated_folder
+from pipeline.layout import column_folder, inflated_folder, made_note
 from pipeline.params import Params, ParamsError
 from pipeline.writing import column_target, image_folders, task_runner
 
@@ -104,7 +104,7 @@ def _check_ratio(picture: SourceImage, size: tuple[int, int], labels: np.ndarray
 
 
 def run(params: Params) -> None:
-    """Write shards/semantics/<split> for every split of shards/image.
+    """Write shards/semantics/<split> for every split of shards/image. A column that would get the same bytes is kept.
 
     Raises ParamsError if `semantics.source` is labels and the data set has none.
     """
@@ -152,4 +152,5 @@ def _derive(params: Params, content: ColumnContent, parameters: Mapping[str, Any
     parameters: entries of its manifests beside the source; `mirrored` has none unless it is given.
     """
     described = {"source": params.semantics.source, "ignore": IGNORE, "mirrored": (), **parameters}
-    derive_column(column_target(params, "semantics"), image_folders(), content, described, task_runner(params))
+    target, note = column_target(params, "semantics"), made_note("semantics")
+    derive_column(target, image_folders(), content, described, task_runner(params), note=note)

@@ -98,6 +98,7 @@ def run(params: Params, generator: str) -> None:
             _write_outputs(training)
         _remove_copies(training)
         _clean_up(training, tracking)
+    print(f"trained {generator}: {model_folder(generator)}, {curves_folder(generator)}")
 
 
 def _check(params: Params, generator: str) -> _Training:
@@ -143,7 +144,7 @@ def _experiment_inputs(params: Params, generator: str, columns: dict[str, Column
     """Return everything that the weights depend on: parameters, data, code and packages."""
     return {
         "config": asdict(params.generators[generator]),
-        "train": asdict(params.train),
+        "train": params.train.describe(),
         "seed": params.seed,
         "data": {name: column.manifest.digest for name, column in columns.items()},
         "code": stage_code("train", generator),
