@@ -28,10 +28,10 @@ def find_readers(generators: Mapping[str, Any]) -> list[str]:
 
 
 def remove_label_maps() -> None:
-    """Leave an empty folder in place of the label maps."""
+    """Leave a line of text in place of the label maps: DVC warns of an empty folder."""
     folder = column_folder("semantics", "")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    write_durably(folder / "README.txt", b"No generator of params.yaml reads label maps.\n")
     made_note("semantics").unlink(missing_ok=True)
 
 

@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 def check_start(params: Params) -> None:
     """Check what would stop a later stage, perhaps after hours of work.
 
-    A machine that ingests need not be the one that trains: GPUs that are missing are only logged here.
+    A machine that ingests need not be the one that trains, and its images serve other generators, too: GPUs that are
+    missing, and generators for images of another size, are only logged here.
     Raises ParamsError for a split that the data set cannot have and for a file that is missing; MaskFilesError for a
     mask collection without digest, with the digest; TombstoneError if a project has no file of tombstones.
     """
@@ -33,6 +34,15 @@ def check_start(params: Params) -> None:
                 f"params.yaml: {key} is {split!r}, but {params.dataset.name} with these dataset.splits has "
                 f"{', '.join(splits) or 'none'}"
             )
+    crop, ingest = params.train.samples.crop, params.ingest
+    side = crop or (ingest.size if ingest.rule in ("crop", "squash", "cut") else None)
+    for name, config in params.generators.items():
+        if side is not None and getattr(config, "image_size", side) != side:
+            log.warning(
+                "params.yaml: generators.%s.image_size is %d, but its images will have a side of %d (%s); set both to "
+                "the same before the training",
+                name, config.image_size, side, "train.samples.crop" if crop else "ingest.size",
+            )  # fmt: skip
     for key, path in _files(params):
         if not Path(path).expanduser().exists():
             raise ParamsError(f"params.yaml: {key}: {path} does not exist; correct the path")

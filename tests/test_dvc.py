@@ -312,7 +312,7 @@ def test_label_maps_are_made_only_for_generators_that_read_them(project, monkeyp
     assert main(["ingest"]) == 0
     plain = labels("generators:\n  csa: {}\n  deepfill_v2: {width: 8}\n")
     assert plain == dict.fromkeys(("csa", "deepfill_v2"), "reads no label maps\n")
-    assert list(Path("shards/semantics").iterdir()) == []
+    assert [path.name for path in Path("shards/semantics").iterdir()] == ["README.txt"]
     assert "none of the generators reads label maps" in capsys.readouterr().out
     both = labels("generators:\n  csa: {}\n  sge_net: {width: 8}\n  saca: {supervision_weight: 0.1}\n")
     assert both["csa"] == plain["csa"]
@@ -322,6 +322,37 @@ def test_label_maps_are_made_only_for_generators_that_read_them(project, monkeyp
     assert again == {**both, "saca": plain["csa"]}
     assert {path: path.stat().st_mtime_ns for path in Path("shards/semantics").rglob("*.tar")} == made
     assert made
+
+
+@pytest.mark.slow
+def test_dvc_trains_again_only_what_a_change_can_change(project, monkeypatch):
+    """Not for how often sample pictures are drawn, nor for label maps that another generator reads."""
+    from dvc.repo import Repo
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
+    plain = "  deepfill_v2: {width: 4, d_width: 4, batch_size: 4, steps: 2}\n"
+    labelled = "  sge_net: {num_classes: 8, width: 4, d_width: 4, batch_size: 4, steps: 2}\n"
+    _small_data_set(project)
+    text = Path("params.yaml").read_text().replace("train_workers: 2", "train_workers: 0")
+    text = re.sub(r"generators:\n.*?(?=^seed)", f"generators:\n{plain}", text, flags=re.S | re.M)
+
+    def reproduce(content: str) -> set[str]:
+        Path("params.yaml").write_text(content)
+        with Repo() as repo:
+            made = {stage.addressing for stage in repo.reproduce(["train"])}
+            assert repo.status(["train"]) == {}
+        return made
+
+    assert reproduce(text) == {"ingest", "edges", "semantics", "train@deepfill_v2"}
+    assert [path.name for path in Path("shards/semantics").iterdir()] == ["README.txt"]
+    assert reproduce(text.replace("sample_steps: 200", "sample_steps: 7")) == set()
+    assert reproduce(text.replace("checkpoint_steps: 500", "checkpoint_steps: 7")) == set()
+    semantic = text.replace(plain, plain + labelled)
+    assert reproduce(semantic) == {"semantics", "train@sge_net"}
+    assert reproduce(semantic.replace("source: kmeans", "source: kmeans\n  num_clusters: 7")) == {
+        "semantics", "train@sge_net"
+    }  # fmt: skip
+    assert reproduce(text) == {"semantics"}
 
 
 @pytest.mark.slow

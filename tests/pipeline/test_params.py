@@ -324,6 +324,20 @@ def test_what_a_later_stage_would_miss_stops_the_first_one(tmp_path, monkeypatch
         check_start(params)
 
 
+def test_generators_for_images_of_another_size_are_said_when_images_are_ingested(tmp_path, caplog):
+    from pipeline.start import check_start
+
+    for change, words in (
+        (
+            lambda t: t["ingest"].update(size=128),
+            "image_size is 64, but its images will have a side of 128 (ingest.size)",
+        ),
+        (lambda t: t["train"]["samples"].update(crop=32), "a side of 32 (train.samples.crop)"),
+    ):
+        check_start(read_params(changed(tmp_path, change)))
+        assert words in caplog.text
+
+
 def test_gpus_that_a_training_would_miss_are_said_when_images_are_ingested(tmp_path, monkeypatch, caplog):
     import torch
 

@@ -20,6 +20,7 @@ from datasets.sources.photos import Photos
 from datasets.tombstones import TombstoneError, read_tombstones
 from files.objects import StoreConfig, StoreError
 from jobs.runs.receipt import Receipt, write_receipt
+from pipeline.labels import write_label_files
 from pipeline.layout import column_folder
 from pipeline.progress import printable
 from pipeline.stages import edges, ingest, masks
@@ -473,6 +474,17 @@ def test_a_file_that_cannot_be_read_stops_every_verb_at_once(params, monkeypatch
             verb()
         assert len(str(error.value)) < 300
         assert "\n" not in str(error.value)
+
+
+def test_what_trainings_read_of_the_labels_follows_a_takedown(params):
+    write_label_files({"sge_net": None, "csa": None}, ["sge_net"])
+    before = Path("shards/labels/sge_net.txt").read_text()
+    assert before.strip() == read_manifest(Path("shards/semantics/train")).digest
+    takedown.run(params, ["train/003"], "asked", DAY)
+    after = Path("shards/labels/sge_net.txt").read_text()
+    assert after.strip() == read_manifest(Path("shards/semantics/train")).digest
+    assert after != before
+    assert Path("shards/labels/csa.txt").read_text() == "reads no label maps\n"
 
 
 def test_two_lines_of_one_key_with_other_digests_are_named(params):
