@@ -109,9 +109,13 @@ def read_params(path: Path = PARAMS_PATH) -> Params:
 
 
 def find_mismatch(params: Params) -> str | None:
-    """Return what is wrong with the first two values that do not fit together."""
+    """Return what is wrong with the first value that no later stage could use, or that does not fit another one."""
     if len(set(params.evaluate.baselines)) < len(params.evaluate.baselines):
         return "evaluate.baselines names a baseline twice; name each once"
+    for name in ("inception", "alexnet"):
+        weights = getattr(params.evaluate, name)
+        if weights and not re.fullmatch(r"[0-9a-f]{64}", weights.sha256):
+            return f"evaluate.{name}.sha256 must be 64 hexadecimal digits, got {weights.sha256!r}"
     crop, size = params.train.samples.crop, params.ingest.size
     if crop is not None and crop > size and params.ingest.rule != "keep":
         return f"train.samples.crop is {crop}, more than the shorter side of the images, ingest.size, {size}; lower it"

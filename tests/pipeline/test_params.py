@@ -277,7 +277,10 @@ def test_every_number_out_of_its_range_is_refused_by_the_name_of_its_key(monkeyp
         (lambda t: t["evaluate"].update(baselines=[]), r"baselines must include mean_colour"),
         (lambda t: t["evaluate"].update(baselines=["mean_colour"] * 2), r"evaluate\.baselines names a baseline twice"),
         (lambda t: t["evaluate"].update(baselines=["mean_color"]), r"evaluate\.baselines"),
-        (lambda t: t["evaluate"].update(inception={"path": "w", "sha256": "x"}), r"evaluate.inception: sha256 must be"),
+        (
+            lambda t: t["evaluate"].update(inception={"path": "w", "sha256": "x"}),
+            r"evaluate\.inception\.sha256 must be",
+        ),
         (lambda t: t["train"]["samples"].update(crop=65), r"train\.samples\.crop is 65, more than .* ingest\.size, 64"),
         (lambda t: t["generators"].update(lbp={"lbp_steps": 0, "image_steps": 0}), r"generators\.lbp has no step"),
         (lambda t: t["generators"]["deepfill_v2"].update(steps=0), r"generators\.deepfill_v2\.steps must be in 1"),
