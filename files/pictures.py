@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from files.picture_formats import format_of
-from files.picture_loading import FORMATS, load, open_header
+from files.picture_loading import FORMATS, load
 from files.rejections import (
     BELOW_MINIMUM,
     BELOW_SIZE,
@@ -22,7 +22,6 @@ from files.rejections import (
     EMPTY,
     NO_IMAGE,
     NO_LABELS,
-    NO_MASK,
     OUTSIDE,
     TOO_MANY_BYTES,
     TOO_MANY_PIXELS,
@@ -119,33 +118,17 @@ def decode_grey(content: bytes) -> np.ndarray:
         return np.array(image, np.uint8) * (255 if image.mode == "1" else 1)
 
 
-def decode_mask(content: bytes) -> np.ndarray:
-    """Decode a user's mask, a PNG, to uint8 (H, W), 0..255.
+def decode_layers(content: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decode a mask that a user gives, a PNG or JPEG, without loss of what it says. See masks/reading.py.
 
-    Accepts one channel of 1 or 8 bits, three equal channels, and a grey palette.
-    Raises RejectedImageError for any other picture, and for damage. Transparency is refused, because either the opaque
-    or the transparent pixels could be the hole.
+    The EXIF orientation is applied, and metadata that cannot be read is dropped. Palettes are looked up. Of 16 bits the
+    upper 8 are kept, or all if 8 suffice.
+    Returns the colours, uint8 (H, W) if all channels are equal, else (H, W, 3) RGB, and the opacity, uint8 (H, W), None
+    for a picture without transparency.
+    Raises RejectedImageError for any other file, and for damage.
     """
-    try:
-        image = open_header(content)
-        if image.width * image.height > MAX_PIXELS:
-            raise RejectedImageError(TOO_MANY_PIXELS)
-        if image.format != "PNG" or image.mode not in ("1", "L", "P", "RGB") or image.has_transparency_data:
-            raise RejectedImageError(NO_MASK)
-        if image.mode in ("1", "L"):
-            return np.array(image.convert("L"))
-        channels = np.array(image.convert("RGB"))
-        if (channels != channels[..., :1]).any():
-            raise RejectedImageError(NO_MASK)
-        return np.ascontiguousarray(channels[..., 0])
-    except (RejectedImageError, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise RejectedImageError(TOO_MANY_PIXELS) from error
-    except UnidentifiedImageError as error:
-        raise RejectedImageError(NO_MASK) from error
-    except Exception as error:
-        raise RejectedImageError(DAMAGED) from error
+    with _only_rejections(no_image=NO_IMAGE):
+        return _layers(load(content, _check_size).upright())
 
 
 def declared_size(content: bytes) -> tuple[int, int]:
@@ -294,6 +277,22 @@ def _rgb_array(image: Image.Image) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
+
+
+def _layers(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return colours and opacity; see `decode_layers`."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        return (values >> 8 if values.max() > 255 else values).astype(np.uint8), None
+    opacity = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        opacity = np.array(image.getchannel("A"))
+    if image.mode in ("1", "L"):
+        return np.array(image.convert("L")), opacity
+    colours = np.array(image.convert("RGB"))
+    is_grey = (colours == colours[..., :1]).all()
+    return np.ascontiguousarray(colours[..., 0]) if is_grey else colours, opacity
 
 
 def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:

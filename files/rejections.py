@@ -14,7 +14,6 @@ BELOW_MINIMUM = "smaller than the minimum side"
 BELOW_SIZE = "smaller than the requested size"
 OUTSIDE = "crop box outside the image"
 NO_LABELS = "not a label map of 8 bits in one channel"
-NO_MASK = "not a PNG of 8 bits in one channel or three equal ones"
 
 
 class RejectedImageError(UserError):

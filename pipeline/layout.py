@@ -73,7 +73,7 @@ def unfinished_folder(row: str) -> Path:
 
 
 def metrics_file(row: str) -> Path:
-    """Return the file that `dvc metrics show` reads."""
+    """Return the file that `dvc metrics show` reads as one line: of a generator, or of "baselines/<name>"."""
     return Path("metrics") / f"{row}.json"
 
 

@@ -32,6 +32,7 @@ from jobs.cluster.launch import map_tasks
 from jobs.runs.checkpoints import CheckpointError
 from jobs.runs.receipt import RECEIPT_NAME, read_receipt
 from pipeline.columns import remedy_of
+from pipeline.labels import refresh_label_files
 from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits
 from pipeline.params import Params
 from pipeline.progress import track
@@ -137,6 +138,7 @@ def _finish(about: dict[str, Any], store: StoreConfig) -> None:
     # Tombstones first: at no time may a record be missing from the shards without one.
     add_tombstones(TOMBSTONES, (Tombstone(**tombstone) for tombstone in about["tombstones"]))
     finish_removal(_STAGING, store)
+    refresh_label_files()
 
 
 def _outcome(about: dict[str, Any]) -> Outcome:

@@ -19,6 +19,15 @@ from files.errors import UserError
 from files.nearest import suggest
 from files.pictures import IGNORE, FitRule
 
+Segmenter = Literal[
+    "deeplabv3_mobilenet_v3_large",
+    "deeplabv3_resnet101",
+    "deeplabv3_resnet50",
+    "fcn_resnet101",
+    "fcn_resnet50",
+    "lraspp_mobilenet_v3_large",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticsConfig:
@@ -38,7 +47,7 @@ class SemanticsConfig:
     source: Literal["kmeans", "labels", "segmenter"] = "kmeans"
     num_clusters: int = 8
     position_weight: float = 0.5
-    segmenter: str = "deeplabv3_resnet50"
+    segmenter: Segmenter = "deeplabv3_resnet50"
     segmenter_weights: str = "default"
 
     def __post_init__(self) -> None:

@@ -105,7 +105,7 @@ def train_workers(work: GroupWork, config: ClusterConfig, *, name: str) -> None:
     Raises WorkerError with the first cause once the starts are used up; in this process, the last error. Raises
     WorkerError at once if the processes need GPUs and this machine, which they would run on, has none.
     """
-    _check_gpus(config)
+    check_gpus(config)
     first_cause, failures = "", 0
     while True:
         try:
@@ -126,19 +126,31 @@ def train_workers(work: GroupWork, config: ClusterConfig, *, name: str) -> None:
             del cause  # it may hold the frames that hold Ray's objects, see `_ray`
 
 
-def _check_gpus(config: ClusterConfig) -> None:
-    """Raise WorkerError for GPUs that cannot come. Ray would wait a minute for them, and then tell it in its own words.
+def check_gpus(config: ClusterConfig) -> None:
+    """Raise WorkerError for GPUs that cannot come; see `find_missing_gpus`."""
+    if problem := find_missing_gpus(config):
+        raise WorkerError(problem)
 
-    A cluster may still start machines with GPUs, so only this machine's own Ray is checked.
+
+def find_missing_gpus(config: ClusterConfig) -> str | None:
+    """Return what is wrong if training needs more GPUs than this machine has; None if it has enough.
+
+    Ray would wait a minute for them, and then tell it in its own words. A cluster may still start machines with GPUs,
+    so only this machine's own Ray is checked.
     """
-    if config.use_gpu and config.worker_range[1] > 0 and "RAY_ADDRESS" not in os.environ:
-        import torch  # here, since tasks without training do without it
+    is_elsewhere = config.worker_range[1] > 0 and "RAY_ADDRESS" in os.environ
+    if not config.use_gpu or is_elsewhere:
+        return None
+    import torch  # here, since tasks without training do without it
 
-        if not torch.cuda.is_available():
-            raise WorkerError(
-                "cluster.use_gpu is true, but torch finds no GPU on this machine; set it to false, or join a cluster "
-                "with RAY_ADDRESS"
-            )
+    needed, found = max(config.worker_range[0], 1), torch.cuda.device_count()
+    if found >= needed:
+        return None
+    few = f"only {found}" if found else "no GPU"
+    return (
+        f"cluster.use_gpu is true, but torch finds {few} on this machine, and training needs {needed}; set it to "
+        "false, lower cluster.train_workers, or join a cluster with RAY_ADDRESS"
+    )
 
 
 def _start_group(work: GroupWork, config: ClusterConfig, name: str) -> None:

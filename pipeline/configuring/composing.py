@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from jobs.generators import card, names
+from jobs.training.settings import TrainConfig
 from pipeline.configuring.keys import ConfigureError, KeyPath, block_at, find_key, keys_at
 from pipeline.configuring.presets import GROUPS, lay_over, read_preset
 from pipeline.configuring.values import parse_value
@@ -42,6 +43,7 @@ def compose(present: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
     for key, text in values.items():
         if key.startswith("generators."):
             _set_value(tree, key, text)
+    _fill_train(tree)
     return tree
 
 
@@ -124,6 +126,13 @@ def _choose_generators(tree: dict[str, Any], present: Mapping[str, Any], chosen:
         values = block_at(tree, ("generators", name))
         if "image_size" in values and values["image_size"] == size_before:
             tree["generators"][name] = {**values, "image_size": size}
+
+
+def _fill_train(tree: dict[str, Any]) -> None:
+    """Write the defaults of `train` that the file lacks: dvc.yaml names each key, and DVC refuses a file without it."""
+    given = block_at(tree, ("train",))
+    defaults = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}
+    tree["train"] = {**given, **{name: value for name, value in defaults.items() if name not in given}}
 
 
 def _names(chosen: str) -> list[str]:

@@ -19,7 +19,7 @@ from jobs.cluster.launch import map_tasks
 from jobs.evaluation.loop import EvaluationJob, ShardResult, evaluate_shard
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
-from jobs.evaluation.suite import suite_id, untrained_row
+from jobs.evaluation.suite import suite_id
 from jobs.evaluation.summary import summarise
 from jobs.tracking import mlflow_runs as tracking
 from pipeline.columns import open_column
@@ -40,9 +40,11 @@ from pipeline.trained import open_receipt
 
 log = logging.getLogger(__name__)
 
+_HEADLINE = ("l1_hole_percent", "psnr", "ssim", "lpips", "fid")  # `dvc metrics show` has a column for each
+
 
 def run(params: Params, row: str) -> None:
-    """Write results/<row> (scores of every pair, summary, gallery) and metrics/<row>.json.
+    """Write results/<row> (scores of every pair, summary, gallery), and metrics/<row>.json or a file per baseline.
 
     Also logs a generator's metrics to the tracked run of its training, if the server answers.
 
@@ -67,21 +69,42 @@ def run(params: Params, row: str) -> None:
     write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])
     _write_gallery(folder / GALLERY_NAME, images, results)
     write_summary(folder / SUMMARY_NAME, summary)
-    # The same two names for every generator give one column per generator in `dvc metrics show`.
-    names = {row: "trained", untrained_row(row): "untrained"}
-    means = {names.get(name, name): _means(groups[OVERALL]) for name, groups in summary.rows.items()}
-    write_json(staged / metrics_file(row).name, means)
+    _write_metrics(staged, row, summary)
     inputs.check_unchanged()
     _move(staged, row)
     if row != BASELINES_ROW:
         _track(row, summary)
+    print(f"evaluated {row}: {results_folder(row)}, {_metrics_place(row)}")
+
+
+def _metrics_place(row: str) -> Path:
+    """Return the file of a generator's metrics, or the folder of the baselines'."""
+    return metrics_file(row) if row != BASELINES_ROW else metrics_file(row).with_suffix("")
+
+
+def _write_metrics(staged: Path, row: str, summary: Summary) -> None:
+    """Write one file per row of the results, with equal keys in all: a line each in `dvc metrics show`.
+
+    Of the untrained generator, and of bins, the figures are in the summary alone.
+    """
+    place = staged / _metrics_place(row).name
+    if row != BASELINES_ROW:
+        write_json(place, _headline(summary.rows[row][OVERALL]))
+        return
+    for name, groups in summary.rows.items():
+        write_json(place / f"{name}.json", _headline(groups[OVERALL]))
+
+
+def _headline(group: Group) -> dict[str, float]:
+    means = _means(group)
+    return {name: means[name] for name in _HEADLINE if name in means}
 
 
 def _move(staged: Path, row: str) -> None:
     """Move finished results and metrics to their places, so that a kill leaves no half of them there."""
     for source, target in (
         (staged / "results", results_folder(row)),
-        (staged / metrics_file(row).name, metrics_file(row)),
+        (staged / _metrics_place(row).name, _metrics_place(row)),
     ):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)

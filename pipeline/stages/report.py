@@ -94,6 +94,7 @@ def run(params: Params) -> None:
     inputs.check_unchanged()
     write_durably(REPORT, page)
     _track(suite, results.rows)
+    print(f"the results are one page: {REPORT.resolve()}")
 
 
 def _read_results(params: Params) -> Results:

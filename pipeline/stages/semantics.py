@@ -27,7 +27,7 @@ from files.pictures import (
 from files.seeds import derive_seed
 from pipeline.columns import open_column
 from pipeline.inputs import StageInputs
-from pipeline.layout import inflated_folder
+from pipeline.layout import inflated_folder, made_note
 from pipeline.params import Params, ParamsError
 from pipeline.writing import column_target, hold_columns, image_folders, task_runner
 
@@ -105,7 +105,7 @@ def _check_ratio(picture: SourceImage, size: tuple[int, int], labels: np.ndarray
 
 @hold_columns("semantics", read=["image"])
 def run(params: Params) -> None:
-    """Write shards/semantics/<split> for every split of shards/image.
+    """Write shards/semantics/<split> for every split of shards/image. A column that would get the same bytes is kept.
 
     Raises ParamsError if `semantics.source` is labels and the data set has none.
     """
@@ -152,4 +152,5 @@ def _derive(params: Params, target: ColumnTarget, content: ColumnContent, parame
     parameters: entries of its manifests beside the settings; `mirrored` has none unless it is given.
     """
     described = {**params.semantics.describe(params.seed), "ignore": IGNORE, "mirrored": (), **parameters}
-    derive_column(target, image_folders(params), content, described, task_runner(params))
+    note = made_note("semantics")
+    derive_column(target, image_folders(params), content, described, task_runner(params), note=note)

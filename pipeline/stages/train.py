@@ -21,7 +21,7 @@ from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
 from jobs.checks.fitness import mismatch
 from jobs.checks.footprint import Footprint, footprint
-from jobs.cluster.launch import GroupWork, train_workers
+from jobs.cluster.launch import GroupWork, check_gpus, train_workers
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
 from jobs.runs.checkpoints import WEIGHTS_NAME, CheckpointError, newest_whole_checkpoint, read_progress
@@ -80,8 +80,9 @@ def run(params: Params, generator: str) -> None:
     An interrupted training of the same experiment is continued. While another process trains it, this one shows its
     progress and then takes its result.
     Raises ParamsError for a generator that params.yaml does not list or that has fewer classes than the labels, for
-    images of unequal sizes, and for a batch that the processes cannot share; ExperimentError if another experiment is
-    unfinished; StoppedError if the training was asked to stop; InputsChangedError if its inputs were edited meanwhile.
+    images of unequal sizes, and for a batch that the processes cannot share; WorkerError for GPUs that this machine has
+    not; ExperimentError if another experiment is unfinished; StoppedError if the training was asked to stop;
+    InputsChangedError if its inputs were edited meanwhile.
     """
     parent = os.getppid()
     if waiting := describe_waiting(undelivered_folder(params.cluster.storage_folder)):
@@ -106,11 +107,13 @@ def run(params: Params, generator: str) -> None:
             _write_outputs(training)
         _remove_copies(training)
         _clean_up(training, tracking)
+    print(f"trained {generator}: {model_folder(generator)}, {curves_folder(generator)}")
 
 
 def _check(params: Params, generator: str) -> _Training:
     """Check parameters and data, and that no other experiment is left unfinished."""
     check_listed(params, generator)
+    check_gpus(params.cluster)
     inputs = StageInputs.read("train", generator)
     counts = footprint(generator, params.generators[generator])
     _check_batch(params, generator, counts.batch_size)
@@ -167,7 +170,7 @@ def _experiment_inputs(
     """Return everything that the weights depend on: parameters, data, code and packages."""
     return {
         "config": asdict(params.generators[generator]),
-        "train": asdict(params.train),
+        "train": params.train.describe(),
         "seed": params.seed,
         "data": {name: column.manifest.digest for name, column in columns.items()},
         "code": code,

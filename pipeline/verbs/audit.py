@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from datasets.shards.expectation import mismatch
 from datasets.shards.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, ManifestError, read_manifest
 from datasets.shards.records import ShardError, read_table, shard_name, shard_number
-from datasets.tombstones import DUPLICATE, TAKEN_DOWN, Tombstone, read_tombstones, stay_out
+from datasets.tombstones import DUPLICATE, TAKEN_DOWN, StayOut, Tombstone, read_tombstones, stay_out
 from files.addresses import display_address
 from files.errors import UserError
 from files.objects import StoreConfig
@@ -201,6 +201,25 @@ def _check_images(params: Params, folder: Path, manifest: Manifest) -> Iterator[
         yield Finding(file=str(folder), key=key, problem=problem)
 
 
+def _check_renamed(images: Mapping[str, tuple[Path, Manifest]], records: pa.Table) -> Iterator[Finding]:
+    """Find records with the bytes of a tombstone that ingest has met under no name: the picture has a new one.
+
+    records: of all splits, with the columns key, source_sha256 and split.
+    """
+    dataset = next(iter(images.values()))[1].dataset
+    met = {reject.name for _, manifest in images.values() for reject in manifest.rejected}
+    keys = set(records["key"].to_pylist())
+    lost = [
+        each
+        for each in read_tombstones(TOMBSTONES)
+        if each.dataset == dataset and each.status != DUPLICATE and each.source not in met and each.key not in keys
+    ]
+    out = StayOut({}, {bytes.fromhex(each.source_sha256): each.status for each in lost if not each.every_copy})
+    for row in named_records(records, out).to_pylist():
+        problem = f"has the bytes that {TOMBSTONES} keeps out under another key; run: python -m pipeline takedown"
+        yield Finding(file=str(images[row["split"]][0]), key=row["key"], problem=f"{problem} {row['key']}")
+
+
 def _check_across(images: Mapping[str, tuple[Path, Manifest]]) -> Iterator[Finding]:
     """Find keys of several records, and source files with equal bytes in several splits.
 
@@ -215,6 +234,7 @@ def _check_across(images: Mapping[str, tuple[Path, Manifest]]) -> Iterator[Findi
     if not tables:
         return
     table = pa.concat_tables(tables, promote_options="permissive")
+    yield from _check_renamed(images, table)
     counts = table.group_by("key").aggregate([("key", "count")])
     repeated = counts.filter(pc.greater(counts["key_count"], 1))["key"].combine_chunks()
     for row in table.filter(pc.is_in(table["key"], repeated)).to_pylist():

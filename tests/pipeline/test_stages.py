@@ -92,8 +92,10 @@ def test_every_generator_leaves_weights_curves_figures_and_a_version(params, nam
     assert {path.parent.name for path in Path("curves", name).rglob("*.tsv")} == {
         p.name for p in recipe.phases if p.steps
     }
-    rows = json.loads(Path(f"metrics/{name}.json").read_text())
-    assert set(rows) == {"trained", "untrained"}
+    groups = json.loads(Path(f"results/{name}/summary.json").read_text())["rows"]
+    assert set(groups) == {name, f"{name}_untrained"}
+    figures = json.loads(Path(f"metrics/{name}.json").read_text())
+    assert figures == {key: groups[name]["overall"][key]["mean"] for key in ("l1_hole_percent", "psnr", "ssim")}
     assert not Path("runs", name).exists() or not list(Path("runs", name).iterdir())
     client = mlflow.MlflowClient(tracking.tracking_uri())
     version = client.get_model_version_by_alias(f"inpaint-{name}", "candidate")
@@ -160,7 +162,7 @@ def test_figures_are_those_of_the_composites(params):
             filled = BASELINES["mean_colour"].fill(image, hole.astype(np.uint8))
             filled = composite_uint8(filled, image, hole.astype(np.uint8))
             errors.append(np.abs(filled[hole].astype(int) - image[hole]).mean() / 2.55)
-    found = json.loads(Path("metrics/baselines.json").read_text())["mean_colour"]["l1_hole_percent"]
+    found = json.loads(Path("metrics/baselines/mean_colour.json").read_text())["l1_hole_percent"]
     assert found == pytest.approx(np.mean(errors), rel=1e-12)
 
 
