@@ -25,7 +25,8 @@ class Range:
         return math.isfinite(value) and self.low <= value <= self.high and not (self.is_open and value == self.low)
 
     def __str__(self) -> str:
-        return f"above {self.low:g} and at most {self.high:,g}" if self.is_open else f"in {self.low:g}..{self.high:,g}"
+        low, high = f"{self.low:,.12g}", f"{self.high:,.12g}"
+        return f"above {low} and at most {high}" if self.is_open else f"in {low}..{high}"
 
 
 _SHARE = Range(0, 1)
@@ -74,6 +75,7 @@ _RANGES: tuple[tuple[str, Range], ...] = (
     ("*.source_angle", Range(0, 360)),
     ("generators.*_steps", Range(0)),
     ("generators.*_epochs", Range(0)),
+    ("generators.*_iterations", Range(0)),
     ("generators.*_blocks", Range(0, 1024)),
     ("generators.*_margin", Range(0)),
     ("*.overlap", Range(0)),
@@ -111,7 +113,9 @@ def find_problem(settings: Any, path: str = "") -> str | None:
 def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield the dotted path and the value of every number and text. The numbers of a list have the path of the list."""
     if is_dataclass(node):
-        children = [(f"{path}.{each.name}".lstrip("."), getattr(node, each.name)) for each in fields(node)]
+        # A default is in range in any case: a generator of the user's own may have keys that no pattern knows.
+        given = [each for each in fields(node) if getattr(node, each.name) != each.default]
+        children = [(f"{path}.{each.name}".lstrip("."), getattr(node, each.name)) for each in given]
     elif isinstance(node, dict):
         children = [(f"{path}.{name}", child) for name, child in node.items()]
     elif isinstance(node, tuple):

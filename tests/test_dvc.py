@@ -291,8 +291,8 @@ def test_metrics_are_one_line_per_row_with_equal_columns(project, capsys):
     groups = {OVERALL: Group(6, overall), "0.1-0.2": Group(1, overall)}
     names = ("context_encoder", "deepfill_v2", "edge_connect")
     for name in names:
-        evaluate._write_metrics(name, Summary("", 1, {name: groups, f"{name}_untrained": groups}))
-    evaluate._write_metrics("baselines", Summary("", 1, {"telea": groups, "mean_colour": groups}))
+        evaluate._write_metrics(Path("metrics"), name, Summary("", 1, {name: groups, f"{name}_untrained": groups}))
+    evaluate._write_metrics(Path("metrics"), "baselines", Summary("", 1, {"telea": groups, "mean_colour": groups}))
     assert main(["metrics", "show"]) == 0
     heading, *lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert heading == ["Path", *row]

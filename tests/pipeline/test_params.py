@@ -178,6 +178,7 @@ def everything():
     tree["generators"] = {name: asdict(card(name).Config()) for name in names()}
     tree["train"] |= {"ema_decay": 0.5, "clip_norm": 1.0}
     tree["train"]["samples"] |= {"crop": 32, "masks": tree["train"]["samples"]["masks"] | masks}
+    tree["store"]["cache"] = "/cache"  # the default is in the home folder, which a file must name
     return json.loads(json.dumps(tree))
 
 
@@ -204,7 +205,7 @@ def test_every_number_out_of_its_range_is_refused_by_the_name_of_its_key(monkeyp
     def refusal(path, value):
         only = {path[1]: tree["generators"][path[1]]} if path[0] == "generators" else {"edge_connect": {}}
         given = with_value({**tree, "generators": only}, path, value)
-        monkeypatch.setattr(params_module, "_read_yaml", lambda _: given)
+        monkeypatch.setattr(params_module, "read_tree", lambda _: given)
         with pytest.raises(ParamsError) as error:
             read_params()
         return str(error.value)
