@@ -20,7 +20,7 @@ from tests.faults import in_child
 from tests.pipeline.pictures import write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-GENERATOR = "deepfill_v2"
+GENERATOR = "sge_net"  # reads label maps, so that the stage semantics makes some
 STAGES = {
     "ingest": ["ingest"],
     "edges": ["precompute", "edges"],
@@ -38,7 +38,7 @@ OUTPUTS = {
     "masks": "shards/mask/val/manifest.json",
     "train": f"models/{GENERATOR}/receipt.json",
     "evaluate": f"metrics/{GENERATOR}.json",
-    "baselines": "metrics/baselines.json",
+    "baselines": "metrics/baselines/mean_colour.json",
     "report": "report/index.html",
 }
 
@@ -53,7 +53,7 @@ def made(tmp_path_factory, empty_database):
         "dataset": {"name": "folder", "root": "pictures", "watch": "pictures"},
         "ingest": {"size": 32, "format": "png", "records_per_shard": 4},
         "semantics": {"source": "kmeans", "num_clusters": 3},
-        "train": {"checkpoint_steps": 2, "log_steps": 1, "sample_steps": 100},
+        "train": tree["train"] | {"checkpoint_steps": 2, "log_steps": 1, "sample_steps": 100},
         "evaluate": {"baselines": ["mean_colour"], "gallery_images": 1, "bootstrap_samples": 20},
         "generators": {GENERATOR: dataclasses.asdict(card(GENERATOR).Config.tiny()) | {"steps": 4}},
     }
