@@ -19,7 +19,9 @@ from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms
 def build(config: Config) -> Recipe:
     """Build DeepFill v1 with initial weights from torch's global generator."""
     networks = {
-        "generator": Generator(width=config.width, mask_pool=config.mask_pool, tf_same=config.tf_same),
+        "generator": Generator(
+            width=config.width, mask_pool=config.mask_pool, tf_same=config.tf_same, attention=config.attention
+        ),
         "global_d": Critic(size=config.image_size, width=config.d_width, factors=(1, 2, 4, 4), tf_same=config.tf_same),
     }
     if config.local_critic:

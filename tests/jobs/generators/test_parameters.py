@@ -23,6 +23,7 @@ PUBLISHED = {
     "sge_net": {"generator": 54_602_871, "generator_d": 2_764_737},
     "shift_net": {"generator": 54_944_771, "generator_d": 2_766_529},
     "spl": {"generator": 45_597_223, "generator_d": 2_763_776},
+    "unet": {"generator": 54_420_483},
 }
 
 # Where the published count is not that of the default, which takes masks of any shape.
