@@ -8,6 +8,7 @@ import torch
 from jobs.generators import card, load, names
 
 PUBLISHED = {
+    "aot_gan": {"generator": 15_200_835, "generator_d": 2_763_777},
     "coherence_priors": {"generator": 61_911_735, "texture_d": 2_772_929, "structure_d": 2_772_929},
     "context_encoder": {"generator": 6_048_640, "generator_d": 2_831_232},
     "csa": {"rough": 54_419_459, "generator": 77_692_291, "generator_d": 2_766_529, "features_d": 10_487_296},
