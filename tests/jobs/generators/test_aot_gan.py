@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.batches import make_batch
+from benchmarks.loops import aot_gan
 from jobs.generators.aot_gan import Config
 from jobs.generators.aot_gan.losses import blur, discriminator_loss, generator_loss
 from jobs.generators.aot_gan.networks import AOTBlock, Discriminator, Generator, normalise_gate
@@ -31,40 +32,13 @@ def test_every_stage_has_the_published_number_of_parameters():
     assert sizes == [(30, 30), (62, 62)]
 
 
-def slow_block(block: AOTBlock, features: torch.Tensor) -> torch.Tensor:
-    """The block from its equations, one output value after the other."""
-
-    def conv(layer: nn.Conv2d, inputs: torch.Tensor) -> torch.Tensor:
-        rate = layer.dilation[0]
-        _, height, width = inputs.shape
-        padded = F.pad(inputs[None], [rate] * 4, mode="reflect")[0]
-        out = torch.empty(layer.out_channels, height, width, dtype=inputs.dtype)
-        for y in range(height):
-            for x in range(width):
-                window = padded[:, y : y + 2 * rate + 1 : rate, x : x + 2 * rate + 1 : rate]
-                out[:, y, x] = (layer.weight * window).sum((1, 2, 3)) + layer.bias
-        return out
-
-    outputs = []
-    for sample in features:
-        fused = conv(block.fuse, torch.cat([conv(branch, sample).clamp_min(0) for branch in block.branches]))
-        view = conv(block.gate, sample)
-        gate = torch.empty_like(view)
-        for channel, plane in enumerate(view):
-            mean = plane.sum() / plane.numel()
-            variance = ((plane - mean) ** 2).sum() / (plane.numel() - 1)
-            gate[channel] = 1 / (1 + torch.exp(-5 * (2 * (plane - mean) / (variance + 1e-10).sqrt() - 1)))
-        outputs.append(sample * (1 - gate) + fused * gate)
-    return torch.stack(outputs)
-
-
 @pytest.mark.parametrize("size", [(9, 9), (10, 13)])
 def test_a_block_agrees_with_its_equations_in_value_and_gradient(size):
     torch.manual_seed(0)
     block = AOTBlock(4).double()
     features = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(2, 4, *size, dtype=torch.float64)
-    fast, slow = block(features), slow_block(block, features)
+    fast, slow = block(features), aot_gan.block(block, features)
     torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-12)
     inputs = [features, *block.parameters()]
     for ours, theirs in zip(

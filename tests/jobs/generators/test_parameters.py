@@ -20,6 +20,7 @@ PUBLISHED = {
     "neural_patch_synthesis": {"generator": 71_124_544, "generator_d": 2_765_568},
     "partial_conv": {"generator": 32_859_732},
     "pggan": {"generator": 6_662_595, "generator_d": 13_324_866},
+    "rfr_net": {"generator": 31_224_065},
     "saca": {"generator": 10_824_325, "generator_d": 2_764_737},
     "sge_net": {"generator": 54_602_871, "generator_d": 2_764_737},
     "shift_net": {"generator": 54_944_771, "generator_d": 2_766_529},
