@@ -16,6 +16,7 @@ PUBLISHED = {
     "deepfill_v2": {"generator": 4_052_478, "generator_d": 5_946_816},
     "edge_connect": {"edges": 10_761_089, "edges_d": 2_762_752, "image": 10_774_595, "image_d": 2_763_776},
     "global_local": {"generator": 6_072_131, "generator_d": 45_063_681},
+    "lama": {"generator": 27_048_835, "generator_d": 6_962_369},
     "lbp": {"lbp": 54_404_481, "generator": 54_935_939, "lbp_d": 2_764_481, "generator_d": 2_766_529},
     "neural_patch_synthesis": {"generator": 71_124_544, "generator_d": 2_765_568},
     "partial_conv": {"generator": 32_859_732},
