@@ -26,22 +26,16 @@ def inflate_sources(folder: Path, images: Sequence[SourceImage], open_bar: OpenB
         run reuses its tars, except those of archives that have changed.
     Raises ArchiveError if the disk has no room for the tars or an archive is damaged.
     """
-    sizes = _inflated_sizes(images)
-    tars = {archive: folder / f"{digest_of(_state(archive))}.tar" for archive in sizes}
+    needed = _needed_bytes(images)
+    tars = {archive: folder / f"{digest_of(archive)}.tar" for archive in needed}
     for path in folder.glob("*"):
         if path not in tars.values():  # of another run, or partial files of a killed one
             path.unlink()
-    for archive, size in sizes.items():
-        if not tars[archive].exists():
-            _inflate(archive, tars[archive], size, open_bar)
+    for (path, pin), size in needed.items():
+        if not (tar := tars[path, pin]).exists():
+            _inflate(Path(path), pin, tar, size, open_bar)
     yield [_relocate(image, tars) for image in images] if tars else images
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _state(archive: Path) -> tuple[str, int, int]:
-    """Return values that change whenever the content of an archive does."""
-    status = archive.stat()
-    return str(archive), status.st_size, status.st_mtime_ns
 
 
 def _locators(images: Iterable[SourceImage]) -> Iterator[Locator]:
@@ -50,16 +44,17 @@ def _locators(images: Iterable[SourceImage]) -> Iterator[Locator]:
         yield from image.labels
 
 
-def _inflated_sizes(images: Iterable[SourceImage]) -> dict[Path, int]:
-    """Return .tar.gz -> bytes of its inflated tar up to the end of the last member that is needed."""
-    sizes: dict[str, int] = {}
+def _needed_bytes(images: Iterable[SourceImage]) -> dict[tuple[str, int], int]:
+    """Return path and pin of each .tar.gz -> bytes of its tar up to the end of the last member that is needed."""
+    needed: dict[tuple[str, int], int] = {}
     for locator in _locators(images):
         if isinstance(locator, GzipTarLocator):
-            sizes[locator.container] = max(sizes.get(locator.container, 0), locator.offset + locator.size)
-    return {Path(archive): size for archive, size in sorted(sizes.items())}
+            archive = locator.container, locator.pin
+            needed[archive] = max(needed.get(archive, 0), locator.offset + locator.size)
+    return dict(sorted(needed.items()))
 
 
-def _inflate(archive: Path, tar: Path, size: int, open_bar: OpenBar) -> None:
+def _inflate(archive: Path, pin: int, tar: Path, size: int, open_bar: OpenBar) -> None:
     tar.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(tar.parent).free) < size:
         raise ArchiveError(
@@ -67,14 +62,14 @@ def _inflate(archive: Path, tar: Path, size: int, open_bar: OpenBar) -> None:
             "make room there, or inflate the archive elsewhere with gunzip: a plain tar is read in its place"
         )
     with open_bar(f"inflate {archive.name}", size, "bytes") as bar:
-        for done in inflate(archive, tar):
+        for done in inflate(archive, pin, tar):
             bar.at(done)
 
 
-def _relocate(image: SourceImage, tars: dict[Path, Path]) -> SourceImage:
+def _relocate(image: SourceImage, tars: dict[tuple[str, int], Path]) -> SourceImage:
     def relocate(locator: Locator) -> Locator:
         if not isinstance(locator, GzipTarLocator):
             return locator
-        return locator.within(tars[Path(locator.container)])
+        return locator.within(tars[locator.container, locator.pin])
 
     return replace(image, locator=relocate(image.locator), labels=tuple(map(relocate, image.labels)))

@@ -15,12 +15,15 @@ from datasets.tombstones import StayOut
 from datasets.writing.shard_tasks import ShardContent
 from datasets.writing.tars import NewRecord, even_sizes
 from files.archives import MemberError, read_many
+from files.picture_formats import format_by_name
 from files.pictures import (
+    FORMATS,
     MINIMUM_SIDE,
+    NO_IMAGE,
     FitRule,
     RejectedImageError,
     can_store_unchanged,
-    decode,
+    decode_with_note,
     difference_hash,
     encode_jpeg,
     encode_png,
@@ -121,7 +124,7 @@ class IngestedShard(ShardContent):
             try:
                 record = self._record(source, content)
             except (MemberError, RejectedImageError) as error:
-                rejected.append(Rejected(name=source.name, reason=error.reason))
+                rejected.append(Rejected(name=source.name, reason=_reason(source.name, error)))
             else:
                 yield record
 
@@ -132,7 +135,8 @@ class IngestedShard(ShardContent):
         digest = hashlib.sha256(content).digest()
         if status := self.stay_out.status(source.key, digest):
             raise RejectedImageError(status)
-        image = fit(decode(content), self.config.size, self.config.rule, crop=source.crop)
+        decoded = decode_with_note(content)
+        image = fit(decoded.image, self.config.size, self.config.rule, crop=source.crop)
         about = {
             "source": source.name,
             "source_sha256": digest,
@@ -142,7 +146,8 @@ class IngestedShard(ShardContent):
             "group": source.group,
             "dhash": difference_hash(image),
         }
-        return NewRecord(key=source.key, members=self._encode(content, image), about=about)
+        members = self._encode(content, image)
+        return NewRecord(key=source.key, members=members, about=about, is_metadata_dropped=decoded.is_metadata_dropped)
 
     def _encode(self, content: bytes, image: np.ndarray) -> dict[str, bytes]:
         """Return the stored member by its field name, which is the same for all records of a split.
@@ -156,3 +161,10 @@ class IngestedShard(ShardContent):
         else:
             encoded = encode_png(image) if lossless else encode_jpeg(image, self.config.jpeg_quality)
         return {"png" if lossless else "jpg": encoded}
+
+
+def _reason(name: str, error: MemberError | RejectedImageError) -> str:
+    """Return the reason of a rejection, with the format of the name if the content tells none."""
+    format_name = format_by_name(name)
+    is_told = error.reason != NO_IMAGE or format_name in ("", *FORMATS)
+    return error.reason if is_told else f"{error.reason}, by its name {format_name}"

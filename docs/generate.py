@@ -1,7 +1,7 @@
 """Write every generated file; `python -m docs.generate` after a change of a card or of a dataclass behind params.yaml.
 
-docs/generators.md comes from the cards, docs/parameters.md and conf/params.schema.json from the dataclasses, and
-conf/generators/*.yaml from the presets in the cards. tests/test_docs.py fails when one is out of date.
+docs/generators.md comes from the cards, docs/parameters.md and conf/params.schema.json from the dataclasses, and so do
+the comments of params.yaml. tests/test_docs.py fails when one is out of date.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import dataclasses
 import inspect
 import json
 import re
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,14 +17,21 @@ from typing import Any, Literal
 
 from datasets.sources import SOURCES, SourceConfig
 from docs import schema
-from docs.descriptions import COMMON, comments, common_meaning, docstring_entries, field_descriptions
 from files.checkout import ROOT
 from jobs.generators import card, names
-from pipeline.params import PRESETS, Params
-from pipeline.verbs.configure import dump_yaml, generator_values
-
-GENERATORS_OF_THE_DEMO = ("context_encoder", "deepfill_v2", "edge_connect")
-"""Three that differ in kind."""
+from pipeline.configuring.comments import read_user_comments
+from pipeline.configuring.rendering import render
+from pipeline.meanings import (
+    COMMON,
+    UNIONS,
+    comments,
+    common_meaning,
+    docstring_entries,
+    field_descriptions,
+    nested_config,
+    summary,
+)
+from pipeline.params import Params, read_tree
 
 GENERATORS_INTRO = """\
 # Generators
@@ -45,7 +51,7 @@ python -m pipeline generators --json
 |---|---|
 | `edge` | the stage `edges`, see [Data](data.md#edges) |
 | `semantics` | the stage `semantics`, see [Data](data.md#semantic-labels) |
-| `vgg16`, `vgg19` | `features` of the generator: `imagenet` (torchvision's download), a file, or `random` |
+| `vgg16`, `vgg19`, `resnet50` | `features` of the generator: `imagenet` (torchvision's download), a file, or `random` |
 | `teacher` | `teacher` of the generator: a downloaded network, a file, or `random` |
 
 ## Keys that mean the same in every generator
@@ -58,19 +64,36 @@ PARAMETERS_INTRO = """\
 
 This page is generated from the dataclasses behind `params.yaml` by `python -m docs.generate`.
 
-`params.yaml` holds every number of a run. Every stage checks the whole file before it starts. An unknown key or a
-wrong type stops the stage with a message that names the nearest valid key. The presets in `conf/` compose the file:
+`params.yaml` is your job: it holds every number of a run. Every stage checks the whole file before it starts. An
+unknown key or a wrong type stops the stage with a message that names the nearest valid key.
 
 ```sh
-dvc exp run -S dataset=folder -S dataset.root=/data/pictures -S ingest.size=128
+python -m pipeline configure                       # lists the presets
+python -m pipeline configure dataset=folder "dataset.root=/data/Photos (2019)" ingest.size=128
 ```
 
-`-S group=option` chooses a preset (`dataset`, `scale`, `cluster`, `generators`). `-S key=value` changes one value.
-`dvc exp run` composes the whole file from the presets: earlier `-S` and edits by hand are lost, unless you add
-`--no-hydra`. `dvc repro` does not change the file. See
-[Getting started](getting_started.md#three-ways-to-set-parameters).
-`-S +edges.fine.sigma=1.0` adds a key that the presets do not have. The keys of a generator are in
-[Generators](generators.md).
+| Command | What it changes in `params.yaml` |
+|---|---|
+| an editor | what you edit; the file explains every key, and `conf/params.schema.json` lets editors complete keys |
+| `python -m pipeline configure key=value ...` | the named values and presets, after the result has been checked |
+| `dvc exp run -S key=value` | the named values |
+| `dvc repro`, `dvc exp run` | nothing |
+
+- The words `dataset`, `scale`, `cluster` and `masks` choose a preset, a file of `conf/`. A preset sets only the values
+  that it names. `suite.masks=` and `train.samples.masks=` choose for one of the two. `masks.files.root=` sets both.
+- `generators=` takes names with commas between, or `all`. Generators that are new in the file get the values of their
+  preset `demo`, unless the same command says `scale=paper`. The others keep their values, unless it says `scale=`.
+- A text is taken literally: quote it for your shell alone. `null` stands for no value. Lists have commas.
+- `configure` writes paths in full and replaces a leading `~`. In the file itself `~` is refused, because DVC does not
+  replace it. A text with `${` is refused, because DVC would replace it.
+- `dataset.root=` sets `dataset.watch` to the same path. DVC reads every byte of it once, and later only files whose
+  size or time changed. It copies nothing. For a large data set, watch a small file instead, which you change with the
+  data: `dataset.watch=/data/version.txt`.
+- `dvc exp run -S` has [a grammar of its own](https://hydra.cc/docs/advanced/override_grammar/basic/) for blanks,
+  brackets and commas, and refuses a key that the file does not have. `configure` adds such keys, such as
+  `edges.fine.sigma=1.0`. A comment of yours directly behind a list is lost when DVC writes the file.
+
+The keys of a generator are in [Generators](generators.md).
 
 The defaults below are those of the code. The presets set other values; `params.yaml` shows the values in force.
 """
@@ -82,15 +105,8 @@ def generated() -> dict[str, str]:
         "docs/generators.md": generators_page(),
         "docs/parameters.md": parameters_page(),
         str(schema.SCHEMA_PATH): schema.render(),
-        **{f"conf/generators/{preset}.yaml": preset_file(preset) for preset in PRESETS},
+        "params.yaml": render(read_tree(ROOT / "params.yaml"), read_user_comments((ROOT / "params.yaml").read_text())),
     }
-
-
-def preset_file(preset: str) -> str:
-    """Return the file by which `dvc exp run` composes the generators of the demo, with all values of a preset."""
-    head = f"# Generated by `python -m docs.generate` from the cards: every value of the preset {preset}.\n"
-    values = {name: generator_values(name, preset, "${ingest.size}") for name in GENERATORS_OF_THE_DEMO}
-    return head + dump_yaml(values).decode()
 
 
 def missing() -> list[str]:
@@ -117,7 +133,7 @@ def parameters_page() -> str:
     parts = [PARAMETERS_INTRO]
     for kind, paths in sections():
         heading = ", ".join(f"`{path}`" for path in paths if path) or "Top level"
-        parts += [f"## {heading}", _text(_summary(kind)), _fields(kind)]
+        parts += [f"## {heading}", _text(summary(kind)), _fields(kind)]
     return _page(parts)
 
 
@@ -137,34 +153,23 @@ def _unexplained(kind: type) -> list[str]:
     return [
         name
         for name in (field.name for field in dataclasses.fields(kind))
-        if name not in explained and not _nested(hints[name])
+        if name not in explained and not nested_config(hints[name])
     ]
 
 
 def _visit(kind: type, path: str, found: dict[type, list[str]]) -> None:
     found.setdefault(kind, []).append(path)
     for name, hint in typing.get_type_hints(kind).items():
-        if inner := _nested(hint):
+        if inner := nested_config(hint):
             is_named = typing.get_origin(hint) is Mapping
             _visit(inner, ".".join(filter(None, (path, name, "<name>" if is_named else ""))), found)
-
-
-def _nested(hint: Any) -> type | None:
-    """Return the dataclass that a field holds: itself, or null, or one per name."""
-    if dataclasses.is_dataclass(hint):
-        return hint
-    arguments = (hint, *typing.get_args(hint)) if typing.get_origin(hint) in (Mapping, *_UNIONS) else ()
-    return next((argument for argument in arguments if dataclasses.is_dataclass(argument)), None)
-
-
-_UNIONS = (typing.Union, types.UnionType)
 
 
 def _generator(name: str) -> str:
     text = inspect.cleandoc(card(name).__doc__)
     title, _, body = text.partition("\n")
     kind = card(name).Config
-    parts = [f"## {name}", _text(title), _text(body), f"### Keys of {name}", _text(_summary(kind)), _fields(kind)]
+    parts = [f"## {name}", _text(title), _text(body), f"### Keys of {name}", _text(summary(kind)), _fields(kind)]
     return "\n\n".join(part.strip("\n") for part in parts)
 
 
@@ -173,8 +178,8 @@ def _fields(kind: type) -> str:
     hints, explained, notes = typing.get_type_hints(kind), docstring_entries(kind), comments(kind)
     rows = []
     for field in dataclasses.fields(kind):
-        inner = _nested(hints[field.name])
-        meaning = explained.get(field.name) or (_summary(inner) if inner else "")
+        inner = nested_config(hints[field.name])
+        meaning = explained.get(field.name) or (summary(inner) if inner else "")
         meaning = meaning or common_meaning(kind, field)
         row = (f"`{field.name}`", _type(hints[field.name]), _default(field), _cell(meaning))
         rows.append((*row, _cell(notes.get(field.name, ""))) if notes else row)
@@ -188,7 +193,7 @@ def _type(hint: Any) -> str:
         return "null"
     if origin is Literal:
         return ", ".join(f"`{argument}`" for argument in arguments)
-    if origin in _UNIONS:
+    if origin in UNIONS:
         return " or ".join(_type(argument) for argument in arguments)
     if origin is tuple and arguments[-1] is Ellipsis:
         return f"list of {_type(arguments[0])}"
@@ -205,12 +210,6 @@ def _default(field: dataclasses.Field) -> str:
     if field.default is not dataclasses.MISSING:
         return f"`{json.dumps(field.default)}`"
     return "required" if field.default_factory is dataclasses.MISSING else "its own defaults"
-
-
-def _summary(kind: type) -> str:
-    """Return the docstring up to the first field that it explains, in one paragraph."""
-    text = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]
-    return " ".join(text.split())
 
 
 def _needs(name: str) -> str:

@@ -11,8 +11,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
 from datasets.sources import SOURCES, SourceConfig
-from docs.descriptions import field_descriptions, is_generator
 from jobs.generators import card, names
+from pipeline.meanings import field_descriptions, is_generator
 from pipeline.params import PRESETS, Params
 
 SCHEMA_PATH = Path("conf") / "params.schema.json"

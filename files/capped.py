@@ -34,3 +34,31 @@ class CappedGzip(gzip.GzipFile):
         if size is None or not 0 <= size <= MAX_HEADER_BYTES:
             raise ArchiveError(f"{self.name} has headers of {size} bytes, more than {MAX_HEADER_BYTES}; refused")
         return super().read(size)
+
+
+class _KeepsHeaders:
+    """Keep what tarfile reads, which is headers, to check more of them than it does.
+
+    headers: bytes read since it was last emptied; None to keep nothing.
+    """
+
+    headers: bytearray | None = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        block = super().read(size)
+        if self.headers is not None and size != 1:  # one byte, before a header, shows that the file is long enough
+            self.headers += block
+            if len(self.headers) > 4 * MAX_HEADER_BYTES:
+                raise ArchiveError(f"{self.name} has headers of more than {4 * MAX_HEADER_BYTES} bytes; refused")
+        return block
+
+
+class TarStream(_KeepsHeaders, CappedFile):
+    """A plain tar for tarfile."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, MAX_HEADER_BYTES)
+
+
+class GzipTarStream(_KeepsHeaders, CappedGzip):
+    """A .tar.gz for tarfile, inflated."""

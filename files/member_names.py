@@ -1,4 +1,4 @@
-"""Names of files in folders and archives: which are refused and which are skipped."""
+"""Names of files in folders and archives: which are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from files.archive_errors import ArchiveError
 
 MAX_NAME_BYTES = 1024
 
-_SKIPPED = {"__MACOSX", "Thumbs.db"}
+_MACOS_ICON = "Icon\r"  # a file of macOS that is left out by its name
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # Python's mark for bytes that are not UTF-8
@@ -25,7 +25,7 @@ def plain_name(root: Path, name: str) -> str:
         "is an absolute path": name.startswith("/") or _DRIVE.match(name),
         "leads out with ..": ".." in words,
         "has a backslash": "\\" in name,
-        "has a control character": _CONTROL.search(name),
+        "has a control character": _CONTROL.search(name.removesuffix(_MACOS_ICON)),
         "is not UTF-8": _SURROGATE.search(name),
         f"is longer than {MAX_NAME_BYTES} bytes": len(name.encode(errors="replace")) > MAX_NAME_BYTES,
     }
@@ -33,8 +33,3 @@ def plain_name(root: Path, name: str) -> str:
         if is_so:
             raise ArchiveError(f"{root}: the name {name[:80]!a} {problem}; refused")
     return "/".join(words)
-
-
-def is_skipped(name: str) -> bool:
-    """Return whether a file is left out: it or a folder above it is hidden, `__MACOSX` or `Thumbs.db`."""
-    return any(word.startswith(".") or word in _SKIPPED for word in name.split("/"))

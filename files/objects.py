@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from files.addresses import display_address, without_secrets
 from files.errors import UserError
 
 SCHEMES = ("s3", "gs", "http", "https")
@@ -21,14 +22,19 @@ SCHEMES = ("s3", "gs", "http", "https")
 WRITABLE_SCHEMES = ("s3", "gs")
 
 _URL = re.compile(rf"({'|'.join(SCHEMES)})://([A-Za-z0-9][A-Za-z0-9_.-]*(:[0-9]+)?(/[A-Za-z0-9_.=+-]+)*)/?")
-_QUIET_SECONDS = 60.0  # longest time without a byte, and for a request without content
 _FINAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}  # errors of this disk: waiting is useless
+
+_MAX_STALLS = 2  # of one request
 
 log = logging.getLogger(__name__)
 
 
 class StoreError(UserError):
     """A store does not give or accept the expected bytes; the message names the object."""
+
+
+class SilentStoreError(StoreError):
+    """A store did not answer in time, twice. Further requests would wait as long."""
 
 
 class MissingObjectError(StoreError):
@@ -47,6 +53,7 @@ class StoreConfig:
     attempts: how often a request is tried if the connection fails.
     wait_seconds: wait after the first failure; it doubles after each further one.
     timeout_seconds: limit for one attempt, and for waiting for another process that fetches the same shard.
+    stall_seconds: longest time without a byte from the store. A request that meets it is tried only once more.
     """
 
     url: str | None = None
@@ -55,11 +62,12 @@ class StoreConfig:
     attempts: int = 5
     wait_seconds: float = 0.5
     timeout_seconds: float = 600.0
+    stall_seconds: float = 20.0
 
     def __post_init__(self) -> None:
         if self.url is not None:
             parse_address(self.url, "store.url")
-        for name in ("cache_bytes", "attempts", "timeout_seconds"):
+        for name in ("cache_bytes", "attempts", "timeout_seconds", "stall_seconds"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
 
@@ -147,28 +155,39 @@ class ObjectStore:
 
     @property
     def _quiet(self) -> float:
-        return min(_QUIET_SECONDS, self.config.timeout_seconds)
+        return min(self.config.stall_seconds, self.config.timeout_seconds)
 
     def _attempt(self, name: str, action: str, request: Callable[[], Any]) -> Any:
         """Send a request, again after a wait if it fails, and return its result.
 
         name, action: object and verb for error messages, such as "read".
         """
+        num_stalls = 0
         for attempt in range(1, self.config.attempts + 1):
             try:
                 return request()
             except FileNotFoundError as error:
                 raise MissingObjectError(f"{self.url_of(name)} is missing") from error
             except Exception as error:  # each client raises its own classes
+                num_stalls += _is_stall(error)
                 is_final = isinstance(error, PermissionError) or getattr(error, "errno", None) in _FINAL
-                if is_final or attempt == self.config.attempts:
-                    raise StoreError(
-                        f"cannot {action} {self.url_of(name)} after {attempt} attempts: {type(error).__name__}: {error}"
-                    ) from error
+                if is_final or attempt == self.config.attempts or num_stalls == _MAX_STALLS:
+                    kind = SilentStoreError if num_stalls == _MAX_STALLS else StoreError
+                    raise kind(self._describe_failure(action, name, attempt, error)) from error
                 wait = self.config.wait_seconds * 2 ** (attempt - 1)
-                log.warning("cannot %s %s (%s); again in %g s", action, self.url_of(name), error, wait)
+                problem = without_secrets(str(error)) or type(error).__name__
+                log.warning("cannot %s %s (%s); again in %g s", action, self.url_of(name), problem, wait)
                 time.sleep(wait)
         raise AssertionError("unreachable")
+
+    def _describe_failure(self, action: str, name: str, attempts: int, error: Exception) -> str:
+        tried = f"cannot {action} {self.url_of(name)} after {attempts} attempts"
+        if _is_stall(error):
+            return (
+                f"{tried}: it took too long ({self._quiet:g} s without a byte, or {self.config.timeout_seconds:g} s in "
+                "all); look after the store, or raise store.stall_seconds or store.timeout_seconds"
+            )
+        return f"{tried}: {type(error).__name__}: {error}"
 
     @property
     def _filesystem(self) -> Any:
@@ -181,7 +200,9 @@ class ObjectStore:
         import fsspec  # not at the top: most runs need no store
 
         if self._scheme == "s3":
-            options: dict[str, Any] = {"config_kwargs": {"connect_timeout": self._quiet, "read_timeout": self._quiet}}
+            # Both libraries below would repeat a request as well, so that a stall would take many times as long.
+            config = {"connect_timeout": self._quiet, "read_timeout": self._quiet, "retries": {"total_max_attempts": 1}}
+            options: dict[str, Any] = {"config_kwargs": config}
         else:
             import aiohttp
 
@@ -191,12 +212,24 @@ class ObjectStore:
             )
             options = {"client_kwargs": {"timeout": timeout}} if self.is_http else {"requests_timeout": timeout}
         try:
-            return fsspec.filesystem(self._scheme, use_listings_cache=False, skip_instance_cache=True, **options)
+            system = fsspec.filesystem(self._scheme, use_listings_cache=False, skip_instance_cache=True, **options)
         except ImportError as error:
             raise StoreError(f"{self.config.url} needs the extra `{self._scheme}` of this project") from error
+        if self._scheme == "s3":
+            system.retries = 1
+        return system
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_system": None}
+
+
+def _is_stall(error: BaseException | None) -> bool:
+    """Return whether an error, or what caused it, is a time-out: the clients have classes of their own for it."""
+    while error is not None:
+        if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def parse_address(url: str, key: str, schemes: Sequence[str] = SCHEMES) -> tuple[str, str]:
@@ -210,7 +243,7 @@ def parse_address(url: str, key: str, schemes: Sequence[str] = SCHEMES) -> tuple
     if not match or ".." in url or match[1] not in schemes:
         only_read = "; that can only be read" if match and match[1] in SCHEMES else ""
         raise StoreError(
-            f"{key} must be {'://..., '.join(schemes)}://..., made of letters, digits and . _ - = + /, got {url!r}"
-            f"{only_read}"
+            f"{key} must be {'://..., '.join(schemes)}://..., made of letters, digits and . _ - = + /, got "
+            f"{display_address(url)!r}{only_read}; credentials belong to the settings of the store's own tools"
         )
     return match[1], match[2]

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import warnings
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from files.errors import UserError
+from files.picture_formats import format_of
+from files.picture_loading import FORMATS, load
+from files.rejections import (
+    BELOW_MINIMUM,
+    BELOW_SIZE,
+    DAMAGED,
+    EMPTY,
+    NO_IMAGE,
+    NO_LABELS,
+    OUTSIDE,
+    TOO_MANY_BYTES,
+    TOO_MANY_PIXELS,
+    RejectedImageError,
+)
 
-FORMATS = ("JPEG", "PNG")  # Pillow opens forty more formats, by code that has had less scrutiny
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000  # above every common camera; 150 MB when decoded
 MINIMUM_SIDE = 16
@@ -21,28 +35,22 @@ MINIMUM_SIDE = 16
 FitRule = Literal["crop", "squash", "cut", "shorter", "keep"]
 """Rules by which `fit` changes the size of a picture."""
 
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+
 IGNORE = 255
 """The label of a pixel whose class is not known."""
 
-# The manifest counts rejected pictures by reason, so a reason contains no file name and no number.
-EMPTY = "empty file"
-TOO_MANY_BYTES = "file too large"
-NO_IMAGE = "not a JPEG or PNG image"
-TOO_MANY_PIXELS = "too many pixels"
-DAMAGED = "damaged or cut short"
-BELOW_MINIMUM = "smaller than the minimum side"
-BELOW_SIZE = "smaller than the requested size"
-OUTSIDE = "crop box outside the image"
-NO_LABELS = "not a label map of 8 bits in one channel"
-NO_MASK = "not a PNG of 8 bits in one channel or three equal ones"
 
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded picture.
 
-class RejectedImageError(UserError):
-    """A picture cannot be used. The message, also `reason`, is one of the short constants of this file."""
+    image: uint8 (H, W, 3) RGB.
+    is_metadata_dropped: whether metadata was dropped because it cannot be read.
+    """
 
-    @property
-    def reason(self) -> str:
-        return str(self)
+    image: np.ndarray
+    is_metadata_dropped: bool
 
 
 def decode(
@@ -52,9 +60,21 @@ def decode(
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode a JPEG or PNG to uint8 (H, W, 3) RGB. The format is told by the content, not by a name.
+    """Decode a JPEG or PNG to uint8 (H, W, 3) RGB. See `decode_with_note`."""
+    return decode_with_note(content, minimum_side=minimum_side, max_bytes=max_bytes, max_pixels=max_pixels).image
 
-    - The EXIF orientation is applied.
+
+def decode_with_note(
+    content: bytes,
+    *,
+    minimum_side: int = MINIMUM_SIDE,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
+    """Decode a JPEG or PNG. The format is told by the content, not by a name.
+
+    - The EXIF orientation is applied where it can be read.
+    - Other metadata changes nothing, whether it can be read or not.
     - Grey is repeated in three channels.
     - CMYK is converted without its colour profile; other colour profiles are ignored, too.
     - Palettes are looked up.
@@ -63,88 +83,62 @@ def decode(
     - Of several frames the first is read.
 
     minimum_side, max_bytes, max_pixels: limits on the picture's shorter side in pixels, the content and H * W.
-    Raises RejectedImageError for a picture outside the limits, before it is decoded, and for any damage that the
-    decoder detects. Flipped bits in a JPEG are mostly not detected; only a digest of the file detects them.
+    Raises RejectedImageError for a picture outside the limits, before it is decoded, and for any damage of the pixels
+    that the decoder detects. Flipped bits in a JPEG are mostly not detected; only a digest of the file detects them.
     """
     if not content:
         raise RejectedImageError(EMPTY)
     if len(content) > max_bytes:
         raise RejectedImageError(TOO_MANY_BYTES)
-    try:
-        image = _open(content)
-        if image.width * image.height > max_pixels:
-            raise RejectedImageError(TOO_MANY_PIXELS)
+
+    def check(image: Image.Image) -> None:
+        _check_size(image, max_pixels)
         if min(image.size) < minimum_side:
             raise RejectedImageError(BELOW_MINIMUM)
-        return _rgb_array(image)
-    except (RejectedImageError, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise RejectedImageError(TOO_MANY_PIXELS) from error
-    except UnidentifiedImageError as error:
-        raise RejectedImageError(NO_IMAGE) from error
-    except Exception as error:  # Pillow raises many kinds on hostile input, even SyntaxError
-        raise RejectedImageError(DAMAGED) from error
+
+    with _only_rejections(no_image=_no_image(content)):
+        loaded = load(content, check)
+        return Decoded(_rgb_array(loaded.upright()), loaded.is_metadata_dropped)
 
 
 def decode_grey(content: bytes) -> np.ndarray:
     """Decode a label map of a data set to uint8 (H, W): 8 bits or 1 bit in one channel, or the indices of a palette.
 
-    1 bit becomes 0 or 255. Raises RejectedImageError for any other picture, and for damage.
+    1 bit becomes 0 or 255. Metadata, an orientation included, changes nothing.
+    Raises RejectedImageError for any other picture, and for damage of the pixels.
     """
-    try:
-        image = _open(content)
-        if image.width * image.height > MAX_PIXELS:
-            raise RejectedImageError(TOO_MANY_PIXELS)
+
+    def check(image: Image.Image) -> None:
+        _check_size(image)
         if image.mode not in ("L", "P", "1"):
             raise RejectedImageError(NO_LABELS)
+
+    with _only_rejections(no_image=DAMAGED):
+        image = load(content, check).image
         return np.array(image, np.uint8) * (255 if image.mode == "1" else 1)
-    except (RejectedImageError, MemoryError):
-        raise
-    except Exception as error:
-        raise RejectedImageError(DAMAGED) from error
 
 
-def decode_mask(content: bytes) -> np.ndarray:
-    """Decode a user's mask, a PNG, to uint8 (H, W), 0..255.
+def decode_layers(content: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decode a mask that a user gives, a PNG or JPEG, without loss of what it says. See masks/reading.py.
 
-    Accepts one channel of 1 or 8 bits, three equal channels, and a grey palette.
-    Raises RejectedImageError for any other picture, and for damage. Transparency is refused, because either the opaque
-    or the transparent pixels could be the hole.
+    The EXIF orientation is applied, and metadata that cannot be read is dropped. Palettes are looked up. Of 16 bits the
+    upper 8 are kept, or all if 8 suffice.
+    Returns the colours, uint8 (H, W) if all channels are equal, else (H, W, 3) RGB, and the opacity, uint8 (H, W), None
+    for a picture without transparency.
+    Raises RejectedImageError for any other file, and for damage.
     """
-    try:
-        image = _open(content)
-        if image.width * image.height > MAX_PIXELS:
-            raise RejectedImageError(TOO_MANY_PIXELS)
-        if image.format != "PNG" or image.mode not in ("1", "L", "P", "RGB") or image.has_transparency_data:
-            raise RejectedImageError(NO_MASK)
-        if image.mode in ("1", "L"):
-            return np.array(image.convert("L"))
-        channels = np.array(image.convert("RGB"))
-        if (channels != channels[..., :1]).any():
-            raise RejectedImageError(NO_MASK)
-        return np.ascontiguousarray(channels[..., 0])
-    except (RejectedImageError, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise RejectedImageError(TOO_MANY_PIXELS) from error
-    except UnidentifiedImageError as error:
-        raise RejectedImageError(NO_MASK) from error
-    except Exception as error:
-        raise RejectedImageError(DAMAGED) from error
+    with _only_rejections(no_image=NO_IMAGE):
+        return _layers(load(content, _check_size).upright())
 
 
 def declared_size(content: bytes) -> tuple[int, int]:
-    """Return width and height from the header of a JPEG or PNG, after its EXIF orientation, without decoding.
+    """Return width and height of a JPEG or PNG as `decode` returns it, after its orientation.
 
-    Raises RejectedImageError if the header cannot be read.
+    Of a JPEG only the header is read. A PNG is read whole, because its orientation may follow the pixels.
+    Raises RejectedImageError if the picture cannot be read.
     """
-    try:
-        image = _open(content)
-        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-        return image.size[::-1] if is_turned else image.size
-    except Exception as error:
-        raise RejectedImageError(DAMAGED) from error
+    with _only_rejections(no_image=DAMAGED):
+        return load(content, _check_size, is_header_enough=True).upright_size
 
 
 def fit(
@@ -188,21 +182,32 @@ def fit(
 def can_store_unchanged(content: bytes, image: np.ndarray, format_name: Literal["JPEG", "PNG"]) -> bool:
     """Return whether an encoded picture can be stored in place of `image` without a change of any pixel.
 
-    True only for 8-bit RGB or grey, one frame, opaque, without EXIF orientation, if `decode_image` reads it as `image`.
+    True only for 8-bit RGB or grey, one frame, opaque, without an orientation and without unreadable metadata, if
+    `decode_image`, by which stored pictures are read, reads it as `image`.
     content: bytes that `decode` has accepted.
     image: uint8 (H, W, 3).
     format_name: the format of the stored images.
     """
-    header = _open(content)
+    loaded = load(content, is_header_enough=True)
+    header = loaded.image
     return (
-        header.format == format_name
+        not loaded.is_metadata_dropped
+        and header.format == format_name
         and header.mode in ("RGB", "L")
         and not header.has_transparency_data
         and getattr(header, "n_frames", 1) == 1
-        and header.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        and loaded.orientation == 1
         and header.size == image.shape[1::-1]
-        and np.array_equal(decode_image(content), image)
+        and (format_name == "JPEG" or _PNG_END in content)  # without it, OpenCV refuses a picture that Pillow reads
+        and _is_stored_as(content, image)
     )
+
+
+def _is_stored_as(content: bytes, image: np.ndarray) -> bool:
+    try:
+        return np.array_equal(decode_image(content), image)
+    except RejectedImageError:
+        return False
 
 
 def difference_hash(image: np.ndarray) -> bytes:
@@ -238,16 +243,33 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return _encoded(image, "JPEG", quality=quality, subsampling=0)
 
 
-def _open(content: bytes) -> Image.Image:
-    """Open a picture and read only its header."""
-    with warnings.catch_warnings():  # Pillow warns of sizes that the callers reject
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return Image.open(io.BytesIO(content), formats=FORMATS)
+def _no_image(content: bytes) -> str:
+    """Return the reason for content that is no JPEG or PNG, with the format if it is another one."""
+    other = format_of(content)
+    return f"{NO_IMAGE} but {other}" if other and other not in FORMATS else NO_IMAGE
+
+
+def _check_size(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
+    if image.width * image.height > max_pixels:
+        raise RejectedImageError(TOO_MANY_PIXELS)
+
+
+@contextlib.contextmanager
+def _only_rejections(*, no_image: str) -> Iterator[None]:
+    """Raise Pillow's errors as RejectedImageError. no_image: the reason for content that Pillow does not open."""
+    try:
+        yield
+    except (RejectedImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise RejectedImageError(TOO_MANY_PIXELS) from error
+    except UnidentifiedImageError as error:
+        raise RejectedImageError(no_image) from error
+    except Exception as error:  # Pillow raises many kinds on hostile input, even SyntaxError
+        raise RejectedImageError(DAMAGED) from error
 
 
 def _rgb_array(image: Image.Image) -> np.ndarray:
-    image.load()
-    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
         # 16-bit grey. Pillow would clip it to 255. The upper byte is kept, as Pillow and libpng do for 16-bit colour.
         return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -255,6 +277,22 @@ def _rgb_array(image: Image.Image) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))
+
+
+def _layers(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return colours and opacity; see `decode_layers`."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        return (values >> 8 if values.max() > 255 else values).astype(np.uint8), None
+    opacity = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        opacity = np.array(image.getchannel("A"))
+    if image.mode in ("1", "L"):
+        return np.array(image.convert("L")), opacity
+    colours = np.array(image.convert("RGB"))
+    is_grey = (colours == colours[..., :1]).all()
+    return np.ascontiguousarray(colours[..., 0]) if is_grey else colours, opacity
 
 
 def _cut(image: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:

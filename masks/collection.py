@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from files.archives import ArchiveError, Locator, MemberError, open_tree, read, read_many
+from files.archives import ArchiveError, ChangedFileError, Locator, MemberError, open_tree, read, read_many
 from files.errors import UserError
 from files.pictures import RejectedImageError
 from masks.config import MaskFiles
 from masks.hole_ratio import BINS, OTHER, bin_name, hole_ratio
-from masks.reading import read_mask
+from masks.reading import fit_mask, read_mask
 
 log = logging.getLogger(__name__)
 _MAX_DRAWS = 1000  # tried for a mask that still has a hole after its resize
@@ -33,16 +33,19 @@ class MaskFile:
 
     sha256: of its content.
     ratio: its hole ratio at its size on disk.
+    remarks: how it was understood, if it is not plainly black and white.
     """
 
     locator: Locator
     sha256: str
     ratio: float
+    remarks: tuple[str, ...]
 
 
 class MaskCollection:
     """The masks of a folder, .zip or .tar, which is not unpacked.
 
+    `read_mask` says how masks are understood. Those that are not plainly black and white are counted in the log.
     Files are ordered by their digests, and the collection's digest is the digest of these. So names, folders and the
     kind of container change nothing. Each draw compares the file with its digest again.
 
@@ -68,6 +71,8 @@ class MaskCollection:
         if num_others or len(self.files) < len(files):
             num_empty = len(files) - len(self.files)
             log.warning("%s: left out %d files that are no PNG, %d without a hole", config.root, num_others, num_empty)
+        for remark, count in Counter(remark for file in self.files for remark in file.remarks).items():
+            log.warning("%s: %d of %d masks: %s", config.root, count, len(self.files), remark)
 
     def draw(self, height: int, width: int, seed: int) -> np.ndarray:
         """Return the mask of a seed, uint8 (height, width), 1 = hole; all files are equally likely.
@@ -99,21 +104,23 @@ class MaskCollection:
         )
 
     def _fit(self, file: MaskFile, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-        content = read(file.locator)
+        try:
+            content = read(file.locator)
+        except ChangedFileError as error:
+            raise MaskFilesError(str(error)) from error
         if hashlib.sha256(content).hexdigest() != file.sha256:
             raise MaskFilesError(f"{self.config.root}: {file.locator.member} has changed; run the command again")
-        mask = read_mask(content, hole=self.config.hole, threshold=self.config.threshold)
+        mask = read_mask(content, hole=self.config.hole, threshold=self.config.threshold).mask
         if self.config.turns:
             mask = np.rot90(mask, int(rng.integers(4)))
             mask = mask[:, :: -1 if rng.integers(2) else 1]
-        # This rule samples at the centres of pixels. INTER_NEAREST shifts the mask by up to half a pixel.
-        return cv2.resize(np.ascontiguousarray(mask), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        return fit_mask(mask, height, width)
 
 
 def _list_pngs(config: MaskFiles) -> tuple[list[Locator], int]:
     """Return the PNG files and the number of other files."""
     try:
-        tree = open_tree(Path(config.root))
+        tree = open_tree(Path(config.root), follow_links=True)  # the digest of the files is a parameter
     except ArchiveError as error:
         raise MaskFilesError(str(error)) from error
     if tree.kind == "tar.gz":
@@ -131,11 +138,12 @@ def _index(config: MaskFiles, listed: list[Locator]) -> Iterator[MaskFile]:
         try:
             if isinstance(content, MemberError):
                 raise content
-            ratio = hole_ratio(read_mask(content, hole=config.hole, threshold=config.threshold))
+            reading = read_mask(content, hole=config.hole, threshold=config.threshold)
         except (MemberError, RejectedImageError) as error:
             problems.append(f"{locator.member} ({error.reason})")
         else:
-            yield MaskFile(locator, hashlib.sha256(content).hexdigest(), ratio)
+            remarks = (*(() if reading.hole == config.hole else (f"the hole is {reading.hole}",)), *reading.notes)
+            yield MaskFile(locator, hashlib.sha256(content).hexdigest(), hole_ratio(reading.mask), remarks)
     if problems:
         first = ", ".join(problems[:_NUM_NAMED])
         raise MaskFilesError(

@@ -19,10 +19,11 @@ PAPER_SIZE = 256  # the image size for which the papers state lengths
 class MaskFiles:
     """A collection of masks on the user's disk, such as NVIDIA's irregular masks or QD-IMD.
 
-    root: absolute path of a folder, .zip or .tar of 8-bit PNG files with one channel or three equal ones. It is never
-        unpacked.
+    root: absolute path of a folder, .zip or .tar of PNG files, which is never unpacked. `masks.reading.read_mask` says
+        what a file may look like.
     sha256: digest of the collection. All draws depend on it. A run without it stops and prints it.
-    hole: the colour of the hole. Users report white holes in NVIDIA's test set and black holes in its training set.
+    hole: the colour of the hole in files of black and white. Users report white holes in NVIDIA's test set and black
+        holes in its training set.
     threshold: also accept files that are not black and white, split at grey level 128.
     max_hole_ratio: largest hole ratio of any file, in (0, 1]. A file with a larger one counts as inverted, and the
         collection is refused. The default is the end of the published bins.

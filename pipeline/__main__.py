@@ -14,13 +14,45 @@ import select
 import signal
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
+from files.addresses import without_secrets
 from files.environment import set_quiet_environment
 from files.errors import UserError
 from pipeline.discovery import Verb, find_verbs
+from pipeline.places import check_checkout, check_home
+from pipeline.terminal import outlast_readers
 
-# Errors of the machine, not of this code: disk, quota, permissions, open files.
-_MACHINE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENOSPC, errno.EPERM, errno.EROFS}
+_ACCESS = "make it readable and writable for this user with chmod, or chown {folder} if another user owns it"
+_SPACE = "make room in {folder}, then run this again: finished work is kept"
+# Errors of the machine, not of this code, and what to do.
+_REMEDIES = {
+    errno.EACCES: _ACCESS,
+    errno.EPERM: _ACCESS,
+    errno.EROFS: "{folder} is on a disk that can only be read; use a checkout elsewhere",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EFBIG: "{folder} takes no larger file; raise the limit (ulimit -f), or use another disk",
+    errno.EIO: "the disk of {folder} does not answer; look at the system's log",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
+class _SecretlessFormatter(logging.Formatter):
+    """Remove the secrets of addresses from every line of the log, also from those of libraries."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+class _Stderr:
+    """The present standard error: a stage puts another one in its place."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def main(words: list[str] | None = None) -> int:
@@ -32,11 +64,22 @@ def main(words: list[str] | None = None) -> int:
     traceback. Ctrl-C gives 130. A reader of the output that goes away gives 141, as for other commands.
     """
     set_quiet_environment()
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler(_Stderr())
+    handler.setFormatter(_SecretlessFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     verbs = find_verbs()
     arguments = _make_parser(verbs).parse_args(words)
+    verb = verbs[arguments.verb]
+    with outlast_readers(of_output=verb.writes_outputs):
+        return _run(verb, arguments)
+
+
+def _run(verb: Verb, arguments: argparse.Namespace) -> int:
+    """Run a verb and return the exit code, as `main` does."""
     try:
-        code = verbs[arguments.verb].run(arguments)
+        check_home()
+        check_checkout()
+        code = verb.run(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -49,7 +92,7 @@ def main(words: list[str] | None = None) -> int:
             raise
         from pipeline.progress import printable
 
-        print(f"{arguments.verb}: {printable(str(error))}", file=sys.stderr)  # it may hold names from outside
+        print(f"{arguments.verb}: {printable(_describe(error))}", file=sys.stderr)  # it may hold names from outside
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         return 130
@@ -80,9 +123,19 @@ def _is_output_closed() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
+def _describe(error: Exception) -> str:
+    """Return the message of an error, with what to do if it is one of the machine."""
+    if not isinstance(error, OSError):
+        return str(error)
+    place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    folder = Path(os.fsdecode(error.filename)).parent if error.filename else "this folder"
+    remedy = _REMEDIES.get(error.errno, "").format(folder=folder)
+    return without_secrets(f"{place}{error.strerror or error}{remedy and '; '}{remedy}")
+
+
 def _is_mendable(error: Exception) -> bool:
     """Tell whether the message says what the user can do: a UserError, or an error of the machine."""
-    return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in _MACHINE)
+    return isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in _REMEDIES)
 
 
 if __name__ == "__main__":

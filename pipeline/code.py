@@ -1,29 +1,77 @@
-"""List the code that makes a stage's outputs.
+"""Read what dvc.yaml declares about a stage: code, data and parameters. dvc.yaml is the only list.
 
-These are the `deps` of the stage in dvc.yaml that are code, and the lock of packages. DVC reruns a stage when one of
-these files changes. For the same reason, once one of them has changed, a shard of an interrupted run is not reused and
-an interrupted training is not continued. dvc.yaml is the only list.
+DVC reruns a stage when one of these changes. For the same reason, once the code has changed, a shard of an interrupted
+run is not reused and an interrupted training is not continued.
 """
 
 from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
 
 from ruamel.yaml import YAML
 
 from files.checkout import FOLDERS, ROOT
 from files.durable import file_digest
 
-_LOCK = "requirements.lock"
+LOCK = "requirements.lock"
+"""The lock of packages, relative to the checkout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declaration:
+    """The inputs of a stage by name.
+
+    code: files and folders of code, and the lock of packages, relative to the checkout.
+    data: files and folders of other stages and of the user. The data set itself, `dataset.watch`, is not among them.
+    params: dotted keys of params.yaml.
+    """
+
+    code: tuple[str, ...]
+    data: tuple[str, ...]
+    params: tuple[str, ...]
+
+
+def read_declaration(stage: str, key: str = "") -> Declaration:
+    """Read the inputs that a stage declares.
+
+    stage: a name in dvc.yaml, such as "masks".
+    key: the generator, for a stage that has one variant per generator.
+    """
+    stages = _parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    declared = stages[stage].get("do", stages[stage])
+    deps, params = ([name.replace("${key}", key) for name in declared[part]] for part in ("deps", "params"))
+    code = tuple(dep for dep in deps if dep == LOCK or dep.split("/")[0] in FOLDERS)
+    data = tuple(dep for dep in deps if dep not in code and not dep.startswith("$"))
+    return Declaration(code=code, data=data, params=tuple(params))
 
 
 def stage_code(stage: str, key: str = "") -> dict[str, str]:
     """Return the files of code that a stage declares, and the lock of packages, each with its SHA-256.
 
-    stage: a name in dvc.yaml, such as "masks".
-    key: the generator, for a stage that has one variant per generator.
+    stage, key: see `read_declaration`.
     Returns path relative to the checkout -> digest, sorted by path.
     """
-    stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    deps = [dep.replace("${key}", key) for dep in stages[stage].get("do", stages[stage])["deps"]]
-    declared = [ROOT / dep for dep in deps if dep == _LOCK or dep.split("/")[0] in FOLDERS]
+    declared = [ROOT / dep for dep in read_declaration(stage, key).code]
     files = {file for path in declared for file in ([path] if path.is_file() else path.rglob("*.py"))}
     return {file.relative_to(ROOT).as_posix(): file_digest(file) for file in sorted(files)}
+
+
+def find_stage(words: list[str]) -> tuple[str, str] | None:
+    """Find the stage whose command is `python -m pipeline <words>`. Returns its name and key, or None.
+
+    A name in place of ${key} is not compared with params.yaml.
+    """
+    stages = _parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    commands = {name: body.get("do", body)["cmd"].split()[3:] for name, body in stages.items()}
+    for name, command in sorted(commands.items(), key=lambda item: "${key}" in item[1]):
+        if len(command) == len(words) and all(c in (w, "${key}") for c, w in zip(command, words, strict=True)):
+            return name, words[command.index("${key}")] if "${key}" in command else ""
+    return None
+
+
+@functools.cache
+def _parse(text: str) -> dict[str, Any]:
+    """Return the stages in the text of dvc.yaml."""
+    return YAML(typ="safe", pure=True).load(text)["stages"]

@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from files.code_archive import process_code
+from pipeline.places import check_outputs
+
 _FOLDERS = ("stages", "verbs")
 _TYPES = {"int": int, "float": float}
 
@@ -46,6 +49,11 @@ class Verb:
         """The word on the command line."""
         return self.module.rpartition(".")[2]
 
+    @property
+    def writes_outputs(self) -> bool:
+        """Whether the verb is a stage, or runs one."""
+        return self.module.startswith("pipeline.stages.") or self.name == "precompute"
+
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the declared arguments to the parser of this verb."""
         for name, options in self.arguments.items():
@@ -53,13 +61,31 @@ class Verb:
             parser.add_argument(name, **{**options, **kind})
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Import the file and run its `main`. Returns the exit code."""
+        """Import the file and run its `main`. Returns the exit code.
+
+        The inputs of a stage are read before its code is imported. Raises InputsChangedError if they change until its
+        end.
+        """
+        from pipeline.inputs import read_inputs_of
+
+        words = [str(getattr(arguments, name)) for name in self.arguments if not name.startswith("-")]
+        inputs = read_inputs_of([self.name, *words])
+        if inputs is not None:
+            process_code()
         params = None
+        if self.writes_outputs:
+            check_outputs()
         if self.reads_params:
             from pipeline.params import read_params
 
             params = read_params()
-        return importlib.import_module(self.module).main(params, arguments)
+        module = importlib.import_module(self.module)
+        if inputs is None:
+            return module.main(params, arguments)
+        inputs.check_unchanged()
+        code = module.main(params, arguments)
+        inputs.check_unchanged()
+        return code
 
 
 def find_verbs() -> dict[str, Verb]:

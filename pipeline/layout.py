@@ -47,6 +47,11 @@ def made_note(column: str) -> Path:
     return Path("shards") / ".made" / f"{column}.json"
 
 
+def column_lock(name: str) -> Path:
+    """Return the file whose lock is held by the process that writes shards/<name>."""
+    return Path("shards") / f".{name}.lock"
+
+
 def model_folder(generator: str) -> Path:
     """Return the folder of a trained generator's weights and receipt."""
     return Path("models") / generator
@@ -62,8 +67,13 @@ def results_folder(row: str) -> Path:
     return Path("results") / row
 
 
+def unfinished_folder(row: str) -> Path:
+    """Return the folder in which an evaluation writes until it is finished. It is beside the outputs, not in them."""
+    return Path(".unfinished") / row
+
+
 def metrics_file(row: str) -> Path:
-    """Return the file that `dvc metrics show` reads."""
+    """Return the file that `dvc metrics show` reads as one line: of a generator, or of "baselines/<name>"."""
     return Path("metrics") / f"{row}.json"
 
 

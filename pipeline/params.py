@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from jobs.evaluation.settings import EvaluateConfig
 from jobs.generators import card
 from jobs.training.settings import TrainConfig
 from masks.config import MaskConfig
+from pipeline.ranges import find_problem
+from pipeline.texts import find_wrong_texts
 
 PARAMS_PATH = Path("params.yaml")
 PRESETS = ("paper", "demo")
@@ -94,13 +97,47 @@ def read_params(path: Path = PARAMS_PATH) -> Params:
 
     Raises ParamsError, in one line, for a file that is missing or not YAML, and for any key or value that is wrong.
     """
-    params = _check(Params, _read_yaml(path), path.name)
-    dataset = _dataset(params.dataset, path.name)
-    _check_edges(params, path.name)
-    configs = {name: _generator(name, values, path.name) for name, values in params.generators.items()}
+    return check_tree(read_tree(path), path.name)
+
+
+def check_tree(tree: dict[str, Any], where: str) -> Params:
+    """Check all parameters.
+
+    tree: the content of params.yaml as plain data.
+    where: name of the file, for messages.
+    Raises ParamsError, in one line, for any key or value that is wrong.
+    """
+    for place, problem in find_wrong_texts(tree):
+        raise ParamsError(f"{where}: {place} {problem}")
+    params = _check(Params, tree, where)
+    dataset = _dataset(params.dataset, where)
+    _check_edges(params, where)
+    configs = {name: _generator(name, values, where) for name, values in params.generators.items()}
     if not configs:
-        raise ParamsError(f"{path.name}: generators is empty; name at least one, such as `edge_connect: {{}}`")
-    return dataclasses.replace(params, dataset=dataset, generators=configs)
+        raise ParamsError(f"{where}: generators is empty; choose some: python -m pipeline configure generators=...")
+    params = dataclasses.replace(params, dataset=dataset, generators=configs)
+    if problem := find_problem(params) or find_mismatch(params):
+        raise ParamsError(f"{where}: {problem}")
+    return params
+
+
+def find_mismatch(params: Params) -> str | None:
+    """Return what is wrong with the first value that no later stage could use, or that does not fit another one."""
+    if len(set(params.evaluate.baselines)) < len(params.evaluate.baselines):
+        return "evaluate.baselines names a baseline twice; name each once"
+    for name in ("inception", "alexnet"):
+        weights = getattr(params.evaluate, name)
+        if weights and not re.fullmatch(r"[0-9a-f]{64}", weights.sha256):
+            return f"evaluate.{name}.sha256 must be 64 hexadecimal digits, got {weights.sha256!r}"
+    crop, size = params.train.samples.crop, params.ingest.size
+    if crop is not None and crop > size and params.ingest.rule != "keep":
+        return f"train.samples.crop is {crop}, more than the shorter side of the images, ingest.size, {size}; lower it"
+    for name, config in params.generators.items():
+        steps = {key: value for key, value in asdict(config).items() if key == "steps" or key.endswith("_steps")}
+        steps.pop("halving_steps", None)
+        if steps and not any(steps.values()):
+            return f"generators.{name} has no step to train: {', '.join(steps)} are 0; raise one"
+    return None
 
 
 def _dataset(values: Any, where: str) -> SourceConfig:
@@ -118,7 +155,11 @@ def _dataset(values: Any, where: str) -> SourceConfig:
     return _check(config, values, f"{where}: dataset", within=True)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_tree(path: Path = PARAMS_PATH) -> dict[str, Any]:
+    """Return the content of params.yaml as plain data, with no key checked.
+
+    Raises ParamsError for a file that is missing or not YAML.
+    """
     try:
         tree = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -184,12 +225,17 @@ def _check(target: type, tree: Any, where: str, *, within: bool = False) -> Any:
     where: start of every message: a file, or with `within` a key, to which the path of a value is appended.
     """
     try:
-        return TypeAdapter(target).validate_json(json.dumps(tree), strict=True, extra="forbid")
+        return _adapter(target).validate_json(json.dumps(tree), strict=True, extra="forbid")
     except ValidationError as error:
         raise ParamsError(_describe(error.errors()[0], target, where, within=within)) from None
     except TypeError as error:  # by json.dumps, for dates and the like
         place = _place(where, _not_plain(tree), within=within)
         raise ParamsError(f"{place} is no number, text, true, false, list or mapping; put texts in quotes") from error
+
+
+@cache
+def _adapter(target: type) -> TypeAdapter:
+    return TypeAdapter(target)
 
 
 def _describe(error: Mapping[str, Any], target: type, where: str, *, within: bool) -> str:

@@ -14,6 +14,7 @@ from rich.table import Column
 Item = TypeVar("Item")
 
 _LINE_SECONDS = 15.0
+_BAR_WIDTH, _PACE_WIDTH, _LEFT_WIDTH = 17, 30, 14  # characters, with the space before
 
 
 class Bar:
@@ -36,8 +37,8 @@ class Bar:
         self._skipped = 0
         self._rich: Progress | None = None
         if sys.stderr.isatty():
-            self._rich = _make_progress(Console(stderr=True))
-            self._task = self._rich.add_task(what, total=total, pace="", note="")
+            self._rich = _make_progress(Console(stderr=True), what, total)
+            self._task = self._rich.add_task(what, total=total, pace="", left="", note="")
 
     def __enter__(self) -> Bar:
         if self._rich:
@@ -66,28 +67,38 @@ class Bar:
             self._start = now
         rate = (worked - self._first) / max(now - self._start, 1e-9)
         if self._rich:
-            self._rich.update(self._task, completed=done, pace=self._pace(done, rate), note=note)
+            pace, left = self._pace(done, rate), self._left(done, rate)
+            self._rich.update(self._task, completed=done, pace=pace, left=left, note=note)
         elif now - self._printed > _LINE_SECONDS:
             self._printed = now
             words = [f"{self.what}: {done}/{self.total} {self.unit}", self._pace(done, rate), note]
             print(", ".join(word for word in words if word), file=sys.stderr, flush=True)
 
     def _pace(self, done: int, rate: float) -> str:
-        return f"{rate:,.1f} {self.unit}/s, {_span((self.total - done) / rate)} left" if rate > 0 else ""
+        return f"{rate:,.1f} {self.unit}/s, {self._left(done, rate)}" if rate > 0 else ""
+
+    def _left(self, done: int, rate: float) -> str:
+        return f"{_span((self.total - done) / rate)} left" if rate > 0 else ""
 
 
-def _make_progress(console: Console) -> Progress:
-    """Return a bar with count, rate and time left. The note gets the rest of the line, and is cut where that ends."""
-    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-        TextColumn("{task.fields[note]}", table_column=rest),
-        console=console,
-        expand=True,
-    )
+def _make_progress(console: Console, what: str = "", total: int = 1) -> Progress:
+    """Return a bar with count, rate and time left. The note gets the rest of the line, and is cut where that ends.
+
+    On a narrow terminal the note, the rate and then the bar are left out, and then the name is cut.
+
+    what, total: name and number of units of the work, from which the width is computed.
+    """
+    free = console.width - len(what) - 2 * len(str(total)) - 2  # beside name and count
+    name, bar = TextColumn("{task.description}"), BarColumn(bar_width=16)
+    count, rest = MofNCompleteColumn(), Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    if free >= _BAR_WIDTH + _PACE_WIDTH:
+        pace = TextColumn("{task.fields[pace]}", table_column=Column(no_wrap=True))
+        columns = [name, bar, count, pace, TextColumn("{task.fields[note]}", table_column=rest)]
+    else:
+        name = TextColumn("{task.description}", table_column=rest)
+        left = TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True))
+        columns = [name, *([bar] if free >= _BAR_WIDTH + _LEFT_WIDTH else []), count, left]
+    return Progress(*columns, console=console, expand=True)
 
 
 def _span(seconds: float) -> str:

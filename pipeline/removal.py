@@ -21,6 +21,7 @@ from datasets.removal import (
     stage_folder,
 )
 from datasets.shards.column import Column, check_alignment
+from datasets.shards.expectation import Expectation
 from datasets.shards.manifest import Rejected, read_manifest
 from datasets.shards.records import read_table
 from datasets.shards.store import ShardStore
@@ -30,9 +31,12 @@ from files.objects import StoreConfig
 from jobs.cluster.launch import map_tasks
 from jobs.runs.checkpoints import CheckpointError
 from jobs.runs.receipt import RECEIPT_NAME, read_receipt
-from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits, stage_of
+from pipeline.columns import remedy_of
+from pipeline.labels import refresh_label_files
+from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits
 from pipeline.params import Params
 from pipeline.progress import track
+from pipeline.writing import hold_columns
 
 _STAGING = Path("shards") / ".takedown"
 
@@ -74,6 +78,7 @@ class Outcome:
     store: str | None = None
 
 
+@hold_columns("image", "edges", "semantics", "mask")
 def remove(params: Params, choose: Callable[[str, pa.Table], Iterable[Tombstone]]) -> Outcome:
     """Add tombstones and remove every record that a tombstone names. First finishes a removal that was killed.
 
@@ -89,7 +94,7 @@ def remove(params: Params, choose: Callable[[str, pa.Table], Iterable[Tombstone]
     splits = image_splits()
     if not splits:
         raise RemovalError("shards/image holds no complete split; run: dvc repro ingest")
-    dataset = read_manifest(column_folder("image", splits[0])).dataset
+    dataset = _dataset_of(splits)
     records = pa.concat_tables([_records(split) for split in splits], promote_options="permissive")
     tombstones = tuple(choose(dataset, records))
     out = stay_out((*read_tombstones(TOMBSTONES), *tombstones), dataset)
@@ -115,10 +120,25 @@ def remove(params: Params, choose: Callable[[str, pa.Table], Iterable[Tombstone]
     return _outcome(about)
 
 
+def _dataset_of(splits: Sequence[str]) -> str:
+    """Return the data set of the images, after a check that each folder holds the split of its name of this data set.
+
+    Settings are not compared: an image can be removed from any shards.
+    """
+    remedy = remedy_of("image")
+    manifests = {split: read_manifest(column_folder("image", split), remedy=remedy) for split in splits}
+    dataset = manifests[splits[0]].dataset
+    for split, manifest in manifests.items():
+        named = Expectation(dataset=dataset, split=split, column="image")
+        named.check(manifest, column_folder("image", split), remedy)
+    return dataset
+
+
 def _finish(about: dict[str, Any], store: StoreConfig) -> None:
     # Tombstones first: at no time may a record be missing from the shards without one.
     add_tombstones(TOMBSTONES, (Tombstone(**tombstone) for tombstone in about["tombstones"]))
     finish_removal(_STAGING, store)
+    refresh_label_files()
 
 
 def _outcome(about: dict[str, Any]) -> Outcome:
@@ -195,16 +215,16 @@ def _rewrite_shards(
 def _folders_of(split: str, store: StoreConfig) -> list[Path]:
     """Return the folder of a split's images, then those of the columns that were made from these images.
 
-    Raises ManifestError or ShardError for a column that is incomplete or was made from other images, because its shards
-    could not belong to the images that stay.
+    Raises ManifestError or ShardError for a column that is incomplete, has another name or split, or was made from
+    other images, because its shards could not belong to the images that stay.
     """
     image = column_folder("image", split)
     folders = [column_folder(column, split) for column in columns_of(split) if column != "image"]
+    images = Column(image, store=store, remedy=remedy_of("image"))
     for folder in folders:
-        remedy = f"dvc repro {stage_of(folder.parent.name)}"
-        check_alignment(
-            Column(image, store=store, remedy="dvc repro ingest"), Column(folder, store=store, remedy=remedy)
-        )
+        column = folder.parent.name
+        named = Expectation(split=split, column=column)
+        check_alignment(images, Column(folder, store=store, remedy=remedy_of(column), expected=named))
     return [image, *folders]
 
 

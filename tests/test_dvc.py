@@ -12,22 +12,32 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from datasets.shards.manifest import read_manifest
 from files.checkout import FOLDERS
+from jobs.evaluation.metrics.value import Value
+from jobs.evaluation.results import OVERALL, Group, Summary
 from jobs.generators import card, names
+from jobs.training.settings import WITHOUT_EFFECT, TrainConfig
 from pipeline.code import stage_code
+from pipeline.stages import evaluate
 from tests.pipeline.pictures import tree, write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
 MODULES = {"baselines": "evaluate"}
+BASELINE_NAMES = ("telea", "mean_colour")
 
 # Code that every stage imports and that cannot change what a stage writes, with the reason. Not followed further.
 INERT = {
     "files/errors.py": "names a kind of error",
     "pipeline/code.py": "tells which code makes an output",
+    "pipeline/inputs.py": "refuses to write outputs and changes none",
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
+    "pipeline/columns.py": "refuses columns and changes none",
+    "pipeline/trained.py": "refuses receipts and changes none",
     "pipeline/progress.py": "prints",
+    "pipeline/start.py": "refuses what a later stage would refuse",
     "pipeline/writing.py": "passes folders, workers and code digests to the room that writes columns",
     "jobs/checks/fitness.py": "refuses columns and changes none",
     "jobs/checks/footprint.py": "counts the steps and parameters of a recipe, which is declared",
@@ -41,6 +51,7 @@ INERT = {
     "jobs/runs/stopping.py": "decides after which step a training rests; it ends with the same weights",
     "jobs/tracking/address.py": "names the tracking server",
     "jobs/tracking/delivery.py": "carries what training wrote to the tracking server",
+    "jobs/tracking/queue.py": "keeps trainings that wait for the tracking server",
     "jobs/tracking/training_run.py": "describes a training to the tracking server",
     "jobs/tracking/mlflow_runs.py": "writes to the tracking server",
     "jobs/cluster/launch.py": "runs functions somewhere; how many processes train is a parameter",
@@ -219,7 +230,7 @@ def test_names_in_params_become_no_path_and_no_command_of_dvc(project):
     for folder in (Path("beside"), project.parent / "beside"):  # such that the paths of the first name exist
         folder.mkdir()
         (folder / "kept").touch()
-    for dep in ("shards/image/train", "shards/edges", "shards/semantics/train"):
+    for dep in ("shards/image/train", "shards/edges", "shards/labels"):
         Path(dep).mkdir(parents=True)
         Path(dep, "file").touch()
     yaml = YAML(typ="safe", pure=True)
@@ -256,10 +267,94 @@ def _small_data_set(project: Path) -> None:
     """Forty pictures of a folder, in this process."""
     write_pictures(project / "pictures")
     text = Path("params.yaml").read_text().replace("name: photos\n  root: null", "name: folder\n  root: pictures")
-    text = text.replace("ingest:\n  size: 64", "ingest:\n  size: 32").replace(
-        "records_per_shard: 56", "records_per_shard: 7"
-    )
+    text = text.replace("\n  size: 64", "\n  size: 32").replace("records_per_shard: 56", "records_per_shard: 7")
     Path("params.yaml").write_text(text.replace("num_workers: 2", "num_workers: 0"))
+
+
+def test_every_setting_of_training_that_can_change_an_output_is_a_parameter_of_the_stage():
+    """And the two that cannot are none, nor are they part of what makes two trainings the same."""
+    declared = {key.partition(".")[2] for key in STAGES["train"]["do"]["params"] if key.startswith("train.")}
+    assert declared == {each.name for each in fields(TrainConfig)} - set(WITHOUT_EFFECT)
+    assert declared == set(TrainConfig().describe())
+    written = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())["train"]
+    assert declared <= set(written), "DVC wants every declared parameter in the file"
+    assert TrainConfig(sample_steps=1, checkpoint_steps=7).describe() == TrainConfig().describe()
+    assert TrainConfig(log_steps=7).describe() != TrainConfig().describe()
+
+
+def test_metrics_are_one_line_per_row_with_equal_columns(project, capsys):
+    """With the real command, of files as the stage `evaluate` writes them."""
+    from dvc.cli import main
+
+    row = {"l1_hole_percent": 5.25, "psnr": 24.5, "ssim": 0.875}
+    overall = {name: Value(mean) for name, mean in {**row, "l1_percent": 1.0, "tv_true_percent": 3.0}.items()}
+    groups = {OVERALL: Group(6, overall), "0.1-0.2": Group(1, overall)}
+    names = ("context_encoder", "deepfill_v2", "edge_connect")
+    for name in names:
+        evaluate._write_metrics(Path("metrics"), name, Summary("", 1, {name: groups, f"{name}_untrained": groups}))
+    evaluate._write_metrics(Path("metrics"), "baselines", Summary("", 1, {"telea": groups, "mean_colour": groups}))
+    assert main(["metrics", "show"]) == 0
+    heading, *lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert heading == ["Path", *row]
+    paths = [*(f"metrics/{name}.json" for name in names), *(f"metrics/baselines/{n}.json" for n in BASELINE_NAMES)]
+    assert sorted(lines) == sorted([path, "5.25", "24.5", "0.875"] for path in paths)
+
+
+def test_label_maps_are_made_only_for_generators_that_read_them(project, monkeypatch, capsys):
+    """A change of other generators makes none of the files change that trainings depend on."""
+    from pipeline.__main__ import main
+
+    def labels(generators: str) -> dict[str, str]:
+        text = Path("params.yaml").read_text()
+        Path("params.yaml").write_text(re.sub(r"generators:\n.*?(?=^seed)", generators, text, flags=re.S | re.M))
+        assert main(["precompute", "semantics"]) == 0
+        return {path.stem: path.read_text() for path in Path("shards/labels").iterdir()}
+
+    _small_data_set(project)
+    assert main(["ingest"]) == 0
+    plain = labels("generators:\n  csa: {}\n  deepfill_v2: {width: 8}\n")
+    assert plain == dict.fromkeys(("csa", "deepfill_v2"), "reads no label maps\n")
+    assert [path.name for path in Path("shards/semantics").iterdir()] == ["README.txt"]
+    assert "none of the generators reads label maps" in capsys.readouterr().out
+    both = labels("generators:\n  csa: {}\n  sge_net: {width: 8}\n  saca: {supervision_weight: 0.1}\n")
+    assert both["csa"] == plain["csa"]
+    assert both["sge_net"] == both["saca"] == read_manifest(Path("shards/semantics/train")).digest + "\n"
+    made = {path: path.stat().st_mtime_ns for path in Path("shards/semantics").rglob("*.tar")}
+    again = labels("generators:\n  csa: {batch_size: 2}\n  sge_net: {width: 16}\n  saca: {}\n")
+    assert again == {**both, "saca": plain["csa"]}
+    assert {path: path.stat().st_mtime_ns for path in Path("shards/semantics").rglob("*.tar")} == made
+    assert made
+
+
+@pytest.mark.slow
+def test_dvc_trains_again_only_what_a_change_can_change(project, monkeypatch):
+    """Not for how often sample pictures are drawn, nor for label maps that another generator reads."""
+    from dvc.repo import Repo
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
+    plain = "  deepfill_v2: {width: 4, d_width: 4, batch_size: 4, steps: 2}\n"
+    labelled = "  sge_net: {num_classes: 8, width: 4, d_width: 4, batch_size: 4, steps: 2}\n"
+    _small_data_set(project)
+    text = Path("params.yaml").read_text().replace("train_workers: 2", "train_workers: 0")
+    text = re.sub(r"generators:\n.*?(?=^seed)", f"generators:\n{plain}", text, flags=re.S | re.M)
+
+    def reproduce(content: str) -> set[str]:
+        Path("params.yaml").write_text(content)
+        with Repo() as repo:
+            made = {stage.addressing for stage in repo.reproduce(["train"])}
+            assert repo.status(["train"]) == {}
+        return made
+
+    assert reproduce(text) == {"ingest", "edges", "semantics", "train@deepfill_v2"}
+    assert [path.name for path in Path("shards/semantics").iterdir()] == ["README.txt"]
+    assert reproduce(text.replace("sample_steps: 200", "sample_steps: 7")) == set()
+    assert reproduce(text.replace("checkpoint_steps: 500", "checkpoint_steps: 7")) == set()
+    semantic = text.replace(plain, plain + labelled)
+    assert reproduce(semantic) == {"semantics", "train@sge_net"}
+    assert reproduce(semantic.replace("source: kmeans", "source: kmeans\n  num_clusters: 7")) == {
+        "semantics", "train@sge_net"
+    }  # fmt: skip
+    assert reproduce(text) == {"semantics"}
 
 
 @pytest.mark.slow

@@ -12,22 +12,19 @@ from pathlib import Path
 import mlflow
 import pytest
 from dvc.lock import Lock
-from dvc.utils.hydra import compose_and_dump
 
 from benchmarks.photographs import photograph
 from files.checkout import FOLDERS
 from files.pictures import encode_png
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTEXT_ENCODER = "context_encoder: {image_size: 64, width: %d, batch_size: 4, steps: 4}"
-DEEPFILL_V2 = "deepfill_v2: {width: 4, d_width: 4, batch_size: 4, steps: 4}"
-PRESETS = {
-    "both": f"{{{CONTEXT_ENCODER % 8}, {DEEPFILL_V2}}}",
-    "narrow": f"{{{CONTEXT_ENCODER % 8}}}",
-    "wide": f"{{{CONTEXT_ENCODER % 12}}}",
-    "other": f"{{{DEEPFILL_V2}}}",
-}
-SMALL = ("dataset=folder", "dataset.root=pictures", "cluster.num_workers=0", "cluster.train_workers=0")
+SMALL = (
+    *("dataset=folder", "cluster.num_workers=0", "cluster.train_workers=0", "generators=context_encoder,deepfill_v2"),
+    *(f"generators.context_encoder.{value}" for value in ("width=8", "batch_size=4", "steps=4")),
+    *(f"generators.deepfill_v2.{value}" for value in ("width=4", "d_width=4", "batch_size=4", "steps=4")),
+)
+
+INPUTS = ("requirements.lock", "tombstones.jsonl")
 
 
 def run(*command, fails=False):
@@ -40,15 +37,21 @@ def run(*command, fails=False):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A git checkout of this code with small presets and shards, everything committed."""
+    """A git checkout of this code with a small job and its shards, everything committed."""
     folder = tmp_path / "checkout"
     for name in ("conf", *FOLDERS):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "requirements.lock", "tombstones.jsonl"):
+    for name in (
+        ".dvc/config",
+        ".dvcignore",
+        ".gitignore",
+        "dvc.yaml",
+        "params.yaml",
+        "requirements.lock",
+        "tombstones.jsonl",
+    ):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    for name, preset in PRESETS.items():
-        (folder / "conf/generators" / f"{name}.yaml").write_text(preset)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -56,11 +59,10 @@ def checkout(tmp_path, monkeypatch):
         monkeypatch.setenv(f"GIT_{who}_NAME", "A. U. Thor")
         monkeypatch.setenv(f"GIT_{who}_EMAIL", "author@example.org")
     for number in range(20):
-        path = folder / "pictures" / ("val" if number % 5 == 0 else "train") / f"{number:03d}.png"
+        path = tmp_path / "pictures" / ("val" if number % 5 == 0 else "train") / f"{number:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_png(photograph(number, 64)))
-    overrides = [*SMALL, "generators=both"]
-    compose_and_dump(folder / "params.yaml", str(folder / "conf"), None, "config", "plugins", overrides)
+    run(sys.executable, "-m", "pipeline", "configure", *SMALL, f"dataset.root={tmp_path / 'pictures'}")
     run("git", "init", "--quiet")
     run("dvc", "repro", "ingest", "edges", "semantics")
     run("git", "add", "--all")
@@ -97,10 +99,13 @@ def test_stages_of_two_generators_run_at_once(checkout):
 @pytest.mark.slow
 def test_queued_experiments_are_runs_of_one_database(checkout):
     """DVC runs them in copies of the checkout, which it removes; what is to stay lies in the checkout."""
-    small = [f"--set-param={each}" for each in (*SMALL, "cluster.start_anew=true")]
-    run("dvc", "exp", "run", "--queue", *small, "--set-param=generators=narrow,wide", "train@context_encoder")
-    run("dvc", "exp", "run", "--queue", *small, "--set-param=generators=other", "train@deepfill_v2")
+    job = (checkout / "params.yaml").read_bytes()
+    queue = ("dvc", "exp", "run", "--queue", "--set-param=cluster.start_anew=true")
+    widths = "--set-param=generators.context_encoder.width=8,12"
+    run(*queue, "--set-param=~generators.deepfill_v2", widths, "train@context_encoder")
+    run(*queue, "--set-param=~generators.context_encoder", "train@deepfill_v2")
     run("dvc", "exp", "run", "--run-all", "--jobs=2")
+    assert (checkout / "params.yaml").read_bytes() == job
     assert len(run("dvc", "exp", "list", "--name-only").split()) == 3
     assert not list((checkout / ".dvc/tmp/exps").glob("*/dvc.yaml"))
     found = runs(checkout)

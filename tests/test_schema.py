@@ -9,8 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from datasets.sources import SOURCES
-from docs.descriptions import field_descriptions
 from docs.schema import SCHEMA_PATH, make_schema
+from pipeline.meanings import field_descriptions
 
 ROOT = Path(__file__).resolve().parent.parent
 

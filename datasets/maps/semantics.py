@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,19 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from files.colours import IMAGENET_DEVIATION, IMAGENET_MEAN
+from files.durable import file_digest
 from files.errors import UserError
 from files.nearest import suggest
 from files.pictures import IGNORE, FitRule
+
+Segmenter = Literal[
+    "deeplabv3_mobilenet_v3_large",
+    "deeplabv3_resnet101",
+    "deeplabv3_resnet50",
+    "fcn_resnet101",
+    "fcn_resnet50",
+    "lraspp_mobilenet_v3_large",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +47,7 @@ class SemanticsConfig:
     source: Literal["kmeans", "labels", "segmenter"] = "kmeans"
     num_clusters: int = 8
     position_weight: float = 0.5
-    segmenter: str = "deeplabv3_resnet50"
+    segmenter: Segmenter = "deeplabv3_resnet50"
     segmenter_weights: str = "default"
 
     def __post_init__(self) -> None:
@@ -45,6 +55,24 @@ class SemanticsConfig:
             raise ValueError(f"num_clusters must be in 2..{IGNORE}, got {self.num_clusters}")
         if not self.position_weight >= 0:
             raise ValueError(f"position_weight must not be negative, got {self.position_weight}")
+
+    def describe(self, seed: int) -> dict[str, Any]:
+        """Return the settings that decide the labels of given images, as plain data.
+
+        seed: of k-means.
+        Weights of a segmenter are described by the digest of their file, and left out if there is no such file here.
+        """
+        described: dict[str, Any] = {"source": self.source}
+        if self.source == "kmeans":
+            described |= {"num_clusters": self.num_clusters, "position_weight": self.position_weight, "seed": seed}
+        elif self.source == "segmenter":
+            described["segmenter"] = self.segmenter
+            weights = Path(self.segmenter_weights)
+            if self.segmenter_weights == "default":
+                described["weights"] = "default"
+            elif weights.is_file():
+                described["weights"] = file_digest(weights)
+        return described
 
 
 def fit_labels(
@@ -143,14 +171,25 @@ def segment(image: NDArray[np.uint8], config: SemanticsConfig) -> NDArray[np.uin
     return scores.argmax(dim=0).numpy().astype(np.uint8)
 
 
-@cache
-def _segmenter(name: str, weights: str):
-    import torch
-    from torchvision.models import get_model, get_model_weights, list_models, segmentation
+def segmenter_classes(config: SemanticsConfig) -> list[str]:
+    """Return the names of a segmenter's classes, label 0 first. Raises UserError for an unknown model."""
+    return list(_published_weights(config.segmenter).meta["categories"])
+
+
+def _published_weights(name: str):
+    from torchvision.models import get_model_weights, list_models, segmentation
 
     if name not in list_models(module=segmentation):
         raise UserError(f"torchvision has no segmenter {name!r}; {suggest(name, list_models(module=segmentation))}")
-    entry = get_model_weights(name).DEFAULT
+    return get_model_weights(name).DEFAULT
+
+
+@cache
+def _segmenter(name: str, weights: str):
+    import torch
+    from torchvision.models import get_model
+
+    entry = _published_weights(name)
     model = get_model(name, weights=None, weights_backbone=None, num_classes=len(entry.meta["categories"]))
     try:
         if weights == "default":

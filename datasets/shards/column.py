@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from datasets.shards.expectation import ANYTHING, Expectation
 from datasets.shards.manifest import RECORDS_NAME, Manifest, read_manifest
 from datasets.shards.records import ShardError, read_table, shard_name, shard_number
 from datasets.shards.rows import RecordsFile, Rows
@@ -33,18 +34,26 @@ class Column:
     keep_shards: number of shards whose rows and open files are kept. Reading goes from shard to shard, so twice the
         plan's window is enough.
     remedy: command that writes the column again, for error messages.
-    Raises ManifestError if the folder is not complete, ShardError if a shard is missing or has another size or
-    `records.parquet` lacks a member, StoreError if the store's address is not allowed.
+    expected: what the column must be.
+    Raises ManifestError if the folder is not complete, ShardError if it holds another column, a shard is missing or has
+    another size, or `records.parquet` lacks a member, StoreError if the store's address is not allowed.
     Safe to pass to forked or spawned workers: each process opens its own files.
     """
 
     def __init__(
-        self, folder: Path, *, store: StoreConfig | None = None, keep_shards: int = 64, remedy: str = "dvc repro"
+        self,
+        folder: Path,
+        *,
+        store: StoreConfig | None = None,
+        keep_shards: int = 64,
+        remedy: str = "dvc repro",
+        expected: Expectation = ANYTHING,
     ) -> None:
         self.folder = folder
         self.remedy = remedy
         self.keep_shards = keep_shards
         self.manifest: Manifest = read_manifest(folder, remedy=remedy)
+        expected.check(self.manifest, folder, remedy)
         self._store = ShardStore(store) if store and store.url else None
         self._remote = [not self._is_beside_manifest(number) for number in range(len(self.manifest.shards))]
         self._open_files = _OpenFiles(os.getpid())
@@ -242,11 +251,7 @@ def check_alignment(images: Column, column: Column) -> None:
 
     Raises ShardError with both digests, or with the first key that differs.
     """
-    if column.manifest.made_from != images.manifest.digest:
-        raise ShardError(
-            f"{column.folder} was made from images {column.manifest.made_from}, but {images.folder} is "
-            f"{images.manifest.digest}; run: {column.remedy}"
-        )
+    Expectation(made_from=images.manifest.digest).check(column.manifest, column.folder, column.remedy)
     if images.keys_sha256 and images.keys_sha256 == column.keys_sha256 and images.shard_sizes == column.shard_sizes:
         return
     for shard in range(min(len(images.shard_sizes), len(column.shard_sizes))):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from pydantic import TypeAdapter
 
 from files.durable import file_digest, write_durably
 from files.errors import UserError
+from files.left_out import LeftOut
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 RECORDS_NAME = "records.parquet"
+
+_ONLY_IF_ANY = {"left_out", "metadata_dropped"}  # fields that a manifest without any such file does not have
 
 
 class ManifestError(UserError):
@@ -64,6 +67,8 @@ class Manifest:
     made_from: for a derived column, the digest of the images' manifest; empty for images.
     parameters: everything but sources and code that decides the content.
     rejected: sources that did not become records, by name.
+    left_out: files of the data set that are no sources, by rule; of all splits, for images.
+    metadata_dropped: number of sources whose metadata could not be read in full when they were ingested.
     """
 
     dataset: str
@@ -75,6 +80,8 @@ class Manifest:
     made_from: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     rejected: tuple[Rejected, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    metadata_dropped: int = 0
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -84,13 +91,20 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the bytes of the manifest's file. Equal manifests have equal bytes."""
-        counts = {"records": self.records, "bytes": sum(shard.bytes for shard in self.shards)}
-        return (json.dumps({**asdict(self), **counts}, indent=2, sort_keys=True) + "\n").encode()
+        return _as_json({**self._entries(), "digest": self.digest})
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the manifest's file, in hex: the identity of everything that it lists."""
-        return hashlib.sha256(self.to_json()).hexdigest()
+        """SHA-256 of all other entries of the manifest's file, in hex: the identity of everything that it lists."""
+        return hashlib.sha256(_as_json(self._entries())).hexdigest()
+
+    def _entries(self) -> dict[str, Any]:
+        counts = {"records": self.records, "bytes": sum(shard.bytes for shard in self.shards)}
+        return {name: value for name, value in asdict(self).items() if value or name not in _ONLY_IF_ANY} | counts
+
+
+def _as_json(entries: Mapping[str, Any]) -> bytes:
+    return (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode()
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -122,15 +136,15 @@ def _parse(content: bytes, path: Path, remedy: str) -> Manifest:
         entries = json.loads(content)
         if (version := entries.pop("schema_version")) != SCHEMA_VERSION:
             raise ManifestError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}; run: {remedy}")
-        for count in ("records", "bytes"):  # computed from the shards
-            del entries[count]
+        for computed in ("records", "bytes", "digest"):
+            del entries[computed]
         manifest = _MANIFEST.validate_json(json.dumps(entries), strict=True, extra="forbid")
     except ManifestError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ManifestError(f"{path} is not a manifest ({' '.join(str(error).split())}); run: {remedy}") from error
     if manifest.to_json() != content:
-        raise ManifestError(f"{path} was edited: its counts do not add up; run: {remedy}")
+        raise ManifestError(f"{path} was edited: its digest or its counts are not those of its entries; run: {remedy}")
     return manifest
 
 

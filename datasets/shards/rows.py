@@ -70,7 +70,8 @@ class RecordsFile:
         self.shards = shards
         self.remedy = remedy
         with as_shard_errors(path, remedy):
-            self._file = pq.ParquetFile(path, memory_map=True)
+            # Not mapped into memory: if the file were cut short, the next access would kill this process by SIGBUS.
+            self._file = pq.ParquetFile(path)
             check_columns(self._file.schema_arrow, path, remedy)
         if self._file.num_row_groups != len(shards):
             raise ShardError(

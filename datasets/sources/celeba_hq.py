@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.sources.celeba import IDENTITY, PARTITION, SPLITS, column
-from datasets.sources.source import Card, Source, SourceConfig, SourceError, SourceImage, source_key
+from datasets.sources.source import Card, Source, SourceConfig, SourceError, SourceImage, is_image, source_key
 from files.archives import Locator
 
 _MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
@@ -86,7 +86,7 @@ class CelebAHQ(Source):
 
     def _find(self) -> Iterator[SourceImage]:
         entries = self._entries()
-        pictures = {name: match for name in entries if (match := self._PATTERN.fullmatch(name))}
+        pictures = {name: match for name in entries if is_image(name) and (match := self._PATTERN.fullmatch(name))}
         if not pictures:
             raise self._nothing_found()
         if len(forms := {match["form"].rstrip("/") for match in pictures.values()}) > 1:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from datasets.sources.hash_split import HashSplitConfig, split_by_hash
-from datasets.sources.source import Card, Source, SourceError, SourceImage, is_image, source_key
+from datasets.sources.source import Card, Source, SourceError, SourceImage, is_picture, source_key
 
 
 class Folder(Source):
@@ -29,14 +29,16 @@ class Folder(Source):
     )
     Config = HashSplitConfig
     _VAL = frozenset({"val", "valid", "validation"})
+    _OUTSIDE = "outside images/, which has masks/ beside it"
 
     def _find(self) -> Iterator[SourceImage]:
         entries = self._entries()
-        names = [name for name in entries if is_image(name)]
+        names = [name for name, file in entries.items() if is_picture(file)]
         top, names = _photographs(_common_folder(names), names)
         if len(names) < 2:
             raise SourceError(
                 f"{self._root()} holds {len(names)} pictures; folder needs 2, for training and validation"
+                f"{self._left_out_by_name()}"
             )
         splits = self._split_folders(top, names)
         placed = self._by_folder(top, names, splits) if splits else self._by_hash(top, names)

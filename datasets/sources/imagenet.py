@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 
 from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
-from files.archives import Locator, open_inner
+from files.archives import Locator
 
 _MAX_META_BYTES = 2**22  # of meta.mat; scipy inflates it whole
 
@@ -49,7 +49,7 @@ class ImageNet(Source):
         entries = self._entries(lambda archive: not self._INNER.fullmatch(archive))
         val_labels = self._devkit_labels(entries)
         inner = [entries[name] for name in entries if self._INNER.fullmatch(name)]
-        for locator in chain(entries.values(), open_inner(inner)):
+        for locator in chain(entries.values(), self._inner_entries(inner)):
             path = PurePosixPath(locator.member)
             match = self._NAME.fullmatch(path.stem) if path.suffix.lower() in (".jpeg", ".jpg") else None
             if match is None:

@@ -40,7 +40,7 @@ class OutdoorScenes(Source):
         labels = {
             _pair(name, "anno"): locator
             for name, locator in entries.items()
-            if name.endswith(".png") and "anno" in name.lower()
+            if name.lower().endswith(".png") and "anno" in name.lower()
         }
         pictures = [name for name in entries if is_image(name) and "anno" not in name.lower()]
         if not pictures or not labels:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from datasets.sources.source import Card, Source, SourceError, SourceImage, source_key
-from files.archives import FileLocator, read
+from files.archives import FileLocator, locate_file, read
 from files.pictures import decode
 
 
@@ -79,4 +79,4 @@ def _packaged_file(name: str) -> FileLocator:
     folder = Path(spec.submodule_search_locations[0]).parent
     if not (folder / name).is_file():
         raise SourceError(f"photos: {package} comes without {name}; install the locked requirements")
-    return FileLocator(str(folder), name, (folder / name).stat().st_size)
+    return locate_file(folder, name)

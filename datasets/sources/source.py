@@ -18,11 +18,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from files.archives import MAX_MEMBER_BYTES, FileLocator, Locator, archive_kind, open_tree, read
+from files.archives import MAX_MEMBER_BYTES, Locator, archive_kind, locate_file, open_inner, open_tree, read
 from files.errors import UserError
+from files.left_out import LeftOut, LeftOutFiles, describe
+from files.picture_formats import format_by_name, suffix_of
 
-# Decoding accepts only JPEG and PNG. The others are listed too, so that they are counted as rejected.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+# A key has no suffix of these: two files that differ only in it are two encodings of one picture, and are refused.
+_SUFFIXES_WITHOUT_KEY = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+)
+_ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".bz2", ".tbz2", ".xz", ".txz", ".zst"})
 SPLITS = ("train", "val", "test")
 
 
@@ -39,12 +44,14 @@ class SourceConfig:
         set that needs none.
     splits: the splits to read, each once; all others are ignored.
     watch: a file or folder; its change makes the ingested shards stale. Only dvc.yaml reads it.
+    follow_links: whether links in the folder `root` may lead out of it. If false, such a link is an error.
     """
 
     name: str
     root: str | None = None
     splits: tuple[str, ...] = SPLITS
     watch: str = "requirements.lock"
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         if not self.splits or len(set(self.splits)) < len(self.splits) or not set(self.splits) <= set(SPLITS):
@@ -114,12 +121,17 @@ class Source(ABC):
     Config: ClassVar[type[SourceConfig]] = SourceConfig
     classes: ClassVar[tuple[str, ...]] = ()
     mirrored: ClassVar[tuple[tuple[int, int], ...]] = ()
+    _OUTSIDE: ClassVar[str] = "outside the layout of the data set"
 
     def __init__(self, config: SourceConfig) -> None:
         if type(config) is not self.Config:
             raise TypeError(f"{self.card.name} needs a {self.Config.__name__}, got {config}; call source_config")
         self.config = config
+        self._list_files: list[Locator] = []
         self._list_digests: dict[str, str] = {}
+        self._listed: list[Locator] = []
+        self._opened: list[Locator] = []
+        self._left_out = LeftOutFiles()
 
     def images(self) -> list[SourceImage]:
         """Return the pictures of the config's splits, sorted by key.
@@ -127,9 +139,12 @@ class Source(ABC):
         Raises ArchiveError if the root cannot be read, ValueError if it holds no picture of these splits, SourceError
         if a list file is missing or two pictures get the same key.
         """
-        images = [image for image in self._find() if image.split in self.config.splits]
+        self._listed, self._opened, self._left_out = [], [], LeftOutFiles()
+        found = list(self._find())
+        images = [image for image in found if image.split in self.config.splits]
         if not images:
             raise self._nothing_found(f" in {', '.join(self.config.splits)}")
+        self._count_left_out(found)
         images.sort(key=attrgetter("key"))
         for first, second in pairwise(images):
             if first.key == second.key:
@@ -147,6 +162,18 @@ class Source(ABC):
         options = {name: getattr(self.config, name) for name in self.card.options}
         lists = dict(sorted(self._list_digests.items()))
         return options | ({"list_files": lists} if lists else {})
+
+    def check_lists(self) -> None:
+        """Raise ChangedFileError if a list file that `images` read has changed since."""
+        for locator in self._list_files:
+            locator.check()
+
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Return all files that are no picture of `images`, by the rule that leaves them out. Call it after `images`.
+
+        With the pictures they are all files of the data set; an archive that was opened counts as its members.
+        """
+        return self._left_out.summary()
 
     def unlike_published(self, counts: Mapping[str, int]) -> dict[str, tuple[int, int]]:
         """Return the splits whose number of pictures differs from the published one: split -> (here, published).
@@ -176,25 +203,56 @@ class Source(ABC):
     def _root(self) -> Path:
         if self.config.root is None:
             raise SourceError(f"{self.card.name} needs root, the path of: {self.card.layout}")
-        return Path(self.config.root).expanduser()
+        return Path(self.config.root)
 
     def _entries(self, is_wanted: Callable[[str], bool] = lambda name: True) -> Mapping[str, Locator]:
         """Return relative name -> file. An archive at the top of a folder counts as if it were unpacked there.
 
         is_wanted: whether to open the archive of this name. Listing a large tar takes minutes.
         """
-        tree = open_tree(self._root())
-        if tree.kind != "folder":
-            return tree.entries
+        tree = open_tree(self._root(), follow_links=self.config.follow_links)
+        self._left_out.update(tree.left_out)
         entries = dict(tree.entries)
-        for name in tree.entries:
+        for name, file in tree.entries.items() if tree.kind == "folder" else ():
             path = tree.root / name
-            if "/" in name or is_image(name) or archive_kind(path) is None or not is_wanted(name):
+            if "/" in name or is_picture(file) or archive_kind(path) is None or not is_wanted(name):
                 continue
-            for member, locator in open_tree(path).entries.items():
+            inner = open_tree(path)
+            self._opened.append(file)
+            self._left_out.update(inner.left_out)
+            for member, locator in inner.entries.items():
                 if entries.setdefault(member, locator) is not locator:
                     raise SourceError(f"{member} is both in {entries[member].container} and in {path}; move one away")
+        self._listed.extend(entries.values())
         return entries
+
+    def _inner_entries(self, tars: list[Locator]) -> Iterator[Locator]:
+        """Yield the files of tars that are files of the data set."""
+        self._opened.extend(tars)
+        for locator in open_inner(tars, self._left_out):
+            self._listed.append(locator)
+            yield locator
+
+    def _count_left_out(self, found: Iterable[SourceImage]) -> None:
+        """Give every listed file that is not in `found` to a rule, and so the pictures of splits that are not read."""
+        taken, labels, opened = set(), set(), set(map(id, self._opened))
+        for image in found:
+            taken.add(id(image.locator))
+            labels.update(map(id, image.labels))
+            if image.split not in self.config.splits:
+                self._left_out.add(f"picture of {image.split}, which is not in dataset.splits", image.name)
+        for locator in self._listed:
+            if id(locator) not in taken and id(locator) not in opened:
+                rule = "label map" if id(locator) in labels else self._rule_of(locator)
+                self._left_out.add(rule, locator.member)
+        self._listed, self._opened = [], []
+
+    def _rule_of(self, locator: Locator) -> str:
+        """Return the rule that leaves out a file which `_find` did not take."""
+        if is_picture(locator):
+            return f"picture {self._OUTSIDE}"
+        is_archive = suffix_of(locator.member).lower() in _ARCHIVE_SUFFIXES
+        return "archive that is not opened" if is_archive else "not a picture"
 
     def _list_content(
         self, entries: Mapping[str, Locator], name: str, max_bytes: int = MAX_MEMBER_BYTES
@@ -209,11 +267,13 @@ class Source(ABC):
         ending = f"/{name}"
         topmost = min((path for path in entries if path == name or path.endswith(ending)), key=_depth, default=None)
         if topmost is not None:
-            content = read(entries[topmost], max_bytes)
+            locator = entries[topmost]
         elif root.is_file() and beside.is_file():
-            content = read(FileLocator(str(root.parent), name, beside.stat().st_size), max_bytes)
+            locator = locate_file(root.parent, name)
         else:
             return None
+        content = read(locator, max_bytes)
+        self._list_files.append(locator)
         self._list_digests[PurePosixPath(name).name] = hashlib.sha256(content).hexdigest()
         return content
 
@@ -221,9 +281,11 @@ class Source(ABC):
         """Return the words of each line of a list file; None if there is no such file."""
         content = self._list_content(entries, name)
         try:
-            return None if content is None else [line.split() for line in content.decode().splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{self.card.name}: {name} is not text; fetch it again") from error
+            return None if content is None else [line.split() for line in _text(content).splitlines() if line.strip()]
+        except UnicodeError as error:
+            is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff")) and len(content) % 2 == 0
+            problem = "is text in UTF-16; save it as UTF-8" if is_utf16 else "is not text; fetch it again"
+            raise SourceError(f"{self.card.name}: {name} {problem}") from error
 
     def _needed_list(self, entries: Mapping[str, Locator], name: str) -> list[list[str]]:
         """Return the words of each line of a list file that names the splits. Raises SourceError if it is missing."""
@@ -234,17 +296,26 @@ class Source(ABC):
         return rows
 
     def _nothing_found(self, which: str = "") -> SourceError:
-        return SourceError(f"{self._root()} holds no pictures of {self.card.name}{which}; expected {self.card.layout}")
+        return SourceError(
+            f"{self._root()} holds no pictures of {self.card.name}{which}; expected {self.card.layout}"
+            f"{self._left_out_by_name()}"
+        )
+
+    def _left_out_by_name(self) -> str:
+        """Return the end of an error's message that names the files which were left out for their names; "" if none."""
+        summary = self._left_out.summary()
+        return f"; left out: {describe(summary)}" if summary else ""
 
 
 def source_key(name: str) -> str:
-    """Return the record key of a relative name: only A-Z, a-z, 0-9, _, / and -, without the extension.
+    """Return the record key of a relative name: only A-Z, a-z, 0-9, _, / and -, without the suffix of a picture.
 
     Dots and blanks become "-", because a WebDataset key ends at its first dot. Any other character becomes "-" and its
     UTF-8 bytes in hex, so that names in other scripts stay distinct. A leading underscore gets an x before it, because
     WebDataset may read it as metadata. The key depends on this name alone: no other file can change it.
     """
-    stem = name.removesuffix(_suffix(name))
+    suffix = suffix_of(name)
+    stem = name.removesuffix(suffix) if suffix.rstrip().lower() in _SUFFIXES_WITHOUT_KEY else name
     key = re.sub(r"[^A-Za-z0-9_/-]", _key_characters, stem)
     return f"x{key}" if key.startswith("_") else key
 
@@ -255,15 +326,13 @@ def _key_characters(match: re.Match[str]) -> str:
 
 
 def is_image(name: str) -> bool:
-    """Return whether the extension is one of a picture."""
-    return _suffix(name).lower() in IMAGE_SUFFIXES
+    """Return whether the suffix is one of a picture. Those that cannot be decoded are listed too, and then rejected."""
+    return bool(format_by_name(name))
 
 
-def _suffix(name: str) -> str:
-    """Return the extension as pathlib does, several times faster: there may be eight million names."""
-    file = name.rpartition("/")[2]
-    dot = file.rfind(".")
-    return file[dot:] if 0 < dot < len(file) - 1 else ""
+def is_picture(locator: Locator) -> bool:
+    """Return whether a file is a picture by its suffix or by its first bytes."""
+    return bool(locator.picture) or is_image(locator.member)
 
 
 def with_labels(
@@ -279,3 +348,11 @@ def with_labels(
 
 def _depth(path: str) -> tuple[int, str]:
     return path.count("/"), path
+
+
+def _text(content: bytes) -> str:
+    """Return the text of a list file, without byte order marks. Raises UnicodeError if it is no UTF-8 text."""
+    text = content.decode().replace("\ufeff", "")  # also between two files that were joined
+    if "\0" in text:
+        raise UnicodeError("text has no null characters")
+    return text

@@ -112,6 +112,7 @@ def derive_column(
     inputs = _digest_inputs(target, contents, manifests)
     remove_partial_files(note.parent)
     if _is_current(target, inputs, note):
+        target.check_inputs()
         _move_to_store(target)
         return
     commit_column(target, contents, manifests, runner)

@@ -8,14 +8,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from files.archives import Locator
-
 
 def digest_of(value: Any) -> str:
     """Return the SHA-256 of a value, in hex.
 
     value: None, a bool, number, text, bytes or class, or a mapping, sequence or dataclass of such values. The order of
-        a mapping does not count. A `Locator` counts together with the time at which its file changed.
+        a mapping does not count.
     Raises TypeError for any other value, such as a function or an array.
     """
     return hashlib.sha256(json.dumps(_as_json(value), sort_keys=True).encode()).hexdigest()
@@ -33,12 +31,6 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_json(item) for item in value]
     if dataclasses.is_dataclass(value):
-        return _dataclass_as_json(value)
+        content = {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return _as_json(type(value)) | content
     raise TypeError(f"{type(value).__name__} has no digest: it must be plain data or a dataclass of plain data")
-
-
-def _dataclass_as_json(value: Any) -> dict[str, Any]:
-    content = {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Locator):
-        content["changed_ns"] = value.changed_ns()
-    return _as_json(type(value)) | content

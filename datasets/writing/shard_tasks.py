@@ -56,11 +56,13 @@ class WrittenShard:
     identity: digest of everything that decides the shard's bytes, in hex.
     shard: the manifest's entry; None if no source was usable.
     rejected: sources that did not become records.
+    metadata_dropped: number of records whose source has metadata that could not be read.
     """
 
     identity: str
     shard: Shard | None
     rejected: tuple[Rejected, ...]
+    metadata_dropped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +110,8 @@ def run_shard_task(task: ShardTask) -> tuple[WrittenShard, bool]:
         _move_to_store(task, earlier.shard)
         return earlier, True
     rejected: list[Rejected] = []
-    shard, members = _write_tar(task, rejected)
-    written = WrittenShard(identity=identity, shard=shard, rejected=tuple(rejected))
+    shard, members, metadata_dropped = _write_tar(task, rejected)
+    written = WrittenShard(identity=identity, shard=shard, rejected=tuple(rejected), metadata_dropped=metadata_dropped)
     _write_done_note(task.done_note, written, records_table(members))
     _move_to_store(task, shard)
     return written, False
@@ -131,20 +133,31 @@ def write_split_records(tasks: Sequence[ShardTask], written: Sequence[WrittenSha
     """
     used = [(task, note) for task, note in zip(tasks, written, strict=True) if note.shard]
     if not used:
-        raise WritingError(f"no record of split {tasks[0].split} is usable, so there is nothing to write")
+        first = next((f"; one is {reject.name}: {reject.reason}" for note in written for reject in note.rejected), "")
+        raise WritingError(f"no record of split {tasks[0].split} is usable, so there is nothing to write{first}")
     # A table column without any value in a shard has no type in its done note. Another shard gives the type.
     schema = pa.unify_schemas([_read_rows(task, note).schema for task, note in used])
     tables = (_read_rows(task, note) for task, note in used)
     return tuple(note.shard for _, note in used), write_tables(tasks[0].folder, schema, tables)
 
 
-def _write_tar(task: ShardTask, rejected: list[Rejected]) -> tuple[Shard | None, list[Member]]:
-    records = task.content.records(rejected)
-    first = next(records, None)
+def _write_tar(task: ShardTask, rejected: list[Rejected]) -> tuple[Shard | None, list[Member], int]:
+    """Write the tar of a task. Returns its shard and members, and the number of records with dropped metadata."""
+    metadata_dropped = 0
+
+    def records() -> Iterator[NewRecord]:
+        nonlocal metadata_dropped
+        for record in task.content.records(rejected):
+            metadata_dropped += record.is_metadata_dropped
+            yield record
+
+    waiting = records()
+    first = next(waiting, None)
     if first is None:
         task.shard_path.unlink(missing_ok=True)  # an earlier run with other inputs may have left it
-        return None, []
-    return write_shard(task.folder, task.column, task.index, itertools.chain([first], records))
+        return None, [], 0
+    shard, members = write_shard(task.folder, task.column, task.index, itertools.chain([first], waiting))
+    return shard, members, metadata_dropped
 
 
 def _write_done_note(path: Path, note: WrittenShard, rows: pa.Table) -> None:
@@ -166,6 +179,7 @@ def _read_note_and_rows(path: Path) -> tuple[WrittenShard, pa.Table] | None:
         identity=note["identity"],
         shard=Shard(**note["shard"]) if note["shard"] else None,
         rejected=tuple(Rejected(**reject) for reject in note["rejected"]),
+        metadata_dropped=note.get("metadata_dropped", 0),  # missing in notes of earlier versions
     )
     return written, rows.replace_schema_metadata(None)
 

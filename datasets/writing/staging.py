@@ -41,7 +41,7 @@ from datasets.shards.manifest import Manifest, in_order, write_manifest
 from datasets.writing.digests import digest_of
 from datasets.writing.runner import TaskRunner
 from datasets.writing.shard_tasks import ShardContent, ShardTask, WrittenShard, run_shard_task, write_split_records
-from files.durable import sync_folder
+from files.durable import check_replaceable, sync_folder
 from files.objects import StoreConfig
 
 
@@ -54,6 +54,8 @@ class ColumnTarget:
     staging: absolute path of the column's staging folder, on the same file system as `folder`.
     code: path -> digest of every file of code that can change the shards.
     store: store to which finished shards are moved; without an address they stay beside their manifest.
+    check_inputs: called before the finished column is moved into place. It raises if the inputs are no longer those
+        that the shards were made from.
     """
 
     name: str
@@ -61,6 +63,7 @@ class ColumnTarget:
     staging: Path
     code: Mapping[str, str]
     store: StoreConfig
+    check_inputs: Callable[[], None] = lambda: None
 
 
 def commit_column(
@@ -77,8 +80,10 @@ def commit_column(
     manifests: split -> its manifest, still without shards, records and rejected sources.
     on_shard: called with every finished shard. An error that it raises stops the work and keeps the finished shards.
     The bytes do not depend on interruptions: a shard of an interrupted run is reused only under an equal identity.
-    Raises WritingError if a split has no usable record.
+    Raises WritingError if a split has no usable record; UserError, with nothing changed, if the folder of the finished
+    column cannot be replaced.
     """
+    check_replaceable(target.folder)
     shutil.rmtree(target.folder, ignore_errors=True)
     tasks = {split: _shard_tasks(target, split, of_split) for split, of_split in contents.items()}
     queue = [task for of_split in tasks.values() for task in of_split]
@@ -86,6 +91,7 @@ def commit_column(
     written = _run_tasks(target.name, queue, runner, on_shard)
     for split, of_split in tasks.items():
         _complete_split(manifests[split], of_split, [written[split, task.index] for task in of_split])
+    target.check_inputs()
     target.folder.parent.mkdir(exist_ok=True)
     _column_folder(target).rename(target.folder)
     sync_folder(target.folder.parent)
@@ -138,7 +144,13 @@ def _complete_split(manifest: Manifest, tasks: Sequence[ShardTask], written: Seq
     """Write `records.parquet` of one split, and its manifest last."""
     shards, records_sha256 = write_split_records(tasks, written)
     rejected = in_order(reject for note in written for reject in note.rejected)
-    complete = replace(manifest, shards=shards, records_sha256=records_sha256, rejected=rejected)
+    complete = replace(
+        manifest,
+        shards=shards,
+        records_sha256=records_sha256,
+        rejected=rejected,
+        metadata_dropped=sum(note.metadata_dropped for note in written),
+    )
     write_manifest(tasks[0].folder, complete)
 
 

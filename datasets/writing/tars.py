@@ -23,11 +23,13 @@ class NewRecord:
     key: the record's key, unique in its split.
     members: field name, such as "png" or "json" -> bytes.
     about: further table columns of the record's rows in `records.parquet`.
+    is_metadata_dropped: whether metadata of the source could not be read.
     """
 
     key: str
     members: dict[str, bytes]
     about: dict[str, Any]
+    is_metadata_dropped: bool = False
 
 
 def even_sizes(num_records: int, records_per_shard: int) -> list[int]:

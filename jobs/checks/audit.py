@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from datasets.shards.manifest import Shard
-from datasets.shards.records import ShardError, read_member, read_table, shard_number
+from datasets.shards.manifest import RECORDS_NAME, Manifest, Shard
+from datasets.shards.records import CORE_COLUMNS, ShardError, read_member, read_table, shard_number
 from datasets.shards.store import ShardStore
 from datasets.tombstones import DAMAGED
 from files.archives import ArchiveError, open_tree
 from files.durable import file_digest
-from files.objects import StoreConfig, StoreError
+from files.objects import SilentStoreError, StoreConfig, StoreError
 from files.pictures import IGNORE, RejectedImageError, decode, decode_grey
 from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 
@@ -57,6 +58,11 @@ class ColumnShard:
     store: StoreConfig = field(default_factory=StoreConfig)
     num_classes: int | None = None
 
+    @property
+    def is_in_store(self) -> bool:
+        """Return whether the tar is in the store: there is one, and the folder has no such file."""
+        return bool(self.store.url) and not (self.folder / self.shard.name).exists()
+
 
 @dataclass(frozen=True, kw_only=True)
 class AuditTask:
@@ -64,14 +70,60 @@ class AuditTask:
 
     shards: tuple[ColumnShard, ...]
 
+    def without_store(self) -> AuditTask:
+        """Return the task without the shards that are in a store."""
+        return AuditTask(shards=tuple(shard for shard in self.shards if not shard.is_in_store))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardAudit:
-    """The problems of a task's shards, and the number of records and bytes that were read."""
+    """The result of one task.
+
+    findings: the problems of its shards.
+    records, bytes: how many were read.
+    task: which task it was.
+    is_silent: whether the store did not answer in time. Shards that were not read for that reason are no findings.
+    """
 
     findings: tuple[Finding, ...]
     records: int
     bytes: int
+    task: AuditTask
+    is_silent: bool = False
+
+
+# Table columns that only images have, with their types.
+_IMAGE_COLUMNS = {
+    "source": pa.types.is_string,
+    "source_sha256": pa.types.is_binary,
+    "width": pa.types.is_integer,
+    "height": pa.types.is_integer,
+}
+
+
+def check_table(folder: Path, manifest: Manifest, *, remedy: str) -> None:
+    """Compare `records.parquet` with the manifest beside it, so that every later reader finds what it expects.
+
+    remedy: command that writes the folder again.
+    Raises ShardError if a value or a table column is missing, or if a shard has another number of records.
+    """
+    path = folder / RECORDS_NAME
+    table = read_table(folder, remedy=remedy)
+    for name, has_type in _IMAGE_COLUMNS.items() if manifest.column == "image" else ():
+        if name not in table.column_names or not has_type(table.schema.field(name).type):
+            raise ShardError(f"{path} has no usable column {name}; run: {remedy}")
+    for name in (*CORE_COLUMNS, *(_IMAGE_COLUMNS if manifest.column == "image" else ())):
+        if table[name].null_count:
+            raise ShardError(f"{path} lacks {table[name].null_count} values of {name}; run: {remedy}")
+    counts = table.group_by("shard").aggregate([("key", "count_distinct")])
+    actual = dict(zip(counts["shard"].to_pylist(), counts["key_count_distinct"].to_pylist(), strict=True))
+    expected = {shard_number(shard.name): shard.records for shard in manifest.shards}
+    if actual != expected:
+        number = min(key for key in {*actual, *expected} if actual.get(key) != expected.get(key))
+        raise ShardError(
+            f"{path} has {actual.get(number, 0)} records of shard {number}, its manifest says "
+            f"{expected.get(number, 0)}; run: {remedy}"
+        )
 
 
 _HOLES = {member_of_bin("mask", name).removesuffix(".png"): (low, high) for name, low, high in BINS}
@@ -83,7 +135,10 @@ def audit_shards(task: AuditTask) -> ShardAudit:
     images: dict[str, tuple[int, int]] = {}
     stores: dict[StoreConfig, ShardStore] = {}
     num_records = num_bytes = 0
+    is_silent = False
     for listed in task.shards:
+        if is_silent and listed.is_in_store:  # each would wait as long as the first
+            continue
         audited = _Shard(listed, stores)
         try:
             if listed.column == "image":
@@ -97,8 +152,9 @@ def audit_shards(task: AuditTask) -> ShardAudit:
                 findings += audited.check_members(path, check)
         except (ShardError, StoreError) as error:
             findings.append(Finding(file=audited.where, problem=str(error)))
+            is_silent = is_silent or isinstance(error, SilentStoreError)
         num_bytes += listed.shard.bytes
-    return ShardAudit(findings=tuple(findings), records=num_records, bytes=num_bytes)
+    return ShardAudit(findings=tuple(findings), records=num_records, bytes=num_bytes, task=task, is_silent=is_silent)
 
 
 @dataclass(frozen=True)
@@ -119,9 +175,7 @@ class _Shard:
     def store(self) -> ShardStore | None:
         """Return the store that holds the tar; None if the folder holds it, or should."""
         config = self.listed.store
-        if not config.url or (self.listed.folder / self.shard.name).exists():
-            return None
-        return self.stores.setdefault(config, ShardStore(config))
+        return self.stores.setdefault(config, ShardStore(config)) if self.listed.is_in_store else None
 
     @property
     def where(self) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adadelta, Adam
 
-from jobs.generators.build import build_recipe
+from jobs.generators.build import build_recipe, without_feature_files
 from jobs.recipe.contract import Phase, Recipe, Update, is_discriminator
 
 
@@ -101,10 +101,8 @@ def footprint(generator: str, config: Any, *, has_average: bool = False) -> Foot
     has_average: whether checkpoints hold an average of the generator's weights too.
     Raises ValueError for an optimizer whose size of state is not known here.
     """
-    if hasattr(config, "features"):  # feature weights belong to losses, not to checkpoints, and may need a download
-        config = dataclasses.replace(config, features="random")
     with torch.device("meta"):
-        recipe = build_recipe(generator, config, seed=0)
+        recipe = build_recipe(generator, without_feature_files(config), seed=0)
     sizes = {name: _bytes(network.state_dict().values()) for name, network in recipe.networks.items()}
     weights = sum(sizes.values())
     averages = sum(size for name, size in sizes.items() if not is_discriminator(name)) if has_average else 0

@@ -44,6 +44,7 @@ class ProbeJob:
     config: the generator's hyperparameters.
     image_size: side of made-up images, in pixels.
     folders: column -> absolute folder of shards; empty makes batches up.
+    digests: column -> digest that its manifest must have.
     ranks: the workers whose first batches are taken.
     threads: CPU threads of the process.
     seconds: how long to measure; None takes one step of every kind with the batch of each rank.
@@ -55,6 +56,7 @@ class ProbeJob:
     seed: int
     image_size: int
     folders: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
     store: StoreConfig = field(default_factory=StoreConfig)
     world_size: int = 1
     ranks: tuple[int, ...] = (0,)
@@ -238,6 +240,7 @@ class _Probing:
             self.job.train.samples,
             self.job.seed,
             self.job.store,
+            self.job.digests,
         )
         batches, seconds = [], []
         for rank in self.job.ranks:

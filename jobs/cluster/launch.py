@@ -10,17 +10,19 @@ import logging
 import os
 import shutil
 import signal
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
-from files.checkout import ROOT
+from files.code_archive import Code, process_code
 from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
 from files.errors import UserError
 from jobs.cluster.settings import ClusterConfig
@@ -29,9 +31,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
-# Ray ships the checkout to its workers. It leaves out .git, .venv and the files that git ignores by itself.
-_EXCLUDED = [".dvc"]
-_TOKEN = Path.home() / ".ray" / "auth_token"
+_SOCKET_BYTES = 107  # longest path of a socket
+_SOCKET = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0"  # as long as Ray's own names
 
 
 class WorkerError(UserError):
@@ -104,7 +105,7 @@ def train_workers(work: GroupWork, config: ClusterConfig, *, name: str) -> None:
     Raises WorkerError with the first cause once the starts are used up; in this process, the last error. Raises
     WorkerError at once if the processes need GPUs and this machine, which they would run on, has none.
     """
-    _check_gpus(config)
+    check_gpus(config)
     first_cause, failures = "", 0
     while True:
         try:
@@ -125,19 +126,31 @@ def train_workers(work: GroupWork, config: ClusterConfig, *, name: str) -> None:
             del cause  # it may hold the frames that hold Ray's objects, see `_ray`
 
 
-def _check_gpus(config: ClusterConfig) -> None:
-    """Raise WorkerError for GPUs that cannot come. Ray would wait a minute for them, and then tell it in its own words.
+def check_gpus(config: ClusterConfig) -> None:
+    """Raise WorkerError for GPUs that cannot come; see `find_missing_gpus`."""
+    if problem := find_missing_gpus(config):
+        raise WorkerError(problem)
 
-    A cluster may still start machines with GPUs, so only this machine's own Ray is checked.
+
+def find_missing_gpus(config: ClusterConfig) -> str | None:
+    """Return what is wrong if training needs more GPUs than this machine has; None if it has enough.
+
+    Ray would wait a minute for them, and then tell it in its own words. A cluster may still start machines with GPUs,
+    so only this machine's own Ray is checked.
     """
-    if config.use_gpu and config.worker_range[1] > 0 and "RAY_ADDRESS" not in os.environ:
-        import torch  # here, since tasks without training do without it
+    is_elsewhere = config.worker_range[1] > 0 and "RAY_ADDRESS" in os.environ
+    if not config.use_gpu or is_elsewhere:
+        return None
+    import torch  # here, since tasks without training do without it
 
-        if not torch.cuda.is_available():
-            raise WorkerError(
-                "cluster.use_gpu is true, but torch finds no GPU on this machine; set it to false, or join a cluster "
-                "with RAY_ADDRESS"
-            )
+    needed, found = max(config.worker_range[0], 1), torch.cuda.device_count()
+    if found >= needed:
+        return None
+    few = f"only {found}" if found else "no GPU"
+    return (
+        f"cluster.use_gpu is true, but torch finds {few} on this machine, and training needs {needed}; set it to "
+        "false, lower cluster.train_workers, or join a cluster with RAY_ADDRESS"
+    )
 
 
 def _start_group(work: GroupWork, config: ClusterConfig, name: str) -> None:
@@ -263,6 +276,24 @@ def _last_line(error: BaseException) -> str:
     return text.splitlines()[-1].strip()
 
 
+def _temporary_folder() -> str | None:
+    """Return a folder with a short path for Ray's sockets; None leaves the choice to Ray.
+
+    Slurm may set TMPDIR to a path with which the paths of sockets are longer than the system allows.
+    Raises WorkerError if there is no such folder.
+    """
+    chosen = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    if len(os.fsencode(chosen / _SOCKET)) <= _SOCKET_BYTES:
+        return None
+    short = Path("/tmp")
+    if not os.access(short, os.W_OK | os.X_OK):
+        raise WorkerError(
+            f"TMPDIR is {chosen}, which is too long for Ray's sockets, and /tmp cannot be written to; set TMPDIR to a "
+            f"path of at most {_SOCKET_BYTES - len(_SOCKET) - 1} characters"
+        )
+    return str(short / f"ray-{os.getuid()}")
+
+
 @contextmanager
 def _ray(num_cpus: int) -> Iterator:
     """Connect to Ray and yield its module. Ray is stopped at the end if this call started it.
@@ -274,30 +305,44 @@ def _ray(num_cpus: int) -> Iterator:
     logging.getLogger("ray").setLevel(logging.ERROR)  # it prints several lines at every start
     import ray
 
-    local = "RAY_ADDRESS" not in os.environ
     started = not ray.is_initialized()
     if started:
         # Frames of an earlier failure may still hold references to objects of the Ray that ran then. This Ray gives its
         # objects the same numbers, so freeing such a reference later would free an object of this Ray.
         gc.collect()
-        ray.init(
-            address="local" if local else None,
-            include_dashboard=False if local else None,
-            num_cpus=max(num_cpus, 1) if local and num_cpus >= 0 else None,  # None: Ray counts them
-            runtime_env={
-                "working_dir": str(ROOT),
-                "excludes": _EXCLUDED,
-                "env_vars": QUIET_ENVIRONMENT,
-            },
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            # A private argument; it keeps a Ray of this machine alone on loopback.
-            **({"_node_ip_address": "127.0.0.1"} if local else {}),
-        )
-    if _TOKEN.is_file():
-        _TOKEN.chmod(0o600)  # Ray leaves it readable for every user
+        _connect(ray, num_cpus)
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file():
+        token.chmod(0o600)  # Ray leaves it readable for every user
     try:
         yield ray
     finally:
         if started:
             ray.shutdown()
+
+
+def _connect(ray: ModuleType, num_cpus: int) -> None:
+    """Join the cluster of RAY_ADDRESS or start a Ray here, and give its workers the code of this process."""
+    local = "RAY_ADDRESS" not in os.environ
+    code = process_code()
+    _tell_differences(code)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder, "code.zip")
+        archive.write_bytes(code.archive)
+        ray.init(
+            address="local" if local else None,
+            include_dashboard=False if local else None,
+            num_cpus=max(num_cpus, 1) if local and num_cpus >= 0 else None,  # None: Ray counts them
+            runtime_env={"working_dir": str(archive), "env_vars": QUIET_ENVIRONMENT},
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            # Private arguments: they keep a Ray of this machine alone on loopback, and its sockets in short paths.
+            **({"_node_ip_address": "127.0.0.1", "_temp_dir": _temporary_folder()} if local else {}),
+        )
+
+
+@cache  # a training may start Ray several times
+def _tell_differences(code: Code) -> None:
+    """Log which code of the workers is not as git has it."""
+    if differences := code.describe_differences():
+        log.warning("workers get the code of this checkout, which differs from its commit: %s", differences)

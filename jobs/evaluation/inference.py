@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +11,34 @@ import torch
 from datasets.maps.edges import EdgeConfig, canny_edges
 from jobs.evaluation.metrics.pixels import composite_uint8, to_uint8
 from jobs.generators import card
-from jobs.generators.build import build_recipe, inpaint
+from jobs.generators.build import build_filler, build_recipe, inpaint, without_feature_files
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Recipe
-from jobs.runs.checkpoints import WEIGHTS_NAME, load_weights
+from jobs.runs.checkpoints import WEIGHTS_NAME, load_networks, load_weights, network_state
 from jobs.runs.receipt import Receipt, read_receipt
 
 
 def load_trained(folder: Path, *, trained: bool = True) -> tuple[Recipe, Receipt]:
-    """Load the recipe and the receipt of a training.
+    """Load what fills holes of a trained generator, without what only its training needs, and the receipt.
 
     folder: contains weights and receipt.
-    trained: False leaves the recipe's networks as they were before the first step.
+    trained: False gives the networks as they were before the first step.
     Raises CheckpointError when a file is missing, has another digest, or does not fit.
     """
     receipt = read_receipt(folder)
     config = card(receipt.generator).Config(**receipt.config)
-    recipe = build_recipe(receipt.generator, config, receipt.seed)
+    recipe = build_filler(receipt.generator, config)
     if trained:
         load_weights(folder / WEIGHTS_NAME, recipe.networks, receipt.weights_sha256)
+    else:
+        initial = build_recipe(receipt.generator, without_feature_files(config), receipt.seed)
+        load_networks(recipe.networks, network_state(initial.networks))
     return recipe, receipt
 
 
-def inpaint_images(recipe: Recipe, edges: EdgeConfig, images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+def inpaint_images(
+    recipe: Recipe, edges: EdgeConfig | None, images: np.ndarray, masks: np.ndarray
+) -> dict[str, np.ndarray]:
     """Fill the holes of images.
 
     edges: how edges are derived, for a recipe that needs them.
@@ -51,18 +56,8 @@ def inpaint_images(recipe: Recipe, edges: EdgeConfig, images: np.ndarray, masks:
     return filled
 
 
-def load_registered(files: Mapping[str, Path]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Load a registered model as a function of images and masks.
-
-    files: "model" -> a folder with weights and receipt.
-    Returns (image uint8 (N, H, W, 3), mask uint8 (N, H, W, 1)) -> filled image uint8 (N, H, W, 3).
-    """
-    recipe, receipt = load_trained(files["model"])
-    return lambda image, mask: inpaint_images(recipe, receipt.edges, image, mask[..., 0])["composite"]
-
-
 def visible_batch(
-    images: np.ndarray, masks: np.ndarray, keys: Sequence[str], *, columns: Sequence[str], edges: EdgeConfig
+    images: np.ndarray, masks: np.ndarray, keys: Sequence[str], *, columns: Sequence[str], edges: EdgeConfig | None
 ) -> Batch:
     """Build a batch to inpaint. Hidden pixels are set to 0 before anything is derived from them.
 

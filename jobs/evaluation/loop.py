@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.shards.column import Column, check_alignment
+from datasets.shards.expectation import Expectation
 from files.objects import StoreConfig
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
 from jobs.evaluation.baselines import BASELINES, FillOne
@@ -32,6 +33,7 @@ class EvaluationJob:
 
     name: the generator, or "baselines".
     images, masks: folders of the two columns.
+    images_digest, masks_digest: digests that their manifests must have; None accepts any.
     model: folder of a trained generator, which gives the rows `<name>` and `<name>_untrained`; None gives one row per
         baseline.
     config: parameters of the evaluation.
@@ -44,6 +46,8 @@ class EvaluationJob:
     model: str | None
     config: EvaluateConfig
     store: StoreConfig = field(default_factory=StoreConfig)
+    images_digest: str | None = None
+    masks_digest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +70,13 @@ class ShardResult:
 def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
     """Fill every hole of every image of one shard and score the composites.
 
-    Raises ManifestError or ShardError when images and masks do not belong together, WeightsError for feature weights
-    that are not the configured ones.
+    Raises ManifestError or ShardError when images and masks have changed or do not belong together, WeightsError for
+    feature weights that are not the configured ones.
     """
-    images, masks = (Column(Path(folder), store=job.store) for folder in (job.images, job.masks))
+    images, masks = (
+        Column(Path(folder), store=job.store, expected=Expectation(digest=digest))
+        for folder, digest in ((job.images, job.images_digest), (job.masks, job.masks_digest))
+    )
     check_alignment(images, masks)
     evaluator = Evaluator(job.config)
     in_gallery = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)

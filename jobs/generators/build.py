@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from typing import Any
 
 import torch
@@ -23,6 +25,25 @@ def build_recipe(generator: str, config: Any, seed: int) -> Recipe:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights", generator))
         return load(generator).build(config)
+
+
+def build_filler(generator: str, config: Any) -> Recipe:
+    """Build only what fills holes: no discriminators, no feature networks of losses, no phases.
+
+    generator, config: see `build_recipe`. The initial weights are of no use; load trained ones.
+    """
+    build = load(generator).build
+    less = {"for_training": False} if "for_training" in inspect.signature(build).parameters else {}
+    with torch.random.fork_rng(devices=[]):
+        return build(config, **less)
+
+
+def without_feature_files(config: Any) -> Any:
+    """Return a config whose losses compare random features, which need no file. Initial weights do not depend on them.
+
+    config: a paper's `Config`.
+    """
+    return dataclasses.replace(config, features="random") if hasattr(config, "features") else config
 
 
 def inpaint(recipe: Recipe, batch: Batch) -> Outputs:

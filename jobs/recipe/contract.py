@@ -1,7 +1,9 @@
 """The contract of every paper: networks, optimizers, phases, and how holes are filled. Read this first.
 
 `jobs/generators/<name>/__init__.py` is the paper's card and has its `Config`. `recipe.py` beside it has
-`build(config) -> Recipe`. A recipe is data: there is no trainer to subclass, and the training loop knows no paper.
+`build(config, for_training=True) -> Recipe`. A recipe is data: there is no trainer to subclass, and the training loop
+knows no paper. With `for_training=False` the recipe only fills holes: it has no phases, and neither discriminators nor
+the feature networks of losses are built. A paper that has none of these may leave the argument out.
 """
 
 from __future__ import annotations
@@ -140,6 +142,15 @@ class Recipe:
 def is_discriminator(name: str) -> bool:
     """Tell from a network's name whether it is a discriminator."""
     return name.endswith("_d")
+
+
+def make_networks(makers: Mapping[str, Callable[[], nn.Module]], *, for_training: bool) -> dict[str, nn.Module]:
+    """Make the networks of a recipe in the order of their names in the mapping, which decides their initial weights.
+
+    makers: name of a network -> function that makes it.
+    for_training: False leaves out the discriminators, which fill no hole.
+    """
+    return {name: make() for name, make in makers.items() if for_training or not is_discriminator(name)}
 
 
 def adam(

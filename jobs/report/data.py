@@ -76,7 +76,7 @@ class GalleryRow:
 class Page:
     """The content of the page.
 
-    height, width: of the evaluated images, in pixels.
+    size: height and width of the evaluated images in pixels, such as "64 × 77", or "64 × 64–96" if they differ.
     num_masks: masks per image.
     suite: id of the frozen evaluation suite.
     budget: how long each generator was trained.
@@ -89,8 +89,7 @@ class Page:
     """
 
     dataset: str
-    height: int
-    width: int
+    size: str
     num_images: int
     num_masks: int
     suite: str

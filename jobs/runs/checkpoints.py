@@ -181,7 +181,8 @@ def save_weights(path: Path, networks: Mapping[str, nn.Module]) -> str:
 def load_weights(path: Path, networks: Mapping[str, nn.Module], sha256: str) -> None:
     """Load a file written by `save_weights`.
 
-    Raises CheckpointError unless the file has this digest and exactly the networks' tensors.
+    Tensors of other networks, such as discriminators, are left alone.
+    Raises CheckpointError unless the file has this digest and exactly the tensors of these networks.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing; run: dvc repro")

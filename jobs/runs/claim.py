@@ -8,10 +8,9 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO
 
-from files.locks import lock_file
+from files.locks import is_at, lock_file
 from jobs.runs.folder import RunFolder
 
 _POLL_SECONDS = 0.5
@@ -50,7 +49,7 @@ def claim_folder(folder: RunFolder, watch: Watch) -> Iterator[bool]:
                 has_waited = True
                 _wait_for_lock(lock, folder, watch)
             # The other process may have finished and removed the folder; then this lock protects nothing.
-            if _is_at(lock, folder.stage_lock):
+            if is_at(lock.fileno(), folder.stage_lock):
                 _write_holder(lock)
                 yield has_waited
                 return
@@ -67,10 +66,3 @@ def _write_holder(lock: IO[str]) -> None:
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}")
     lock.flush()
-
-
-def _is_at(file: IO[str], path: Path) -> bool:
-    """Return whether an open file is the one that is now at a path."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    return False

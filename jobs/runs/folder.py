@@ -15,12 +15,14 @@ class RunFolder:
 
     path: absolute folder of one training. It exists until the training is finished and tracked.
 
-    RUN, EVENTS, SAMPLES and MODEL are the names that remain while a finished training waits for the tracking server.
+    RUN, CODE, EVENTS, SAMPLES and MODEL are the names that remain while a finished training waits for the tracking
+    server.
     """
 
     path: Path
 
     RUN: ClassVar = "run.json"
+    CODE: ClassVar = "code.zip"
     EVENTS: ClassVar = "events.jsonl"
     SAMPLES: ClassVar = "samples"
     MODEL: ClassVar = "model.json"
@@ -54,6 +56,11 @@ class RunFolder:
         return self.path / self.RUN
 
     @property
+    def code(self) -> Path:
+        """Archive of the code that started the training."""
+        return self.path / self.CODE
+
+    @property
     def events(self) -> Path:
         """Event log, one JSON object per line."""
         return self.path / self.EVENTS
@@ -61,7 +68,7 @@ class RunFolder:
     @property
     def records(self) -> tuple[Path, ...]:
         """Files about the whole training that are copied to an object store beside each checkpoint."""
-        return self.events, self.run
+        return self.events, self.code, self.run
 
     @property
     def samples(self) -> Path:

@@ -22,7 +22,7 @@ class Receipt:
     Nothing here depends on the time of the training nor, on a CPU, on the machine.
 
     config: every value of the paper's `Config`.
-    edges: parameters of the edges that it was trained with.
+    edges: parameters of the edges that it was trained with, as their manifest states them; None if it read no edges.
     seed: of the training.
     steps: of all phases.
     samples_seen: records read, with repetition.
@@ -38,7 +38,7 @@ class Receipt:
 
     generator: str
     config: Mapping[str, Any]
-    edges: EdgeConfig
+    edges: EdgeConfig | None
     seed: int
     steps: int
     samples_seen: int
@@ -64,7 +64,8 @@ def read_receipt(folder: Path) -> Receipt:
     try:
         values = json.loads(path.read_text())
         tuples = {name: tuple(values[name]) for name in ("world_sizes", "not_repeatable")}
-        return Receipt(**{**values, **tuples, "edges": EdgeConfig(**values["edges"])})
+        edges = None if values["edges"] is None else EdgeConfig(**values["edges"])
+        return Receipt(**{**values, **tuples, "edges": edges})
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; run: dvc repro") from None
     except (ValueError, TypeError, KeyError) as error:

@@ -18,17 +18,18 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from files.addresses import without_secrets
+from files.code_archive import process_code
 from files.durable import durable_file, write_durably
-from files.errors import UserError
-from files.locks import lock_file
 from jobs.runs.events import Event, device_hours, read_events, read_log, read_segments, useful_step_ratio
 from jobs.runs.folder import RunFolder
 from jobs.tracking import mlflow_runs as tracking
+from jobs.tracking.queue import REASON, exclusive, list_waiting, printable_path, read_name
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ END_SECONDS = 300.0  # the longest that a finished training waits for its upload
 STOP_SECONDS = 5.0  # the longest that a training waits for its upload after a failure or a signal
 _PAUSE_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
-_RUN, _MODEL, _EVENTS, _SAMPLES = RunFolder.RUN, RunFolder.MODEL, RunFolder.EVENTS, RunFolder.SAMPLES
+_RUN, _CODE, _MODEL = RunFolder.RUN, RunFolder.CODE, RunFolder.MODEL
+_EVENTS, _SAMPLES = RunFolder.EVENTS, RunFolder.SAMPLES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,7 @@ class Delivery:
     folder: where it waited.
     run: name of its run.
     version: the registered version, if there was a model.
-    problem: why it still waits; None if it does not.
+    problem: why it still waits, or which files of it do; None if nothing waits.
     """
 
     folder: str
@@ -64,7 +66,10 @@ def describe_run(
     datasets: Sequence[tracking.TrackedDataset],
     files: Mapping[str, str],
 ) -> None:
-    """Describe a training's run in its storage. A restart keeps the description of the first start.
+    """Describe a training's run in its storage, beside the code of this process. A restart keeps those of the first
+    start.
+
+    Addresses are described without passwords and queries.
 
     storage: folder of the training.
     name: of the run.
@@ -74,12 +79,13 @@ def describe_run(
     """
     if (storage / _RUN).is_file():
         return
+    write_durably(storage / _CODE, process_code().archive)
     description = {
         "name": name,
         "training": uuid.uuid4().hex,
         "started": time.time(),
         "tags": tags,
-        "files": files,
+        "files": {path: without_secrets(text) for path, text in files.items()},
         "parameters": tracking.flatten(parameters),
         "datasets": [asdict(dataset) for dataset in datasets],
     }
@@ -91,7 +97,7 @@ def stage_model(
     name: str,
     *,
     files: Mapping[str, Path],
-    code: Sequence[str],
+    code: Mapping[str, bytes],
     tags: Mapping[str, str],
     requirements: Sequence[str],
 ) -> None:
@@ -100,45 +106,33 @@ def stage_model(
     storage: folder of the training.
     name: of the registered model.
     files: name -> folder.
-    code: packages of this checkout.
+    code: files of one private package: path -> content.
     tags: of the registered version.
     requirements: pinned packages, such as "numpy==2.0.0".
     """
     shutil.rmtree(storage / "model", ignore_errors=True)
     for key, folder in files.items():
         shutil.copytree(folder, storage / "model" / "files" / key / folder.name, copy_function=_copy)
-    tracking.copy_code(code, storage / "model" / "code", _copy)
+    for path, content in code.items():
+        write_durably(storage / "model" / "code" / path, content)
     paths = {key: f"model/files/{key}/{folder.name}" for key, folder in files.items()}
     model = {"name": name, "files": paths, "tags": tags, "requirements": requirements}
     _write_json(storage / _MODEL, {"ended": time.time(), "model": model})
 
 
-def park(storage: Path, undelivered: Path) -> Path:
-    """Move a finished training's storage to the folder where it waits for the tracking server, without its checkpoints.
+def deliver(storage: Path) -> tuple[str | None, str | None]:
+    """Upload the rest of a finished training, register its model and close its run.
 
-    undelivered: the folder of all waiting trainings. Returns the new place. Its name begins with a number that gives
-    the order of delivery.
+    Returns the registered version, and the problem of files that could not be uploaded.
     """
-    undelivered.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((_number(folder) for folder in _waiting(undelivered)), default=0)
-    folder = undelivered / f"{number:04d}-{storage.parent.name}-{storage.name}"
-    storage.rename(folder)
-    for path in folder.iterdir():
-        if path.name not in (_RUN, _MODEL, _EVENTS, _SAMPLES, "model"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return folder
-
-
-def deliver(storage: Path) -> str | None:
-    """Upload the rest of a finished training, register its model and close its run. Returns the registered version."""
     upload = _RunUpload(storage)
     upload.send([event for event, _ in read_events(storage / _EVENTS)])
-    return upload.close("FINISHED")
+    return upload.close("FINISHED"), upload.problem
 
 
 def deliver_waiting(undelivered: Path) -> list[Delivery]:
     """Deliver every waiting training, oldest first, and remove each one that was delivered from the disk."""
-    with _exclusive(undelivered):
+    with exclusive(undelivered):
         return _deliver_waiting(undelivered)
 
 
@@ -244,10 +238,11 @@ class TrackingSync:
             self._send()
             self._upload.close(self._status)
             return
-        with _exclusive(self.undelivered):
+        with exclusive(self.undelivered):
             _deliver_waiting(self.undelivered)
-            deliver(self.storage)
-        self.delivered = True
+            _, problem = deliver(self.storage)
+        self.delivered = problem is None
+        self.problem = problem or self.problem
 
 
 class _RunUpload:
@@ -261,8 +256,19 @@ class _RunUpload:
         description = json.loads((storage / _RUN).read_bytes())
         description["datasets"] = [tracking.TrackedDataset(**dataset) for dataset in description["datasets"]]
         self.run_id = tracking.open_run(**description)
+        tracking.log_files(self.run_id, storage.glob(_CODE), tracking.CODE_FOLDER)
         self._last_step: dict[str, int] = {}  # metric -> last step on the server
         self._sent_samples: set[Path] = set()
+        self._unfit: dict[Path, str] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """Name the files that could not be uploaded; None if there are none."""
+        if not self._unfit:
+            return None
+        path, reason = next(iter(self._unfit.items()))
+        count = f", as do {len(self._unfit) - 1} more" if len(self._unfit) > 1 else ""
+        return f"{printable_path(path)} stays behind{count} ({reason}); mend or remove it"
 
     def send(self, events: Sequence[Event]) -> None:
         """Send the metrics and samples that the server lacks.
@@ -277,7 +283,7 @@ class _RunUpload:
         tracking.log_points(self.run_id, points)
         samples = sorted(set((self.storage / _SAMPLES).glob("step-*.png")) - self._sent_samples)
         if samples:
-            tracking.log_files(self.run_id, samples, _SAMPLES)
+            self._unfit |= tracking.log_files(self.run_id, samples, _SAMPLES)
             self._sent_samples.update(samples)
 
     def close(self, status: str) -> str | None:
@@ -322,50 +328,24 @@ class _RunUpload:
 def _deliver_waiting(undelivered: Path) -> list[Delivery]:
     for folder in undelivered.glob(".[0-9]*"):  # was delivered, but its removal was killed
         shutil.rmtree(folder)
-    return [_deliver_one(folder) for folder in _waiting(undelivered)]
+    return [_deliver_one(folder) for folder in list_waiting(undelivered)]
 
 
 def _deliver_one(folder: Path) -> Delivery:
     """Deliver one waiting training and remove it. After an error it keeps waiting, and the next one is tried."""
-    run = folder.name
+    run, version = folder.name, None
     try:
-        run = _read_name(folder / _RUN)
+        run = read_name(folder / _RUN)
         tracking.check_server()
-        version = deliver(folder)
+        version, problem = deliver(folder)
     except Exception as error:
-        return Delivery(folder=str(folder), run=run, problem=tracking.reason(error))
+        problem = tracking.reason(error)
+    if problem:
+        with contextlib.suppress(OSError):  # it is only for the next start to tell
+            write_durably(folder / REASON, problem.encode(errors="backslashreplace"))
+        return Delivery(folder=printable_path(folder), run=run, version=version, problem=problem)
     shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}")))  # so that no half-removed one is delivered again
     return Delivery(folder=str(folder), run=run, version=version)
-
-
-def _read_name(path: Path) -> str:
-    """Return the name of a described run. Raises UserError for a file that describes none."""
-    try:
-        return str(json.loads(path.read_bytes())["name"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged; remove its folder, whose run cannot be delivered") from error
-
-
-def _waiting(undelivered: Path) -> list[Path]:
-    return sorted((path.parent for path in undelivered.glob(f"[0-9]*/{_RUN}")), key=_number)
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name.split("-")[0])
-
-
-@contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Let one process at a time deliver from a folder. A missing folder needs no lock, since nothing waits there.
-
-    The lock of a killed process is free again.
-    """
-    if not folder.is_dir():
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        lock_file(file)
-        yield
 
 
 def _read_json(path: Path) -> dict[str, Any]:

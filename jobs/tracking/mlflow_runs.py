@@ -6,11 +6,11 @@ call may be repeated and leaves nothing twice: see jobs/tracking/delivery.py.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import time
@@ -19,10 +19,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from files.addresses import display_address, without_secrets
+from files.durable import durable_file
 from files.environment import QUIET_ENVIRONMENT
 from files.errors import UserError
-from jobs.tracking.address import tracking_uri
+from files.locks import lock_file
+from jobs.tracking.address import AddressError, artifact_folder, database_file, tracking_uri
 
 os.environ.update(  # before the import of mlflow, which reads some of them only then
     {
@@ -32,6 +36,7 @@ os.environ.update(  # before the import of mlflow, which reads some of them only
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_ALLOW_FILE_STORE": "true",  # MLFLOW_TRACKING_URI may name a folder
         "GIT_PYTHON_REFRESH": "quiet",  # its git library warns on a machine without git
     }
     | QUIET_ENVIRONMENT
@@ -39,23 +44,39 @@ os.environ.update(  # before the import of mlflow, which reads some of them only
 )
 import mlflow
 import numpy as np
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature, set_model
+from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from files.checkout import ROOT, permanent_checkout
+from jobs.tracking.model_files import ModelError, check_files, find_loader, open_model, write_digests
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table that it makes
 logging.getLogger("alembic").setLevel(logging.ERROR)
 
 EXPERIMENT = "inpaint-foundry"
+FILES_TAG = "files_sha256"
+"""Tag of a registered version: the digest of the list of its files' digests."""
+CODE_FOLDER = "code"
+"""Folder of a run's artifacts that holds the archive of its code."""
 Point = tuple[str, float, int, float]
 """One value of a metric: key, value, step, Unix time in seconds."""
 
 
-class ModelError(UserError):
-    """There is no such registered model, or it cannot be loaded."""
+class ExperimentGoneError(UserError):
+    """The experiment of all runs, or the folder of its files, is gone. The message says how to bring it back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +103,13 @@ def check_server() -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return an error of the tracking server in one line, without the password that its address may hold."""
+    """Return an error of the tracking server in one line, without the secrets that its address may hold."""
     first = next(iter(str(error).strip().splitlines()), "")
     if re.match(r"API request to .* failed with (timeout )?exception", first):
         first = f"{tracking_uri()} does not answer"
     elif not isinstance(error, MlflowException | UserError):
         first = f"{type(error).__name__}: {first}"
-    return re.sub("//[^/@ ]*@", "//", first)
+    return without_secrets(first)
 
 
 def open_run(
@@ -168,6 +189,23 @@ def log_points(run_id: str, points: Sequence[Point]) -> None:
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
 
+def fetch_record(training: str, folder: Path) -> tuple[Path, Path, Mapping[str, str]]:
+    """Fetch what a training was started with.
+
+    training: its id, see `open_run`.
+    folder: where the files are written.
+    Returns the files of its parameters and of its code, and the tags of its run.
+    Raises ModelError if the server knows no such training.
+    """
+    client = _client()
+    run = _run_of(client, _experiment(client), training)
+    if run is None:
+        raise ModelError(f"{EXPERIMENT} has no run of the training {training!r}; check MLFLOW_TRACKING_URI")
+    names = ("params.json", f"{CODE_FOLDER}/code.zip")
+    parameters, code = (Path(client.download_artifacts(run.info.run_id, name, str(folder))) for name in names)
+    return parameters, code, run.data.tags
+
+
 def last_step(run_id: str, key: str) -> int:
     """Return the highest step of a metric on the server; -1 before the first."""
     return max((metric.step for metric in _client().get_metric_history(run_id, key)), default=-1)
@@ -180,7 +218,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, Mapping):
             rows |= flatten(value, f"{prefix}{key}.")
         else:
-            rows[f"{prefix}{key}"] = str(value)[:6000]
+            rows[f"{prefix}{key}"] = without_secrets(str(value))[:6000]
     return rows
 
 
@@ -194,13 +232,33 @@ def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
     _client().log_artifact(run_id, str(path), folder)
 
 
-def log_files(run_id: str, paths: Iterable[Path], folder: str) -> None:
-    """Copy files to a folder of a run's artifacts, except those that are there with their whole size."""
+def log_files(run_id: str, paths: Iterable[Path], folder: str) -> dict[Path, str]:
+    """Copy files to a folder of a run's artifacts, except those that are there with their whole size.
+
+    Returns path -> problem of each file that cannot be read or has a name that is no text. The others are copied.
+    """
     client = _client()
     uploaded = {(Path(entry.path).name, entry.file_size) for entry in client.list_artifacts(run_id, folder)}
+    problems = {}
     for path in paths:
-        if (path.name, path.stat().st_size) not in uploaded:
+        if problem := _unfit(path):
+            problems[path] = problem
+        elif (path.name, path.stat().st_size) not in uploaded:
             client.log_artifact(run_id, str(path), folder)
+    return problems
+
+
+def _unfit(path: Path) -> str:
+    """Return why a file cannot be copied to a server, or ""."""
+    try:
+        path.name.encode()
+        with path.open("rb") as file:
+            file.read(1)
+    except UnicodeEncodeError:
+        return "its name is no UTF-8"
+    except OSError as error:
+        return error.strerror
+    return ""
 
 
 def register_model(
@@ -214,114 +272,106 @@ def register_model(
 ) -> str:
     """Register a trained generator, once for each run, and give it the alias `candidate`. Returns its version.
 
-    The model is code and data, without pickle. `jobs/tracking/registered_model.py` loads it. It takes and returns 8-bit
-    images.
+    The model is code and data, without pickle. It takes and returns 8-bit images. The tag FILES_TAG of the version has
+    the digest with which `load_model` checks every file.
 
     name: of the registered model.
-    files: name -> folder.
+    files: "model" -> folder of weights and receipt.
     tags: of the version.
-    code: folder of packages, see `copy_code`.
+    code: folder with one private package, see jobs/tracking/private_package.py.
     requirements: pinned packages, such as "numpy==2.0.0".
+    Raises ModelError if there is no private package in `code`.
     """
     client = _client()
     version = _version_of(client, name, run_id)
     if version is None:
-        _log_model(client, run_id, name, files, code, requirements)
-        version = _version_of(client, name, run_id)
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version, key, value)
+        with tempfile.TemporaryDirectory(dir=code.parent) as folder:
+            model = Path(folder) / "model"
+            _save_model(model, files["model"], code, requirements)
+            version = _create_version(client, run_id, name, model, tags)
     client.set_registered_model_alias(name, "candidate", version)
     return version
-
-
-def copy_code(packages: Sequence[str], folder: Path, copy: Callable[[str, str], object]) -> None:
-    """Copy packages of this checkout to a folder, without Python's caches, so that the same code gives the same bytes.
-
-    copy: copies one file, from a path to a path.
-    """
-    for package in packages:
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-        shutil.copytree(ROOT / package, folder / package, ignore=ignored, copy_function=copy)
 
 
 def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Load a registered generator as a function of image uint8 (N, H, W, 3) and mask uint8 (N, H, W, 1), 1 = hole.
 
-    The function returns the filled image, uint8 (N, H, W, 3).
+    Every file is compared with the digest in the version's tag before any code of it is imported.
+
+    The function returns the filled image, uint8 (N, H, W, 3), and raises UserError for an image or mask that the paper
+    cannot take.
     name: of the registered model.
     version: a number, or an alias such as "candidate".
-    Raises ModelError if there is no such version or it cannot be loaded.
+    Raises ModelError if there is no such version, if a file has been changed, or if it cannot be loaded.
     """
-    mlflow.set_tracking_uri(tracking_uri())
-    separator = "/" if version.isdigit() else "@"
     try:
-        model = mlflow.pyfunc.load_model(f"models:/{name}{separator}{version}")
-    except MlflowException as error:
+        with tempfile.TemporaryDirectory(prefix="inpaint-") as folder:
+            model = _download(name, version, Path(folder))
+            pyfunc = mlflow.models.Model.load(str(model)).flavors[mlflow.pyfunc.FLAVOR_NAME]
+            return open_model(
+                loader=pyfunc[mlflow.pyfunc.MAIN],
+                code=model / pyfunc[mlflow.pyfunc.CODE],
+                data=model / pyfunc[mlflow.pyfunc.DATA],
+            )
+    except (MlflowException, ImportError, OSError, UserError) as error:
         raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
-    return lambda image, mask: model.predict({"image": image, "mask": mask})
 
 
-class RegisteredModel(mlflow.pyfunc.PythonModel):
-    """A registered generator as MLflow runs it.
-
-    load: makes the function that `predict` applies from the model's files, which it gets as name -> path.
-    """
-
-    _skip_type_hint_validation = True  # the model has a signature; MLflow would ask for a second one in type hints
-
-    def __init__(self, load: Callable[[Mapping[str, Path]], Callable[[np.ndarray, np.ndarray], np.ndarray]]) -> None:
-        self._load = load
-
-    def load_context(self, context: Any) -> None:
-        """Load the model. MLflow calls this with the model's files."""
-        self._inpaint = self._load({name: Path(path) for name, path in context.artifacts.items()})
-
-    def predict(self, context, model_input, params=None):
-        """Fill holes.
-
-        model_input: {"image": uint8 (N, H, W, 3), "mask": uint8 (N, H, W, 1), 1 = hole}.
-        Returns uint8 (N, H, W, 3).
-        """
-        return self._inpaint(model_input["image"], model_input["mask"])
-
-
-def serve(model: RegisteredModel) -> None:
-    """Tell MLflow which model it loads from the file that calls this: a model that was registered as code."""
-    set_model(model)
-
-
-def _log_model(
-    client: mlflow.MlflowClient,
-    run_id: str,
-    name: str,
-    files: Mapping[str, Path],
-    code: Path,
-    requirements: Sequence[str],
-) -> None:
-    unfinished = client.search_logged_models([_experiment(client)], f"source_run_id = '{run_id}'")
-    for model in unfinished:  # of a registration that was killed
-        client.delete_logged_model(model.model_id)
-    signature = ModelSignature(
-        inputs=Schema(
-            [
-                TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "image"),
-                TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 1), "mask"),
-            ]
-        ),
-        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-    )
+def _download(name: str, version: str, folder: Path) -> Path:
+    """Copy the files of a registered version to a folder and check them. Returns where they are."""
+    client = _client()
     mlflow.set_tracking_uri(tracking_uri())
-    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+    by_number = version.isdigit()
+    found = client.get_model_version(name, version) if by_number else client.get_model_version_by_alias(name, version)
+    if FILES_TAG not in found.tags:
+        raise ModelError(f"it was registered without the tag {FILES_TAG}, so its files cannot be checked; train again")
+    source = client.get_model_version_download_uri(name, found.version)
+    model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
+    check_files(model, found.tags[FILES_TAG])
+    return model
+
+
+def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str]) -> None:
+    """Write the files of a model as MLflow loads them: see `mlflow.pyfunc.load_model`."""
+    image, mask = (TensorSpec(np.dtype(np.uint8), (-1, -1, -1, channels)) for channels in (3, 1))
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the input example, which a signature makes needless
-        mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(code / "jobs" / "tracking" / "registered_model.py"),
-            artifacts={key: str(path) for key, path in files.items()},
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module=find_loader(code),
+            data_path=str(weights),
             code_paths=[str(path) for path in sorted(code.iterdir())],
-            signature=signature,
-            registered_model_name=name,
+            signature=ModelSignature(
+                inputs=Schema(
+                    [TensorSpec(image.type, image.shape, "image"), TensorSpec(mask.type, mask.shape, "mask")]
+                ),
+                outputs=Schema([image]),
+            ),
             pip_requirements=list(requirements),
         )
+
+
+def _create_version(client: mlflow.MlflowClient, run_id: str, name: str, folder: Path, tags: Mapping[str, str]) -> str:
+    """Upload the files of a model and create its version together with all tags, last of all."""
+    experiment = _experiment(client)
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        client.delete_logged_model(model.model_id)  # of a registration that was killed
+    sha256 = write_digests(folder)
+    model = client.create_logged_model(experiment, name="model", source_run_id=run_id)
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, step=0)])
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    mlflow.set_tracking_uri(tracking_uri())  # the registry asks it for the place of the files
+    version = client.create_model_version(
+        name,
+        source=f"models:/{model.model_id}",
+        run_id=run_id,
+        tags={**tags, FILES_TAG: sha256},
+        model_id=model.model_id,
+    )
+    return str(version.version)
 
 
 def _version_of(client: mlflow.MlflowClient, name: str, run_id: str) -> str | None:
@@ -344,24 +394,40 @@ def _run_of(client: mlflow.MlflowClient, experiment: str, training: str) -> Run 
 
 def _client() -> mlflow.MlflowClient:
     uri = tracking_uri()
-    if uri.startswith("sqlite:///"):
-        _make_database(Path(uri.removeprefix("sqlite:///")))
+    if path := database_file(uri):
+        _make_database(path)
     return mlflow.MlflowClient(tracking_uri=uri)
 
 
 def _make_database(path: Path) -> None:
-    """Make an empty tracking database, complete or not at all.
+    """Make an empty tracking database, complete or not at all. Its folder is made, too.
 
     MLflow creates its tables in many steps and cannot continue when it is killed between them. They are created in
-    another file, which is then linked to the path.
+    another file, which is copied and then gets the name. The lock lets one process at a time do this.
+    Raises AddressError if the folder cannot be made or written to.
     """
     if path.exists():
         return
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:
-        made = Path(folder) / path.name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_name(f"{path.name}.lock").open("w") as lock:
+            lock_file(lock)
+            if not path.exists():
+                _fill_database(path)
+    except OSError as error:
+        raise AddressError(
+            f"the tracking database {path} cannot be made ({error.strerror}); "
+            "set MLFLOW_TRACKING_URI to a place that can be written to"
+        ) from error
+
+
+def _fill_database(path: Path) -> None:
+    """Make MLflow's tables in a file of the system's temporary folder, and copy it to a path."""
+    with tempfile.TemporaryDirectory(prefix="mlflow-") as folder:
+        made = Path(folder) / "mlflow.db"
         mlflow.MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments(max_results=1)
-        with contextlib.suppress(FileExistsError):  # another process made it first
-            os.link(made, path)
+        with durable_file(path) as file, made.open("rb") as empty:
+            shutil.copyfileobj(empty, file)
 
 
 def _milliseconds(seconds: float | None) -> int | None:
@@ -369,13 +435,46 @@ def _milliseconds(seconds: float | None) -> int | None:
 
 
 def _experiment(client: mlflow.MlflowClient) -> str:
+    """Return the id of the experiment of all runs, which is made if there is none.
+
+    Raises ExperimentGoneError if it was deleted or if its folder of files is gone.
+    """
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment:
-        return experiment.experiment_id
-    local = "MLFLOW_TRACKING_URI" not in os.environ
-    return client.create_experiment(
-        EXPERIMENT, artifact_location=(permanent_checkout() / "mlartifacts").as_uri() if local else None
-    )
+    if experiment is None:
+        folder = artifact_folder(tracking_uri())
+        made = client.create_experiment(EXPERIMENT, artifact_location=folder.as_uri() if folder else None)
+        experiment = client.get_experiment(made)
+    if experiment.lifecycle_stage != "active":
+        raise ExperimentGoneError(
+            f"experiment {EXPERIMENT} of {display_address(tracking_uri())} was deleted; bring it back with: "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        )
+    _check_artifacts(client, experiment)
+    return experiment.experiment_id
+
+
+def _check_artifacts(client: mlflow.MlflowClient, experiment: Experiment) -> None:
+    """Make the folder of a new experiment's files. Raises ExperimentGoneError if that of an older one is gone.
+
+    MLflow would make the folder again, and the files of the earlier runs would be missing without a word. Only a
+    folder of this machine is checked.
+    """
+    folder = _local_path(experiment.artifact_location)
+    if folder is None or folder.is_dir():
+        return
+    if client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL, max_results=1):
+        raise ExperimentGoneError(
+            f"experiment {EXPERIMENT} of {display_address(tracking_uri())} keeps its files in {folder}, which is gone; "
+            f"bring the folder back, or give up its files with: mkdir -p {shlex.quote(str(folder))}"
+        )
+    folder.mkdir(parents=True)
+
+
+def _local_path(location: str) -> Path | None:
+    """Return the path of a folder of this machine, or None for an address elsewhere."""
+    if location.startswith("file:"):
+        return Path(unquote(urlsplit(location).path))
+    return Path(location) if location.startswith("/") else None
 
 
 def _dataset_input(dataset: TrackedDataset) -> DatasetInput:

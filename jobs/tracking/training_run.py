@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from files.checkout import FOLDERS, ROOT, is_modified, read_commit
-from files.durable import file_digest
+from files.code_archive import process_code
 from jobs.runs.folder import RunFolder
 from jobs.runs.receipt import Receipt
 from jobs.tracking.delivery import describe_run, stage_model
 from jobs.tracking.mlflow_runs import TrackedDataset
+from jobs.tracking.private_package import make_package, read_sources
 
-_SHIPPED = tuple(folder for folder in FOLDERS if folder != "pipeline")  # code inside a registered model
-_REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pillow", "pyarrow", "safetensors", "scikit-image",
-                 "torch", "torchvision", "webdataset")  # fmt: skip
+_LOADING = ("mlflow", "pillow")  # loads a registered model, and reads and writes pictures for it
+_REQUIREMENTS = "requirements.txt"
 
 
 def describe_training(
@@ -27,51 +28,80 @@ def describe_training(
     parameters: Mapping[str, Any],
     datasets: Sequence[TrackedDataset],
     params_json: str,
+    packages_lock: str,
 ) -> None:
     """Describe the one run of a training in its run folder. A restart keeps the first description.
 
     identity: of the experiment.
     parameters: nested values to track.
     params_json: all parameters of the pipeline, as JSON, to be stored as a file.
+    packages_lock: SHA-256 of the lock of packages.
     """
+    code = process_code()
+    package = make_package(read_sources(io.BytesIO(code.archive)), generator)
     describe_run(
         folder.path,
         generator,
         parameters=parameters,
-        tags={"generator": generator, "identity": identity, **_code_tags()},
+        tags={
+            "generator": generator,
+            "identity": identity,
+            "git_commit": code.commit,
+            "git_dirty": str(code.is_dirty),
+            "git_changes": code.describe_changes(),
+            "code_sha256": code.digest,
+            "packages_lock": packages_lock,
+        },
         datasets=datasets,
-        files={"params.json": params_json},
+        files={"params.json": params_json, _REQUIREMENTS: "\n".join(_requirements(package.third_party))},
     )
 
 
 def stage_trained_model(folder: RunFolder, model: Path, receipt: Receipt, *, dataset: str, licence: str) -> None:
     """Copy a trained model to its run folder, from which it is registered as `inpaint-<generator>`.
 
+    Code, commit and packages are those of the start of the training, which its run folder holds.
+
     model: folder of weights and receipt.
     dataset: name of the data set of the images.
     licence: of the images.
     """
+    description = json.loads(folder.run.read_bytes())
+    at_start = {name: text for name, text in description["tags"].items() if name != "generator"}
     stage_model(
         folder.path,
         f"inpaint-{receipt.generator}",
         files={"model": model},
         tags={
+            **at_start,
             "weights_sha256": receipt.weights_sha256,
             "images_manifest": receipt.images,
             **{f"{name}_manifest": digest for name, digest in receipt.columns.items()},
-            "identity": receipt.experiment,
-            **_code_tags(),
-            "packages_lock": file_digest(ROOT / "requirements.lock"),
             "steps": str(receipt.steps),
             "not_repeatable": ", ".join(receipt.not_repeatable) or "nothing",
             "dataset": dataset,
             "licence": licence,
-            "rebuild": f"git checkout {read_commit()} && make setup && dvc repro train@{receipt.generator}",
+            "rebuild": _rebuild_command(at_start["git_commit"], description["training"], receipt.generator),
         },
-        code=_SHIPPED,
-        requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _REQUIREMENTS],
+        code=make_package(read_sources(folder.code), receipt.generator).files,
+        requirements=description["files"][_REQUIREMENTS].splitlines(),
     )
 
 
-def _code_tags() -> dict[str, str]:
-    return {"git_commit": read_commit(), "git_dirty": str(is_modified())}
+def _requirements(modules: Sequence[str]) -> list[str]:
+    """Return the installed packages that have some modules, and those that loading needs, pinned: "numpy==2.0.0"."""
+    packages = importlib.metadata.packages_distributions()
+    needed = {*_LOADING, *(package for module in modules for package in packages.get(module, ()))}
+    return [f"{name}=={importlib.metadata.version(name)}" for name in sorted(needed)]
+
+
+def _rebuild_command(commit: str, training: str, generator: str) -> str:
+    """Return the command line that makes the weights again, in a checkout of this repository.
+
+    `restore` puts the parameters and the code of the training in place, so that it may differ from the commit. The
+    environment is made before it, since it needs one, and updated after it.
+    """
+    checkout = [] if commit == "unknown" else [f"git checkout {commit}"]
+    restore = f"python -m pipeline restore {training}"
+    steps = [*checkout, "make setup", ". .venv/bin/activate", restore, "make setup", f"dvc repro train@{generator}"]
+    return " && ".join(steps)

@@ -60,6 +60,7 @@ class TrainJob:
     train: how it is trained.
     seed: of the training.
     folders: column name -> absolute folder of its manifest and shards.
+    digests: column name -> digest that its manifest must have.
     storage: absolute run folder. All workers see it; if checkpoints are copied to a store, only rank 0 has to.
     threads: CPU threads of each worker.
     loader_workers: loader workers of each worker; 0 reads in the worker itself.
@@ -81,6 +82,7 @@ class TrainJob:
     collective_seconds: float
     store: StoreConfig = field(default_factory=StoreConfig)
     checkpoints: StoreConfig | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def train(arguments: dict[str, Any]) -> None:
@@ -126,6 +128,7 @@ class _Training:
             job.train.samples,
             job.seed,
             job.store,
+            job.digests,
         )
         self.stop_requests = StopRequests(self.folder.stop_request, self.rank, is_preempted, job.collective_seconds)
         self.segments: list[dict[str, int]] = []

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.shards.column import Column, check_alignment
+from datasets.shards.expectation import Expectation
 from datasets.stream.augment import Augment
 from datasets.stream.plan import Plan, positions
 from files.errors import UserError
@@ -36,17 +37,27 @@ class TrainingSamples(Dataset):
     config: crop, order, augmentation and masks.
     seed: of the training.
     store: where shards are that are not in the folders.
+    digests: column name -> digest that its manifest must have. A column that is not named may have any.
 
     Raises ManifestError or ShardError if a folder is incomplete or columns do not match; StoreError if the store's
     cache cannot hold the shards that are read at once; MaskFilesError if mask files differ from their declaration.
     """
 
     def __init__(
-        self, folders: Mapping[str, Path], config: SampleConfig, seed: int, store: StoreConfig | None = None
+        self,
+        folders: Mapping[str, Path],
+        config: SampleConfig,
+        seed: int,
+        store: StoreConfig | None = None,
+        digests: Mapping[str, str] | None = None,
     ) -> None:
+        digests = digests or {}
         num_open = 2 * config.plan.window_shards  # a batch may span two windows
         self.columns = {
-            name: Column(Path(folder), store=store, keep_shards=num_open) for name, folder in folders.items()
+            name: Column(
+                Path(folder), store=store, keep_shards=num_open, expected=Expectation(digest=digests.get(name))
+            )
+            for name, folder in folders.items()
         }
         self.images = self.columns["image"]
         for column in self.columns.values():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from datasets.stream.augment import AugmentConfig
 from datasets.stream.plan import PlanConfig
@@ -30,9 +30,13 @@ class SampleConfig:
             raise ValueError(f"crop must be a positive number of pixels or null, got {self.crop}")
 
 
+WITHOUT_EFFECT = ("checkpoint_steps", "sample_steps")
+"""Fields of `TrainConfig` that change no output of a training: neither weights nor curves."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of every generator's training on the common track.
+    """Settings of every generator's training on the common track. Weights do not depend on those `WITHOUT_EFFECT`.
 
     samples: how training samples are made.
     precision: "no" is float32; "bf16" and "fp16" autocast, except where a network keeps float32 itself.
@@ -77,3 +81,7 @@ class TrainConfig:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return everything that the outputs of a training depend on, as plain data."""
+        return {name: value for name, value in asdict(self).items() if name not in WITHOUT_EFFECT}

@@ -19,6 +19,7 @@ import logging
 import mmap
 import multiprocessing
 import os
+import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from files.errors import UserError
 
 WORKER_BYTES = 2**28  # addresses per worker; a page takes memory only once it has been written to
 MAX_SLOTS = 64  # per worker
@@ -158,9 +161,45 @@ class SlotLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         slots = self.dataset.slots = _make_slots(self.num_workers)
-        iterator = super().__iter__()  # forks the workers
-        iterator.slots = slots
-        return iterator
+        return _Batches(super().__iter__(), slots)  # forks the workers
+
+
+class _Batches:
+    """Iterate over a loader's batches, and raise the errors of its workers as they were raised there.
+
+    torch would put the worker's whole traceback into the message.
+    slots: those of the workers, kept as long as the workers live.
+    """
+
+    def __init__(self, batches: Iterator[Any], slots: SharedSlots | None) -> None:
+        self._batches = batches
+        self.slots = slots
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            batch = next(self._batches)
+        except RuntimeError as error:
+            if not re.match(r"DataLoader worker \(pid.* (is killed by signal|exited unexpectedly)", str(error)):
+                raise
+            reason = str(error).splitlines()[0].rstrip(". ")
+            raise LoaderError(f"{reason}; if memory is short, lower cluster.loader_workers") from error
+        if isinstance(batch, _Failure):
+            raise batch.error
+        return batch
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error that a worker sends in place of a batch."""
+
+    error: Exception
+
+
+class LoaderError(UserError):
+    """A process that reads for the training was ended from outside."""
 
 
 class _SlotDataset(Dataset):
@@ -170,8 +209,13 @@ class _SlotDataset(Dataset):
         self.batches = batches
         self.slots: SharedSlots | None = None
 
-    def __getitems__(self, indices: Sequence[int]) -> TensorTree:
-        return self.batches.__getitems__(indices)
+    def __getitems__(self, indices: Sequence[int]) -> TensorTree | _Failure:
+        if get_worker_info() is None:
+            return self.batches.__getitems__(indices)
+        try:
+            return self.batches.__getitems__(indices)
+        except (UserError, OSError) as error:  # of a file or of the machine; a defect keeps its traceback
+            return _Failure(error)
 
 
 class _ExportedBatch:
@@ -184,9 +228,9 @@ class _ExportedBatch:
         return _import_batch, (self._exported,)
 
 
-def _export_batch(batch: TensorTree) -> TensorTree | _ExportedBatch:
+def _export_batch(batch: TensorTree | _Failure) -> TensorTree | _ExportedBatch | _Failure:
     """Export a batch in a worker that has slots. This is the `collate_fn` of `SlotLoader`."""
-    slots = _worker_slots()
+    slots = None if isinstance(batch, _Failure) else _worker_slots()
     return _ExportedBatch(batch, slots) if slots else batch
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from datasets.shards.column import Column, check_alignment
+from datasets.shards.column import Column
 from datasets.shards.manifest import ManifestError
 from datasets.shards.records import ShardError
 from datasets.stream.plan import Plan, sharing_problem
@@ -25,7 +25,7 @@ from jobs.checks.footprint import Footprint, checkpoints_at_once, footprints
 from jobs.checks.probe import Probe, probe
 from jobs.checks.units import format_bytes
 from jobs.runs.checkpoint_store import CheckpointStore
-from pipeline.layout import column_folder, stage_of
+from pipeline.columns import open_column
 from pipeline.params import Params, ParamsError
 from pipeline.planning.probing import probe_job
 from pipeline.progress import track
@@ -100,7 +100,7 @@ def _check_columns(params: Params, counted: Sequence[Footprint]) -> tuple[dict[s
         stored = params.train.edges if name == "edge" else name
         what = f"column {stored}"
         try:
-            column = _open_column(params, stored, None if name == "image" else usable.get("image"))
+            column = open_column(params, stored, "train", images=usable.get("image"))
         except (ManifestError, ShardError, StoreError) as error:
             checks.append(_failed(what, str(error)))
             continue
@@ -112,14 +112,6 @@ def _check_columns(params: Params, counted: Sequence[Footprint]) -> tuple[dict[s
         size = f"{column.manifest.records:,} records in {len(column.shard_sizes):,} shards"
         checks.append(_passed(what, size + made_from))
     return usable, checks
-
-
-def _open_column(params: Params, stored: str, images: Column | None) -> Column:
-    """Open a column of the train split. images: the images that it must have been made from, if they are usable."""
-    column = Column(column_folder(stored, "train"), store=params.store, remedy=f"dvc repro {stage_of(stored)}")
-    if images:
-        check_alignment(images, column)
-    return column
 
 
 def _first_mismatch(params: Params, counted: Sequence[Footprint], name: str, column: Column) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from datasets.shards.manifest import read_manifest
+from datasets.shards.manifest import Manifest, ManifestError
 from datasets.stream.plan import Plan, sharing_problem
 from datasets.stream.proof import Proof, prove
 from datasets.writing.tars import even_sizes
@@ -14,7 +14,7 @@ from jobs.checks.footprint import Footprint, footprints
 from jobs.checks.units import format_bytes
 from pipeline.layout import column_folder
 from pipeline.params import Params, ParamsError
-from pipeline.planning.shards import all_bytes, folder_bytes, training_folders
+from pipeline.planning.shards import all_bytes, shards_bytes, training_manifests
 from pipeline.progress import track
 from pipeline.tables import align_right
 
@@ -90,14 +90,15 @@ def run(
     workers: number of training processes; None takes cluster.train_workers.
     batch: with records, images per step over all workers; None takes one per worker.
     images_per_second: the speed for which megabytes per second are stated.
-    Raises ParamsError for numbers that make no plan, ManifestError without shards, PlanError if the proof fails.
+    Raises ParamsError for numbers that make no plan, ManifestError without shards, ShardError for shards that are
+    not as params.yaml describes them, PlanError if the proof fails.
     """
     workers = params.cluster.max_processes if workers is None else workers
     _check_numbers(records=records, shards=shards, workers=workers, batch=batch)
     if records is None:
-        images = read_manifest(column_folder("image", "train"), remedy="dvc repro ingest, or pass --records")
-        sizes = [shard.records for shard in images.shards]
-        column_bytes = {name: folder_bytes(path) for name, path in training_folders(params.train.edges).items()}
+        manifests = _manifests(params)
+        sizes = [shard.records for shard in manifests["image"].shards]
+        column_bytes = {name: shards_bytes(manifest) for name, manifest in manifests.items()}
         readings = _generator_readings(params, sum(sizes), workers, column_bytes, images_per_second)
     else:
         sizes, column_bytes = _shard_sizes(params, records, shards), {}
@@ -118,6 +119,14 @@ def run(
         readings=tuple(readings),
         proofs=_prove_batches(params, sizes, readings, workers),
     )
+
+
+def _manifests(params: Params) -> dict[str, Manifest]:
+    """Return the manifests of the columns that training reads, by the name that a recipe gives them."""
+    manifests = {name: manifest for name, (_, manifest) in training_manifests(params).items()}
+    if "image" not in manifests:
+        raise ManifestError(f"{column_folder('image', 'train')} is missing; run: dvc repro ingest, or pass --records")
+    return manifests
 
 
 def _check_numbers(*, records: int | None, shards: int | None, workers: int, batch: int | None) -> None:

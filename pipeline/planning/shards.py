@@ -1,29 +1,42 @@
-"""Find the shards on this disk: the folders that training reads, and their bytes."""
+"""Find the shards on this disk: the columns that training reads, and the bytes of all."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.shards.manifest import read_manifest
+from datasets.shards.manifest import Manifest, read_manifest
+from pipeline.columns import open_manifest
 from pipeline.layout import column_folder, columns_of, image_splits
+from pipeline.params import Params
 
 
-def training_folders(edges: str) -> dict[str, Path]:
-    """Return the absolute folders of the train split that are here, by the name that a recipe gives their column.
+def training_manifests(
+    params: Params, names: Sequence[str] = ("edge", "semantics")
+) -> dict[str, tuple[Path, Manifest]]:
+    """Find the images of the train split and other columns of it, as far as they are here.
 
-    edges: the column of edges that is trained with, as there may be several.
+    names: the other columns, as recipes name them.
+    Returns name -> absolute folder and manifest. Raises ShardError for a column that is not as params.yaml describes it
+    or was made from other images.
     """
-    stored = {"image": "image", "edge": edges, "semantics": "semantics"}
-    complete = columns_of("train")
-    return {name: column_folder(column, "train").resolve() for name, column in stored.items() if column in complete}
+    columns: dict[str, tuple[Path, Manifest]] = {}
+    for name in ("image", *names):
+        stored = params.train.edges if name == "edge" else name
+        folder = column_folder(stored, "train")
+        if folder.is_dir():
+            images = columns["image"][1] if "image" in columns else None
+            columns[name] = folder.resolve(), open_manifest(params, stored, "train", images=images)
+    return columns
 
 
-def folder_bytes(folder: Path) -> int:
+def shards_bytes(manifest: Manifest) -> int:
     """Return the bytes of a column's shards, as its manifest lists them."""
-    return sum(shard.bytes for shard in read_manifest(folder).shards)
+    return sum(shard.bytes for shard in manifest.shards)
 
 
 def all_bytes() -> int:
     """Return the bytes of all shards that are here, of every column and split."""
     splits = image_splits(complete_only=False)
-    return sum(folder_bytes(column_folder(column, split)) for split in splits for column in columns_of(split))
+    folders = [column_folder(column, split) for split in splits for column in columns_of(split)]
+    return sum(shards_bytes(read_manifest(folder)) for folder in folders)

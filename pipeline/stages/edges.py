@@ -12,9 +12,10 @@ from datasets.maps.edges import EdgeConfig, canny_edges
 from datasets.writing.derived import ColumnContent, derive_column
 from files.pictures import encode_grey_png
 from jobs.cluster.launch import keep_ray
+from pipeline.inputs import StageInputs
 from pipeline.layout import made_note
 from pipeline.params import Params
-from pipeline.writing import column_target, image_folders, task_runner
+from pipeline.writing import column_target, hold_columns, image_folders, task_runner
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,19 @@ class EdgeContent(ColumnContent):
         return {"png": encode_grey_png(canny_edges(image, self.config) * 255)}
 
 
+@hold_columns("edges", read=["image"])
 def run(params: Params) -> None:
     """Write shards/edges/<column>/<split> for every column in `edges` and every split of shards/image.
 
     A column that would get the same bytes is kept. Everything else in shards/edges is removed.
     """
+    inputs = StageInputs.read("edges")
     _remove_other_columns(params)
     with keep_ray(params.cluster.num_workers if len(params.edges) > 1 else 0):
         for column, config in params.edges.items():
             derive_column(
-                column_target(params, column),
-                image_folders(),
+                column_target(params, column, inputs),
+                image_folders(params),
                 EdgeContent(config),
                 asdict(config),
                 task_runner(params),

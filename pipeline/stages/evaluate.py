@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from argparse import Namespace
@@ -13,57 +14,104 @@ from datasets.shards.column import Column
 from datasets.shards.manifest import Manifest, write_manifest
 from datasets.shards.records import write_records
 from datasets.writing.tars import NewRecord, write_shard
+from files.durable import check_replaceable
 from jobs.cluster.launch import map_tasks
 from jobs.evaluation.loop import EvaluationJob, ShardResult, evaluate_shard
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
-from jobs.evaluation.suite import suite_id, untrained_row
+from jobs.evaluation.suite import suite_id
 from jobs.evaluation.summary import summarise
-from jobs.runs.receipt import read_receipt
 from jobs.tracking import mlflow_runs as tracking
+from pipeline.columns import open_column
+from pipeline.inputs import StageInputs
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
     SCORES_NAME,
     SUMMARY_NAME,
-    column_folder,
     metrics_file,
     model_folder,
     results_folder,
+    unfinished_folder,
 )
 from pipeline.params import Params, check_listed
 from pipeline.progress import track
+from pipeline.trained import open_receipt
 
 log = logging.getLogger(__name__)
 
+_HEADLINE = ("l1_hole_percent", "psnr", "ssim", "lpips", "fid")  # `dvc metrics show` has a column for each
+
 
 def run(params: Params, row: str) -> None:
-    """Write results/<row> (scores of every pair, summary, gallery) and metrics/<row>.json.
+    """Write results/<row> (scores of every pair, summary, gallery), and metrics/<row>.json or a file per baseline.
 
     Also logs a generator's metrics to the tracked run of its training, if the server answers.
 
     row: a generator, or "baselines".
-    Raises ParamsError for a row that is neither "baselines" nor a generator that params.yaml lists.
+    Raises ParamsError for a row that is neither "baselines" nor a generator that params.yaml lists, CheckpointError for
+    weights of another generator, ShardError for images or masks that are not as params.yaml describes them.
     """
     if row != BASELINES_ROW:
         check_listed(params, row)
-    images = Column(column_folder("image", params.suite.split), store=params.store, remedy="dvc repro ingest")
-    masks = Column(column_folder("mask", params.suite.split), store=params.store, remedy="dvc repro masks")
+        open_receipt(row)
+    inputs = StageInputs.read("baselines") if row == BASELINES_ROW else StageInputs.read("evaluate", row)
+    images = open_column(params, "image", params.suite.split)
+    masks = open_column(params, "mask", params.suite.split, images=images)
     images.verify()
     masks.verify()
+    check_replaceable(results_folder(row))
+    staged = unfinished_folder(row)
+    shutil.rmtree(staged, ignore_errors=True)  # of a killed evaluation
     results = _evaluate(params, row, images, masks)
     summary = Summary(suite_id(images, masks), images.manifest.records, summarise(results, params.evaluate))
-    folder = results_folder(row)
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = staged / "results"
     write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])
     _write_gallery(folder / GALLERY_NAME, images, results)
     write_summary(folder / SUMMARY_NAME, summary)
-    # The same two names for every generator give one column per generator in `dvc metrics show`.
-    names = {row: "trained", untrained_row(row): "untrained"}
-    means = {names.get(name, name): _means(groups[OVERALL]) for name, groups in summary.rows.items()}
-    write_json(metrics_file(row), means)
+    _write_metrics(staged, row, summary)
+    inputs.check_unchanged()
+    _move(staged, row)
     if row != BASELINES_ROW:
         _track(row, summary)
+    print(f"evaluated {row}: {results_folder(row)}, {_metrics_place(row)}")
+
+
+def _metrics_place(row: str) -> Path:
+    """Return the file of a generator's metrics, or the folder of the baselines'."""
+    return metrics_file(row) if row != BASELINES_ROW else metrics_file(row).with_suffix("")
+
+
+def _write_metrics(staged: Path, row: str, summary: Summary) -> None:
+    """Write one file per row of the results, with equal keys in all: a line each in `dvc metrics show`.
+
+    Of the untrained generator, and of bins, the figures are in the summary alone.
+    """
+    place = staged / _metrics_place(row).name
+    if row != BASELINES_ROW:
+        write_json(place, _headline(summary.rows[row][OVERALL]))
+        return
+    for name, groups in summary.rows.items():
+        write_json(place / f"{name}.json", _headline(groups[OVERALL]))
+
+
+def _headline(group: Group) -> dict[str, float]:
+    means = _means(group)
+    return {name: means[name] for name in _HEADLINE if name in means}
+
+
+def _move(staged: Path, row: str) -> None:
+    """Move finished results and metrics to their places, so that a kill leaves no half of them there."""
+    for source, target in (
+        (staged / "results", results_folder(row)),
+        (staged / _metrics_place(row).name, _metrics_place(row)),
+    ):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        source.replace(target)
+    shutil.rmtree(staged)
+    with contextlib.suppress(OSError):  # evaluations of other rows are unfinished
+        staged.parent.rmdir()
 
 
 def _evaluate(params: Params, row: str, images: Column, masks: Column) -> list[ShardResult]:
@@ -72,6 +120,8 @@ def _evaluate(params: Params, row: str, images: Column, masks: Column) -> list[S
         name=row,
         images=str(images.folder.resolve()),
         masks=str(masks.folder.resolve()),
+        images_digest=images.manifest.digest,
+        masks_digest=masks.manifest.digest,
         model=None if row == BASELINES_ROW else str(model_folder(row).resolve()),
         config=params.evaluate,
         store=params.store,
@@ -113,7 +163,7 @@ def _track(generator: str, summary: Summary) -> None:
     This is the run of the registered version that has these weights. If there is no such version, or if the server does
     not answer, a warning is logged.
     """
-    receipt = read_receipt(model_folder(generator))
+    receipt = open_receipt(generator)
     version = {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}
     try:
         run_id = tracking.run_of_version(f"inpaint-{generator}", version)

@@ -13,9 +13,11 @@ from files.seeds import derive_seed
 from masks.config import MaskConfig
 from masks.hole_ratio import BINS, member_of_bin
 from masks.masks import Masks, open_masks
+from pipeline.columns import open_manifest
+from pipeline.inputs import StageInputs
 from pipeline.layout import column_folder, image_splits
 from pipeline.params import Params, ParamsError
-from pipeline.writing import column_target, task_runner
+from pipeline.writing import column_target, hold_columns, task_runner
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,22 @@ class SuiteContent(ColumnContent):
         return members
 
 
+@hold_columns("mask", read=["image"])
 def run(params: Params) -> None:
     """Write shards/mask/<split> for the evaluation split.
 
-    Raises ParamsError if the data set has no such split, ManifestError if the split is not complete, MaskFilesError if
-    a mask collection differs from its declaration.
+    Raises ParamsError if the data set has no such split, ManifestError if the split is not complete, ShardError if it
+    is not as params.yaml describes it, MaskFilesError if a mask collection differs from its declaration.
     """
+    inputs = StageInputs.read("masks")
     split, config = params.suite.split, params.suite.masks
     splits = image_splits(complete_only=False)
     if splits and split not in splits:
         raise ParamsError(f"params.yaml: suite.split is {split!r}; the data set has {', '.join(splits)}")
+    if splits:
+        open_manifest(params, "image", split)
     derive_column(
-        column_target(params, "mask"),
+        column_target(params, "mask", inputs),
         {split: column_folder("image", split).resolve()},
         SuiteContent(config, open_masks(config), params.seed),
         {"masks": config.describe(), "seed": params.seed, "hole": 255, "bins": BINS},

@@ -10,35 +10,39 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 
 from datasets.shards.column import Column
-from files.checkout import ROOT
-from files.durable import file_digest, write_durably
+from datasets.shards.expectation import Expectation
+from files.code_archive import Code, process_code
+from files.durable import write_durably
 from files.errors import UserError
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
 from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.metrics.intervals import paired_difference
 from jobs.evaluation.metrics.value import Metric, Value
 from jobs.evaluation.results import OVERALL, Group, Summary, read_scores, read_summary
-from jobs.evaluation.suite import untrained_row
+from jobs.evaluation.suite import suite_id, untrained_row
 from jobs.generators import card
 from jobs.report.data import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Kind, Page, Row
 from jobs.report.page import render
-from jobs.runs.receipt import Receipt, read_receipt
+from jobs.runs.receipt import Receipt
 from jobs.tracking import mlflow_runs as tracking
 from masks.hole_ratio import BINS, member_of_bin
+from pipeline.code import LOCK
+from pipeline.columns import open_column
+from pipeline.inputs import StageInputs
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
     REPORT,
     SCORES_NAME,
     SUMMARY_NAME,
-    column_folder,
     curves_folder,
-    model_folder,
     results_folder,
 )
 from pipeline.params import Params
+from pipeline.trained import open_receipt
 
 log = logging.getLogger(__name__)
 
@@ -79,33 +83,40 @@ class Results:
 def run(params: Params) -> None:
     """Write report/index.html, and log it to the tracking server if that answers.
 
-    Raises ReportError when two results come from different suites.
+    Raises ReportError when two results come from different suites or the suite is not the one in shards/, when results
+    lack their row, or when generators were trained on different images.
     """
+    inputs = StageInputs.read("report")
     results = _read_results(params)
-    suite = _common_suite(results.summaries)
-    write_durably(REPORT, render(_page(params, results, suite)).encode())
+    suite = _common_suite(results)
+    _check_one_protocol(results)
+    page = render(_page(params, results, suite, inputs.code[LOCK])).encode()
+    inputs.check_unchanged()
+    write_durably(REPORT, page)
     _track(suite, results.rows)
+    print(f"the results are one page: {REPORT.resolve()}")
 
 
 def _read_results(params: Params) -> Results:
+    images = open_column(params, "image", params.suite.split)
+    masks = open_column(params, "mask", params.suite.split, images=images)
     folders = {name: results_folder(name) for name in (*params.generators, BASELINES_ROW)}
     hole_l1: HoleL1 = {}
     for folder in folders.values():
         for score in read_scores(folder / SCORES_NAME):
             hole_l1.setdefault(score.row, {})[score.key, score.bin] = score.values[REFERENCE_METRIC]
-    images, masks = (
-        Column(column_folder(column, params.suite.split), store=params.store) for column in ("image", "mask")
-    )
     return Results(
         summaries={name: read_summary(folder / SUMMARY_NAME) for name, folder in folders.items()},
         hole_l1=hole_l1,
-        receipts={name: read_receipt(model_folder(name)) for name in params.generators},
+        receipts={name: open_receipt(name) for name in params.generators},
         images=images,
         masks=masks,
     )
 
 
-def _common_suite(summaries: Mapping[str, Summary]) -> str:
+def _common_suite(results: Results) -> str:
+    """Return the suite of all results, which is that of the images and masks in shards/."""
+    summaries = results.summaries
     first, *others = summaries
     for other in others:
         if summaries[other].suite != summaries[first].suite:
@@ -113,19 +124,42 @@ def _common_suite(summaries: Mapping[str, Summary]) -> str:
                 f"{first} was evaluated on suite {summaries[first].suite}, {other} on {summaries[other].suite}: "
                 "their numbers cannot be compared; run: dvc repro"
             )
-    return summaries[first].suite
+    here = suite_id(results.images, results.masks)
+    if summaries[first].suite != here:
+        raise ReportError(
+            f"{first} was evaluated on suite {summaries[first].suite}, but {results.images.folder} and "
+            f"{results.masks.folder} are suite {here}; run: dvc repro"
+        )
+    return here
 
 
-def _page(params: Params, results: Results, suite: str) -> Page:
+def _check_one_protocol(results: Results) -> None:
+    """Raise ReportError unless each folder of results has its row, and all generators saw the same images."""
+    for name, summary in results.summaries.items():
+        if name != BASELINES_ROW and name not in summary.rows:
+            raise ReportError(
+                f"{results_folder(name)} has the rows {', '.join(summary.rows)}, expected {name}; run: dvc repro "
+                f"evaluate@{name}"
+            )
+    (first, receipt), *others = results.receipts.items()
+    for other, its in others:
+        if its.images != receipt.images:
+            raise ReportError(
+                f"{first} was trained on images {receipt.images}, {other} on {its.images}: their numbers cannot be "
+                "compared; run: dvc repro"
+            )
+
+
+def _page(params: Params, results: Results, suite: str, packages_lock: str) -> Page:
     kinds: dict[str, Kind] = {}
     for name in params.generators:
         kinds |= {name: "generator", untrained_row(name): "untrained"}
     any_row = next(iter(results.rows.values()))
+    code = process_code()
     steps = ", ".join(f"{name} {receipt.steps:,}" for name, receipt in results.receipts.items())
     return Page(
         dataset=results.images.manifest.dataset,
-        height=params.ingest.size,
-        width=params.ingest.size,
+        size=_describe_size(results.images),
         num_images=results.images.manifest.records,
         num_masks=len(BINS),
         suite=suite,
@@ -135,10 +169,16 @@ def _page(params: Params, results: Results, suite: str) -> Page:
         bins=[(name, any_row[name].pairs) for name, _, _ in BINS],
         curves=[curves for name in params.generators for curves in _curves(name)],
         gallery=_gallery(params, results),
-        facts=_facts(results),
-        commands=["git checkout <commit of this report>", "make setup", "dvc repro"],
-        notes=_notes(results.images.manifest.dataset),
+        facts=_facts(results, packages_lock, code),
+        commands=_rebuild_commands(code),
+        notes=_notes(results.images.manifest.dataset, code),
     )
+
+
+def _describe_size(images: Column) -> str:
+    """Return the height and width of the images, such as "64 × 77"; of each side the range if it differs."""
+    ranges = (pc.min_max(images.table[side]).as_py() for side in ("height", "width"))
+    return " × ".join("–".join(map(str, sorted({*each.values()}))) for each in ranges)
 
 
 def _row(name: str, groups: Mapping[str, Group], kind: Kind, hole_l1: HoleL1) -> Row:
@@ -177,7 +217,7 @@ def _curves(generator: str) -> Iterator[Curves]:
 
 def _gallery(params: Params, results: Results) -> list[GalleryRow]:
     """Choose pairs by a rule: of each bin, those at fixed quantiles of the trained generators' mean error."""
-    galleries = {name: Column(results_folder(name) / GALLERY_NAME) for name in (*params.generators, BASELINES_ROW)}
+    galleries = {name: _open_gallery(name, results.images) for name in (*params.generators, BASELINES_ROW)}
     candidates = galleries[BASELINES_ROW].keys.to_pylist()
     rows = []
     for bin_name, _, _ in BINS:
@@ -192,6 +232,12 @@ def _gallery(params: Params, results: Results) -> list[GalleryRow]:
             caption = f"{quantile:.0%} of the errors of this bin are smaller: mean hole L1 {errors[key]:.2f} %"
             rows.append(GalleryRow(key=key, bin=bin_name, caption=caption, cells=cells))
     return rows
+
+
+def _open_gallery(row: str, images: Column) -> Column:
+    expected = Expectation(split=images.manifest.split, column=GALLERY_NAME, made_from=images.manifest.digest)
+    remedy = f"dvc repro {row if row == BASELINES_ROW else f'evaluate@{row}'}"
+    return Column(results_folder(row) / GALLERY_NAME, remedy=remedy, expected=expected)
 
 
 def _cells(
@@ -215,16 +261,17 @@ def _member(column: Column, key: str, field: str | None = None) -> bytes:
     return column.read(column.keys.index(key).as_py(), field)
 
 
-def _facts(results: Results) -> list[tuple[str, str]]:
+def _facts(results: Results, packages_lock: str, code: Code) -> list[tuple[str, str]]:
     receipts = results.receipts
-    any_receipt = next(iter(receipts.values()))
     return [
-        ("Training images, manifest", any_receipt.images),
+        ("Commit", code.commit),
+        ("Differs from the commit", code.describe_changes()),
+        ("Training images, manifest", ", ".join(dict.fromkeys(receipt.images for receipt in receipts.values()))),
         ("Evaluation images, manifest", results.images.manifest.digest),
         ("Evaluation masks, manifest", results.masks.manifest.digest),
         *((f"Weights of {name}", receipt.weights_sha256) for name, receipt in receipts.items()),
         *((f"Training of {name}", _training(receipt)) for name, receipt in receipts.items()),
-        ("Packages, lock file", file_digest(ROOT / "requirements.lock")),
+        ("Packages, lock file", packages_lock),
         ("Licence of the images", results.images.manifest.licence),
     ]
 
@@ -238,7 +285,12 @@ def _training(receipt: Receipt) -> str:
     )
 
 
-def _notes(dataset: str) -> list[str]:
+def _rebuild_commands(code: Code) -> list[str]:
+    """Return the commands that make this page again; none if no commit has all that it was made from."""
+    return [] if code.is_dirty else [f"git checkout {code.commit}", "make setup", "dvc repro"]
+
+
+def _notes(dataset: str, code: Code) -> list[str]:
     notes = [
         "A gallery row is the pair at the given quantile of the generators' mean error, among images drawn by hash.",
         "Intervals are 95 % percentile bootstrap over images. Each training ran once: its chance is not included.",
@@ -246,8 +298,12 @@ def _notes(dataset: str) -> list[str]:
     ]
     if dataset == "photos":
         notes.append(
-            "The data set photos has nine scenes and narrow networks were trained for minutes: "
-            "the table shows that the pipeline works, not how good a paper is."
+            "The data set photos has nine scenes: the table shows that the pipeline works, not how good a paper is."
+        )
+    if code.is_dirty:
+        notes.append(
+            f"No commit rebuilds this page: it was made from files that differ from commit {code.commit} "
+            f"({code.describe_changes()}). The tag rebuild of each registered model restores its parameters and code."
         )
     return notes
 

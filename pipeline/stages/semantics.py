@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datasets.inflated import inflate_sources
-from datasets.maps.semantics import Clusters, SemanticsConfig, fit_clusters, fit_labels, segment
-from datasets.shards.column import Column
+from datasets.maps.semantics import Clusters, SemanticsConfig, fit_clusters, fit_labels, segment, segmenter_classes
 from datasets.sources import Source, SourceImage, open_source
 from datasets.writing.derived import ColumnContent, derive_column
+from datasets.writing.staging import ColumnTarget
 from files.archives import Locator, read
-from files.durable import file_digest
 from files.errors import UserError
 from files.pictures import (
     IGNORE,
@@ -27,9 +25,11 @@ from files.pictures import (
     encode_grey_png,
 )
 from files.seeds import derive_seed
-from pipeline.layout import column_folder, inflated_folder
+from pipeline.columns import open_column
+from pipeline.inputs import StageInputs
+from pipeline.layout import inflated_folder, made_note
 from pipeline.params import Params, ParamsError
-from pipeline.writing import column_target, image_folders, task_runner
+from pipeline.writing import column_target, hold_columns, image_folders, task_runner
 
 _KMEANS_IMAGES = 2000
 
@@ -103,37 +103,37 @@ def _check_ratio(picture: SourceImage, size: tuple[int, int], labels: np.ndarray
         )
 
 
+@hold_columns("semantics", read=["image"])
 def run(params: Params) -> None:
-    """Write shards/semantics/<split> for every split of shards/image.
+    """Write shards/semantics/<split> for every split of shards/image. A column that would get the same bytes is kept.
 
     Raises ParamsError if `semantics.source` is labels and the data set has none.
     """
+    target = column_target(params, "semantics", StageInputs.read("semantics"))
     if params.semantics.source == "kmeans":
-        _write_clusters(params)
+        _write_clusters(params, target)
     elif params.semantics.source == "segmenter":
-        _write_segments(params)
+        _write_segments(params, target)
     else:
-        _write_labels(params)
+        _write_labels(params, target)
 
 
-def _write_clusters(params: Params) -> None:
+def _write_clusters(params: Params, target: ColumnTarget) -> None:
     config = params.semantics
-    train = Column(column_folder("image", "train"), store=params.store, remedy="dvc repro ingest")
+    train = open_column(params, "image", "train")
     shuffled = sorted(range(len(train.keys)), key=lambda record: derive_seed("k-means", train.keys[record].as_py()))
     images = (decode_image(train.read(record)) for record in shuffled[:_KMEANS_IMAGES])
     clusters = fit_clusters(images, config, params.seed)
     classes = [f"cluster {number}" for number in range(config.num_clusters)]
-    _derive(params, ClusterContent(clusters), {"classes": classes, **asdict(clusters)})
+    _derive(params, target, ClusterContent(clusters), {"classes": classes, **asdict(clusters)})
 
 
-def _write_segments(params: Params) -> None:
-    config = params.semantics
-    weights = Path(config.segmenter_weights)
-    content = SegmenterContent(config, file_digest(weights) if weights.is_file() else "")
-    _derive(params, content, {"segmenter": config.segmenter, "weights": config.segmenter_weights})
+def _write_segments(params: Params, target: ColumnTarget) -> None:
+    content = SegmenterContent(params.semantics, params.semantics.describe(params.seed).get("weights", ""))
+    _derive(params, target, content, {"classes": segmenter_classes(params.semantics)})
 
 
-def _write_labels(params: Params) -> None:
+def _write_labels(params: Params, target: ColumnTarget) -> None:
     source = open_source(params.dataset)
     if not source.classes:
         raise ParamsError(
@@ -143,13 +143,14 @@ def _write_labels(params: Params) -> None:
     folder, open_bar = inflated_folder("semantics").resolve(), task_runner(params).open_bar
     with inflate_sources(folder, source.images(), open_bar) as images:
         content = LabelContent(type(source), {image.key: image for image in images}, params.ingest.rule)
-        _derive(params, content, {"classes": source.classes, "mirrored": source.mirrored})
+        _derive(params, target, content, {"classes": source.classes, "mirrored": source.mirrored})
 
 
-def _derive(params: Params, content: ColumnContent, parameters: Mapping[str, Any]) -> None:
+def _derive(params: Params, target: ColumnTarget, content: ColumnContent, parameters: Mapping[str, Any]) -> None:
     """Write the column.
 
-    parameters: entries of its manifests beside the source; `mirrored` has none unless it is given.
+    parameters: entries of its manifests beside the settings; `mirrored` has none unless it is given.
     """
-    described = {"source": params.semantics.source, "ignore": IGNORE, "mirrored": (), **parameters}
-    derive_column(column_target(params, "semantics"), image_folders(), content, described, task_runner(params))
+    described = {**params.semantics.describe(params.seed), "ignore": IGNORE, "mirrored": (), **parameters}
+    note = made_note("semantics")
+    derive_column(target, image_folders(params), content, described, task_runner(params), note=note)

@@ -10,17 +10,18 @@ import os
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from datasets.maps.edges import EdgeConfig
 from datasets.shards.column import Column
 from datasets.stream.plan import sharing_problem
 from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
 from jobs.checks.fitness import mismatch
 from jobs.checks.footprint import Footprint, footprint
-from jobs.cluster.launch import GroupWork, train_workers
+from jobs.cluster.launch import GroupWork, check_gpus, train_workers
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
 from jobs.runs.checkpoints import WEIGHTS_NAME, CheckpointError, newest_whole_checkpoint, read_progress
@@ -31,13 +32,16 @@ from jobs.runs.experiment import Experiment, discard
 from jobs.runs.folder import RunFolder
 from jobs.runs.receipt import Receipt, read_receipt, write_receipt
 from jobs.runs.stopping import StoppedError, request_stop_on_signals
-from jobs.tracking.delivery import TrackingSync, park
+from jobs.tracking.delivery import TrackingSync
 from jobs.tracking.mlflow_runs import TrackedDataset
+from jobs.tracking.queue import describe_waiting, park
 from jobs.tracking.training_run import describe_training, stage_trained_model
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
-from pipeline.code import stage_code
-from pipeline.layout import column_folder, curves_folder, model_folder, undelivered_folder
+from pipeline.code import LOCK
+from pipeline.columns import check_derived, open_column
+from pipeline.inputs import InputsChangedError, StageInputs
+from pipeline.layout import curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
 
@@ -49,11 +53,13 @@ class _Training:
     """A training that has passed all checks.
 
     footprint: steps, batch and columns of its recipe.
+    inputs: of the stage, at its start.
     columns: verified columns that it reads, by name.
     checkpoints: where its checkpoints are copied to; None copies nothing.
     """
 
     params: Params
+    inputs: StageInputs
     footprint: Footprint
     columns: dict[str, Column]
     experiment: Experiment
@@ -74,10 +80,13 @@ def run(params: Params, generator: str) -> None:
     An interrupted training of the same experiment is continued. While another process trains it, this one shows its
     progress and then takes its result.
     Raises ParamsError for a generator that params.yaml does not list or that has fewer classes than the labels, for
-    images of unequal sizes, and for a batch that the processes cannot share; ExperimentError if another experiment is
-    unfinished; StoppedError if the training was asked to stop.
+    images of unequal sizes, and for a batch that the processes cannot share; WorkerError for GPUs that this machine has
+    not; ExperimentError if another experiment is unfinished; StoppedError if the training was asked to stop;
+    InputsChangedError if its inputs were edited meanwhile.
     """
     parent = os.getppid()
+    if waiting := describe_waiting(undelivered_folder(params.cluster.storage_folder)):
+        log.warning("%s", waiting)
     training = _check(params, generator)
     folder = training.folder
     with (
@@ -98,21 +107,32 @@ def run(params: Params, generator: str) -> None:
             _write_outputs(training)
         _remove_copies(training)
         _clean_up(training, tracking)
+    print(f"trained {generator}: {model_folder(generator)}, {curves_folder(generator)}")
 
 
 def _check(params: Params, generator: str) -> _Training:
     """Check parameters and data, and that no other experiment is left unfinished."""
     check_listed(params, generator)
+    check_gpus(params.cluster)
+    inputs = StageInputs.read("train", generator)
     counts = footprint(generator, params.generators[generator])
     _check_batch(params, generator, counts.batch_size)
     columns = _verify_columns(params, generator, ("image", *counts.columns))
-    experiment = Experiment(generator, _experiment_inputs(params, generator, columns), params.cluster.storage_folder)
+    described = _experiment_inputs(params, generator, columns, inputs.code)
+    experiment = Experiment(generator, described, params.cluster.storage_folder)
     experiment.check(start_anew=params.cluster.start_anew)
     copies = None
     if params.cluster.checkpoints is not None:
         url = f"{params.cluster.checkpoints.rstrip('/')}/{generator}/{experiment.name}"
         copies = dataclasses.replace(params.store, url=url)
-    return _Training(params=params, footprint=counts, columns=columns, experiment=experiment, checkpoints=copies)
+    return _Training(
+        params=params,
+        inputs=inputs,
+        footprint=counts,
+        columns=columns,
+        experiment=experiment,
+        checkpoints=copies,
+    )
 
 
 def _check_batch(params: Params, generator: str, batch_size: int) -> None:
@@ -126,9 +146,15 @@ def _check_batch(params: Params, generator: str, batch_size: int) -> None:
 
 
 def _verify_columns(params: Params, generator: str, names: tuple[str, ...]) -> dict[str, Column]:
-    """Open the training split of some columns, and check every byte and that the generator can be trained with them."""
-    sources = {"edge": params.train.edges}  # there may be several columns of edges
-    columns = {name: Column(column_folder(sources.get(name, name), "train"), store=params.store) for name in names}
+    """Open the training split of some columns, and check every byte and that the generator can be trained with them.
+
+    names: as recipes name them, "image" first.
+    """
+    columns = {"image": open_column(params, "image", "train")}
+    for name in names[1:]:
+        stored = params.train.edges if name == "edge" else name  # there may be several columns of edges
+        columns[name] = open_column(params, stored, "train", images=columns["image"])
+    check_derived(columns["image"])
     for column in columns.values():
         column.verify()
     for name, column in columns.items():
@@ -138,14 +164,16 @@ def _verify_columns(params: Params, generator: str, names: tuple[str, ...]) -> d
     return columns
 
 
-def _experiment_inputs(params: Params, generator: str, columns: dict[str, Column]) -> dict[str, Any]:
+def _experiment_inputs(
+    params: Params, generator: str, columns: dict[str, Column], code: Mapping[str, str]
+) -> dict[str, Any]:
     """Return everything that the weights depend on: parameters, data, code and packages."""
     return {
         "config": asdict(params.generators[generator]),
-        "train": asdict(params.train),
+        "train": params.train.describe(),
         "seed": params.seed,
         "data": {name: column.manifest.digest for name, column in columns.items()},
-        "code": stage_code("train", generator),
+        "code": code,
     }
 
 
@@ -200,6 +228,7 @@ def _prepare(training: _Training) -> None:
             for name, column in training.columns.items()
         ],
         params_json=json.dumps(params.to_dict(), indent=2, sort_keys=True),
+        packages_lock=training.inputs.code[LOCK],
     )
 
 
@@ -216,7 +245,7 @@ def _sync_tracking(training: _Training, bar: Bar) -> TrackingSync:
         undelivered_folder(training.params.cluster.storage_folder),
         on_event=lambda event: bar.at(event.step, _render(event)),
         on_warning=show_warning,
-        resumable=(StoppedError, KeyboardInterrupt, SystemExit),
+        resumable=(StoppedError, InputsChangedError, KeyboardInterrupt, SystemExit),
     )
 
 
@@ -236,6 +265,7 @@ def _train(training: _Training) -> None:
         collective_seconds=params.cluster.collective_seconds,
         store=params.store,
         checkpoints=training.checkpoints,
+        digests={name: column.manifest.digest for name, column in training.columns.items()},
     )
     work = GroupWork(
         function=train,
@@ -249,7 +279,11 @@ def _train(training: _Training) -> None:
 
 
 def _check_finished(training: _Training, parent: int) -> None:
-    """Raise StoppedError unless the training is complete and the process that started this one still runs."""
+    """Check that the training is complete, and that its outputs may be written.
+
+    Raises StoppedError if it is not complete or the process that started this one has ended, and InputsChangedError if
+    the inputs of the stage are no longer those of its start.
+    """
     generator, folder = training.generator, training.folder
     if not folder.weights.is_file():
         copied = f"; {_describe_newest_copy(training.checkpoints)}" if training.checkpoints else ""
@@ -261,6 +295,9 @@ def _check_finished(training: _Training, parent: int) -> None:
             f"{generator} is trained, but the process that asked for it has ended; the same command takes the result "
             f"from {folder.path}"
         )
+    training.inputs.check_unchanged(
+        f"its finished weights stay in {folder.path}: put these inputs back, and the same command takes the result"
+    )
 
 
 def _describe_newest_copy(checkpoints: StoreConfig) -> str:
@@ -291,7 +328,7 @@ def _make_receipt(training: _Training, weights_sha256: str) -> Receipt:
     return Receipt(
         generator=training.generator,
         config=asdict(params.generators[training.generator]),
-        edges=params.edges[params.train.edges],
+        edges=EdgeConfig(**training.columns["edge"].manifest.parameters) if "edge" in training.columns else None,
         seed=params.seed,
         steps=counts.steps,
         samples_seen=counts.steps * counts.batch_size,
@@ -325,7 +362,7 @@ def _clean_up(training: _Training, tracking: TrackingSync) -> None:
         "deliver them with: python -m pipeline deliver",
         training.generator,
         tracking.problem,
-        park(training.folder.path, undelivered_folder(training.params.cluster.storage_folder)),
+        park(training.folder.path, undelivered_folder(training.params.cluster.storage_folder), tracking.problem),
     )
 
 

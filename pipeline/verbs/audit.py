@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import groupby
@@ -14,14 +14,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datasets.shards.expectation import mismatch
 from datasets.shards.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, ManifestError, read_manifest
 from datasets.shards.records import ShardError, read_table, shard_name, shard_number
-from datasets.tombstones import DUPLICATE, TAKEN_DOWN, Tombstone, read_tombstones, stay_out
+from datasets.tombstones import DUPLICATE, TAKEN_DOWN, StayOut, Tombstone, read_tombstones, stay_out
+from files.addresses import display_address
 from files.errors import UserError
 from files.objects import StoreConfig
-from jobs.checks.audit import AuditTask, ColumnShard, Finding, audit_shards
+from jobs.checks.audit import AuditTask, ColumnShard, Finding, ShardAudit, audit_shards, check_table
 from jobs.cluster.launch import map_tasks
-from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits, stage_of
+from pipeline.columns import differences, remedy_of
+from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits
 from pipeline.params import Params
 from pipeline.progress import printable, track
 from pipeline.removal import Outcome, named_records, remove
@@ -73,8 +76,7 @@ def run(params: Params, *, quarantine: bool = False) -> Audit:
             rejected.update(reject.reason for reject in columns["image"][1].rejected)
     findings += _check_across({split: columns["image"] for split, columns in manifests.items() if "image" in columns})
     num_records = num_bytes = 0
-    work = map_tasks(audit_shards, tasks, num_workers=params.cluster.num_workers)
-    for result in track(work, "audit", len(tasks), "shards"):
+    for result in track(_audit_all(params, tasks, findings), "audit", len(tasks), "shards"):
         findings += result.findings
         num_records += result.records
         num_bytes += result.bytes
@@ -89,6 +91,30 @@ def run(params: Params, *, quarantine: bool = False) -> Audit:
     return _quarantine(params, audit) if quarantine and audit.findings else audit
 
 
+def _audit_all(params: Params, tasks: Sequence[AuditTask], findings: list[Finding]) -> Iterator[ShardAudit]:
+    """Yield the results of all tasks. Once the store does not answer in time, only shards in folders are read.
+
+    findings: gets one finding for all shards that were not read.
+    """
+    left = list(tasks)
+    for result in map_tasks(audit_shards, tasks, num_workers=params.cluster.num_workers):
+        left.remove(result.task)
+        yield result
+        if result.is_silent:
+            break
+    in_folders = [task.without_store() for task in left]
+    if left and in_folders != left:
+        findings.append(
+            Finding(
+                file=display_address(params.store.url),
+                problem=f"did not answer in time, so the shards of {len(left)} more numbers were not read from it",
+            )
+        )
+    yield from map_tasks(
+        audit_shards, [task for task in in_folders if task.shards], num_workers=params.cluster.num_workers
+    )
+
+
 def _manifests(split: str, findings: list[Finding]) -> dict[str, tuple[Path, Manifest]]:
     """Return column -> absolute folder and manifest of the readable columns, images first.
 
@@ -97,10 +123,10 @@ def _manifests(split: str, findings: list[Finding]) -> dict[str, tuple[Path, Man
     """
     readable = {}
     for column in columns_of(split):
-        folder, stage = column_folder(column, split), stage_of(column)
+        folder = column_folder(column, split)
         try:
-            manifest = read_manifest(folder, remedy=f"dvc repro {stage}")
-            read_table(folder, columns=("key",))
+            manifest = read_manifest(folder, remedy=remedy_of(column))
+            check_table(folder, manifest, remedy=remedy_of(column))
             readable[column] = (folder.resolve(), manifest)
         except (ManifestError, ShardError) as error:
             findings.append(Finding(file=str(folder), problem=str(error)))
@@ -146,19 +172,18 @@ def _tasks(
 
 
 def _check_split(params: Params, split: str, columns: Mapping[str, tuple[Path, Manifest]]) -> Iterator[Finding]:
-    """Compare the manifests of a split with each other, and the files in its folders with their manifests."""
+    """Compare the manifests of a split with params.yaml and each other, and the files in its folders with them."""
     for column, (folder, manifest) in columns.items():
         expected = {MANIFEST_NAME, RECORDS_NAME, *(shard.name for shard in manifest.shards)}
         for path in sorted(folder.iterdir()):
             if path.name not in expected:
                 yield Finding(file=str(path), problem="belongs to no column")
-        if (manifest.column, manifest.split) != (column, split):
-            problem = f"says it is {manifest.column} of {manifest.split}"
-            yield Finding(file=str(folder / MANIFEST_NAME), problem=problem)
+        if found := list(differences(params, column, split, manifest)):
+            yield Finding(file=str(folder / MANIFEST_NAME), problem=mismatch(found, remedy_of(column)))
         if column == "image":
             yield from _check_images(params, folder, manifest)
         elif manifest.made_from != columns["image"][1].digest:
-            problem = f"was made from other images; run: dvc repro {stage_of(column)}"
+            problem = f"was made from other images; run: {remedy_of(column)}"
             yield Finding(file=str(folder / MANIFEST_NAME), problem=problem)
 
 
@@ -176,6 +201,25 @@ def _check_images(params: Params, folder: Path, manifest: Manifest) -> Iterator[
         yield Finding(file=str(folder), key=key, problem=problem)
 
 
+def _check_renamed(images: Mapping[str, tuple[Path, Manifest]], records: pa.Table) -> Iterator[Finding]:
+    """Find records with the bytes of a tombstone that ingest has met under no name: the picture has a new one.
+
+    records: of all splits, with the columns key, source_sha256 and split.
+    """
+    dataset = next(iter(images.values()))[1].dataset
+    met = {reject.name for _, manifest in images.values() for reject in manifest.rejected}
+    keys = set(records["key"].to_pylist())
+    lost = [
+        each
+        for each in read_tombstones(TOMBSTONES)
+        if each.dataset == dataset and each.status != DUPLICATE and each.source not in met and each.key not in keys
+    ]
+    out = StayOut({}, {bytes.fromhex(each.source_sha256): each.status for each in lost if not each.every_copy})
+    for row in named_records(records, out).to_pylist():
+        problem = f"has the bytes that {TOMBSTONES} keeps out under another key; run: python -m pipeline takedown"
+        yield Finding(file=str(images[row["split"]][0]), key=row["key"], problem=f"{problem} {row['key']}")
+
+
 def _check_across(images: Mapping[str, tuple[Path, Manifest]]) -> Iterator[Finding]:
     """Find keys of several records, and source files with equal bytes in several splits.
 
@@ -190,6 +234,7 @@ def _check_across(images: Mapping[str, tuple[Path, Manifest]]) -> Iterator[Findi
     if not tables:
         return
     table = pa.concat_tables(tables, promote_options="permissive")
+    yield from _check_renamed(images, table)
     counts = table.group_by("key").aggregate([("key", "count")])
     repeated = counts.filter(pc.greater(counts["key_count"], 1))["key"].combine_chunks()
     for row in table.filter(pc.is_in(table["key"], repeated)).to_pylist():

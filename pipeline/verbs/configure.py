@@ -1,72 +1,97 @@
-"""Write the block `generators` of params.yaml."""
+"""Compose params.yaml from its present values, presets and single values."""
 
 from __future__ import annotations
 
-import io
+import json
 from argparse import Namespace
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from files.durable import write_durably
-from jobs.generators import card, names
-from pipeline.params import PARAMS_PATH, read_params
+from pipeline.configuring.comments import read_user_comments
+from pipeline.configuring.composing import compose
+from pipeline.configuring.keys import block_at
+from pipeline.configuring.presets import GROUPS, describe_preset, preset_names
+from pipeline.configuring.rendering import render
+from pipeline.params import PARAMS_PATH, check_tree, read_tree
+from pipeline.progress import printable
+from pipeline.tables import wrap_last
 
 
-def run(generators: str, preset: str, path: Path = PARAMS_PATH) -> str:
-    """Replace the block `generators` of params.yaml, and keep all other lines.
+def run(words: Sequence[str], path: Path = PARAMS_PATH) -> str:
+    """Change params.yaml after the result has been checked, and return lines that say what changed.
 
-    generators: "all", or names with commas between.
-    preset: "demo" or "paper", for all of them.
-    path: params.yaml, which must be valid.
-    Returns a line per generator.
-    Raises UserError for a name that is no generator.
+    words: key=value each; see `compose`.
+    path: params.yaml.
+    Raises UserError, and leaves the file unchanged, if a word is not understood or a value is wrong.
     """
-    size = read_params(path).ingest.size
-    chosen = names() if generators == "all" else tuple(generators.split(","))
-    yaml = YAML()
-    yaml.width = 120
-    tree = yaml.load(path.read_text(encoding="utf-8"))
-    tree["generators"] = {name: generator_values(name, preset, size) for name in chosen}
-    write_durably(path, dump_yaml(tree, yaml))
-    return "\n".join(f"{path.name}: generators.{name} has the values of its preset {preset}" for name in chosen)
+    before = read_tree(path)
+    text = path.read_text(encoding="utf-8")
+    after = compose(before, words)
+    check_tree(after, path.name)
+    rendered = render(after, read_user_comments(text))
+    if rendered != text:
+        write_durably(path, rendered.encode())
+    return "\n".join([*_changes(before, after, path.name), *_notes(before, after, words), "next: dvc exp run"])
 
 
-def generator_values(name: str, preset: str, size: int | str) -> dict[str, Any]:
-    """Return every value of a generator's preset as plain data.
-
-    size: value of `image_size` for a generator whose network fixes the size of its images.
-    """
-    config = card(name).Config
-    values = {key: _plain(value) for key, value in asdict(config.demo() if preset == "demo" else config()).items()}
-    return values | ({"image_size": size} if "image_size" in values else {})
+def list_presets() -> str:
+    """Return a line per word of a group."""
+    rows = [(f"{group}={name}", describe_preset(group, name)) for group in GROUPS for name in preset_names(group)]
+    return wrap_last([*rows, ("generators=all", "or names with commas between; see `python -m pipeline generators`")])
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Yield a line per value that changed. A generator that is added or removed is one value."""
+    whole = {f"generators.{name}" for name in _generators(before) ^ _generators(after)}
+    old, new = dict(_flatten(before, "", whole)), dict(_flatten(after, "", whole))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    yield f"{where}: {len(changed) or 'no'} value{'s' * (len(changed) != 1)} changed"
+    if changed:
+        yield wrap_last([(f"  {key}", f"{old.get(key, '-')} -> {new.get(key, '-')}") for key in changed])
 
 
-def dump_yaml(tree: Any, yaml: YAML | None = None) -> bytes:
-    """Return a tree as the text of a YAML file, in UTF-8."""
-    buffer = io.BytesIO()
-    (yaml or YAML()).dump(tree, buffer)
-    return buffer.getvalue()
+def _notes(before: Mapping[str, Any], after: Mapping[str, Any], words: Sequence[str]) -> Iterator[str]:
+    added = sorted(_generators(after) - _generators(before))
+    if added and "scale=paper" not in words:
+        yield f"note: {', '.join(added)} at demo scale; for the papers' scale add the word scale=paper"
+    for key, value in _flatten(after, "", set()):
+        if key.endswith(".root") and value != "null" and not Path(value).exists():
+            yield f"note: {key} is {value}, which is not on this machine"
+
+
+def _generators(tree: Mapping[str, Any]) -> set[str]:
+    return set(block_at(tree, ("generators",)))
+
+
+def _flatten(tree: Mapping[str, Any], path: str, whole: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield dotted key and value, as texts. whole: keys of blocks that are one value."""
+    for name, value in tree.items():
+        key = f"{path}.{name}".lstrip(".")
+        if key in whole:
+            yield key, f"{len(value or {})} values"
+        elif isinstance(value, Mapping):
+            yield from _flatten(value, key, whole)
+        else:
+            yield key, printable(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
 VERB = {
-    "help": "write the list of generators and their values into params.yaml",
-    "example": "configure --generators all",
+    "help": "write params.yaml: choose presets and set single values; without words, list the presets",
+    "example": "configure dataset=folder dataset.root='/data/my photos' generators=edge_connect,partial_conv",
     "arguments": {
-        "--generators": {"required": True, "help": '"all", or names with commas between'},
-        "--preset": {"choices": ["demo", "paper"], "default": "demo", "help": "their values (default: demo)"},
+        "words": {
+            "nargs": "*",
+            "metavar": "key=value",
+            "help": "dataset, scale, cluster, masks or generators and a preset; or a key of params.yaml and its value",
+        }
     },
     "reads_params": False,
 }
 
 
 def main(params: None, arguments: Namespace) -> int:
-    """Write the block and print a line per generator."""
-    print(run(arguments.generators, arguments.preset))
+    """Print what changed, or the presets."""
+    print(run(arguments.words) if arguments.words else list_presets())
     return 0

@@ -13,7 +13,7 @@ from pipeline.tables import wrap_last
 
 _HINT = """
 Licences are summed up in a few words; only the owner's own text is binding.
-`python -m pipeline datasets <name>` shows one with its known defects, its options and how to run it."""
+`python -m pipeline datasets <name>` shows one with its known defects, its options and how to choose it."""
 
 
 def render(name: str | None = None, *, as_json: bool) -> str:
@@ -55,13 +55,13 @@ def _summary(source: type[Source]) -> list[tuple[str, str]]:
 def _details(source: type[Source]) -> list[tuple[str, str]]:
     """Return the further rows that are shown for one data set."""
     params = _params(source)
-    root = f" -S dataset.root={params['root']}" if params["root"] else ""
+    root = f" dataset.root={params['root']}" if params["root"] else ""
     rows = [
         ("classes", ", ".join(source.classes)),
         ("known defects", "\n".join(source.card.defects)),
         *(("option", f"{option}\n{meaning}") for option, meaning in source.card.options.items()),
         ("params.yaml", _yaml_block(params)),
-        ("run it", f"dvc exp run -S dataset={source.card.name}{root}"),
+        ("choose it", f"python -m pipeline configure dataset={source.card.name}{root}"),
     ]
     return [(what, text) for what, text in rows if text]
 

@@ -25,6 +25,9 @@ def render(deliveries: Sequence[Delivery], *, as_json: bool) -> str:
 
 
 def _line(delivery: Delivery) -> str:
+    if delivery.problem and delivery.version:
+        registered = f"registered as version {delivery.version}"
+        return f"{delivery.run}: {registered}; some files wait in {delivery.folder} ({delivery.problem})"
     if delivery.problem:
         return f"{delivery.run}: still waits in {delivery.folder} ({delivery.problem})"
     return f"{delivery.run}: delivered" + (f", registered as version {delivery.version}" if delivery.version else "")

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datasets.duplicates import near_pairs
+from datasets.shards.expectation import Expectation
 from datasets.shards.manifest import RECORDS_NAME, read_manifest
 from files.errors import UserError
+from pipeline.columns import remedy_of
 from pipeline.layout import column_folder, image_splits
 
 _SHOWN = 20
@@ -90,7 +92,8 @@ def run(max_distance: int, *, as_json: bool) -> str:
 
 def _read(name: str) -> _Split:
     folder = column_folder("image", name)
-    read_manifest(folder, remedy="dvc repro ingest")
+    remedy = remedy_of("image")
+    Expectation(split=name, column="image").check(read_manifest(folder, remedy=remedy), folder, remedy)
     path: Path = folder / RECORDS_NAME
     if "dhash" not in pq.read_schema(path).names:
         raise DuplicatesError(f"{path} has no hashes: it was written by an older version; run: dvc repro -f ingest")

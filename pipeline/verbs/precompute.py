@@ -21,5 +21,25 @@ VERB = {
 
 def main(params: Params, arguments: Namespace) -> int:
     """Run the stage `arguments.column`. Only that stage is imported."""
-    importlib.import_module(f"pipeline.stages.{arguments.column}").run(params)
+    if arguments.column == "semantics":
+        _make_labels(params)
+    else:
+        _run(arguments.column, params)
     return 0
+
+
+def _run(column: str, params: Params) -> None:
+    importlib.import_module(f"pipeline.stages.{column}").run(params)
+
+
+def _make_labels(params: Params) -> None:
+    """Make label maps if a generator reads them."""
+    from pipeline.labels import find_readers, remove_label_maps, write_label_files
+
+    readers = find_readers(params.generators)
+    if readers:
+        _run("semantics", params)
+    else:
+        remove_label_maps()
+        print("semantics: none of the generators reads label maps, so none are made")
+    write_label_files(params.generators, readers)

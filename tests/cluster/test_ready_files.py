@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from dvc.utils.hydra import compose_and_dump
 from ruamel.yaml import YAML
 
-from pipeline.params import read_params
+from pipeline.verbs import configure
 
 ROOT = Path(__file__).resolve().parents[2]
 READY = ROOT / "jobs" / "cluster" / "templates"
@@ -62,11 +63,12 @@ def test_the_file_for_kuberay_fits_this_project():
 
 
 @pytest.mark.parametrize("name", ["kuberay.yaml", "slurm.sh", "../../../docs/clusters.md"])
-def test_what_the_ready_files_override_exists(name, tmp_path):
-    overrides = set(re.findall(r"-S ([\w@.]+=[^\s`]+)", (READY / name).read_text()))
-    assert overrides
-    compose_and_dump(tmp_path / "params.yaml", str(ROOT / "conf"), None, "config", "plugins", sorted(overrides))
-    read_params(tmp_path / "params.yaml")
+def test_what_the_ready_files_configure_exists(name, tmp_path):
+    lines = re.findall(r"-m pipeline configure (.*?)`?$", (READY / name).read_text(), re.MULTILINE)
+    assert lines
+    for line in lines:
+        shutil.copy(ROOT / "params.yaml", tmp_path)
+        configure.run(shlex.split(line, comments=True), tmp_path / "params.yaml")
 
 
 SLURM = {  # its own programs, as far as the script uses them

@@ -21,6 +21,7 @@ from files.archives import (
     read,
     read_many,
 )
+from files.pins import pin_of
 from files.tars import MAX_EMPTY_MEMBERS
 
 FILES = {
@@ -133,7 +134,7 @@ def test_missing_and_empty_roots_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     roots = [tmp_path / "empty", _write_zip(tmp_path / "empty.zip", {}), _write_tar(tmp_path / "h.tar", {".a": b"1"})]
     for root in roots:
-        with pytest.raises(ArchiveError, match=r"holds no files$"):
+        with pytest.raises(ArchiveError, match=r"holds no files( but .*: 1 hidden file or folder \(\.a\))?$"):
             open_tree(root)
 
 
@@ -185,15 +186,30 @@ def test_links_devices_and_fifos_in_a_zip_are_refused(tmp_path: Path, mode: int)
         open_tree(tmp_path / "a.zip")
 
 
-def test_folder_follows_links_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_inside_a_folder_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     tree = _write_folder(tmp_path / "tree", {"a/1.jpg": b"1"})
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "2.jpg").write_bytes(b"2")
-    (tree / "b").symlink_to(tmp_path / "other")
-    assert _contents(tree) == [("a/1.jpg", b"1"), ("b/2.jpg", b"2")]
+    (tree / "b").symlink_to(tree / "a")
+    (tree / "c.jpg").symlink_to("b/1.jpg")
+    (tmp_path / "link").symlink_to(tree)
+    names = ("a/1.jpg", "b/1.jpg", "c.jpg")
+    for root in (tree, tmp_path / "link"):
+        assert _contents(root) == [(name, b"1") for name in names]
     (tree / "a" / "up").symlink_to(tree)
     with pytest.raises(ArchiveError, match="link to a folder that contains it"):
         open_tree(tree)
+
+
+@pytest.mark.parametrize("link", ["b", "a/2.jpg", "b.zip"])
+def test_links_that_lead_out_of_a_folder_are_followed_only_when_asked_for(tmp_path: Path, link: str) -> None:
+    tree = _write_folder(tmp_path / "tree", {"a/1.jpg": b"1"})
+    other = _write_folder(tmp_path / "tree2", {"2.jpg": b"2"})  # a name that begins like the folder's
+    (tree / link).symlink_to(other if link == "b" else other / "2.jpg")
+    with pytest.raises(
+        ArchiveError, match=rf"tree: {link} is a link that leads out .* set dataset\.follow_links to true"
+    ):
+        open_tree(tree)
+    found = open_tree(tree, follow_links=True).entries
+    assert [read(locator) for locator in found.values()] == [b"1", b"2"]
 
 
 def test_broken_link_and_fifo_in_a_folder_are_named(tmp_path: Path) -> None:
@@ -431,9 +447,10 @@ def test_mutated_archives_raise_only_our_errors(tmp_path: Path) -> None:
 
 def test_an_inflated_archive_has_the_same_members_and_a_damaged_one_leaves_nothing(tmp_path: Path) -> None:
     archive = _write_tar(tmp_path / "a.tgz", FILES, "w:gz")
-    assert list(inflate(archive, tmp_path / "here" / "a.tar"))[-1] == (tmp_path / "here" / "a.tar").stat().st_size
     entries = open_tree(archive).entries
-    assert [read(entries[name].within(tmp_path / "here" / "a.tar")) for name in FILES] == list(FILES.values())
+    tar = tmp_path / "here" / "a.tar"
+    assert list(inflate(archive, entries["list.txt"].pin, tar))[-1] == tar.stat().st_size
+    assert [read(entries[name].within(tar)) for name in FILES] == list(FILES.values())
     (tmp_path / "cut.tgz").write_bytes(archive.read_bytes()[:-4])
     _bomb(tmp_path / "bomb.tgz", "gzip")
     for name, said in (
@@ -441,5 +458,5 @@ def test_an_inflated_archive_has_the_same_members_and_a_damaged_one_leaves_nothi
         ("bomb.tgz", r"inflates to more than \d+ bytes; refused"),
     ):
         with pytest.raises(ArchiveError, match=f"{name} {said}"):
-            list(inflate(tmp_path / name, tmp_path / "there" / "a.tar"))
+            list(inflate(tmp_path / name, pin_of((tmp_path / name).stat()), tmp_path / "there" / "a.tar"))
         assert not list((tmp_path / "there").iterdir())

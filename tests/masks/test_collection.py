@@ -25,6 +25,7 @@ from masks.drawn import DrawnMasks, draw_mask_in_bin
 from masks.hole_ratio import BINS, hole_ratio
 from masks.masks import open_masks
 from pipeline.stages.masks import SuiteContent
+from tests.masks.test_reading import HOLE, READ, REFUSED
 
 MASKS = [
     draw_mask_in_bin(MaskConfig(kind="irregular"), 96, 96, low, high, seed) for _, low, high in BINS for seed in (1, 2)
@@ -221,26 +222,21 @@ def test_one_bit_palettes_and_equal_channels_are_read_alike(tmp_path):
     assert {collection.draw(96, 96, seed).tobytes() for seed in range(30)} == {MASKS[4].tobytes()}
 
 
-def test_what_is_no_mask_is_refused_by_name(folder):
-    coloured = np.repeat(MASKS[0][..., None] * 255, 3, 2)
-    coloured[..., 2] = 0
-    transparent = np.dstack([np.repeat(MASKS[0][..., None] * 255, 3, 2), np.full((96, 96), 255, np.uint8)])
-    jpeg = io.BytesIO()
-    Image.fromarray(MASKS[0] * 255).save(jpeg, "JPEG")
-    good = png(MASKS[0] * 255)
-    for content in (
-        png(coloured),
-        png(transparent),
-        png(MASKS[0] * 255, transparency=0),
-        png(MASKS[0].astype(np.uint16) * 65535),
-        jpeg.getvalue(),
-        good[: len(good) // 2],
-        b"",
-        b"text",
-    ):
-        (folder / "bad.png").write_bytes(content)
-        with pytest.raises(MaskFilesError, match=r"1 of 13 masks cannot be used: bad\.png \((not a PNG|damaged)"):
-            MaskCollection(MaskFiles(root=str(folder), threshold=True))
+@pytest.mark.parametrize("what", ["nothing", "text", "half a file", "photograph", "an opaque sheet with a cut"])
+def test_what_is_no_mask_is_refused_by_name(folder, what):
+    (folder / "bad.png").write_bytes(REFUSED[what])
+    with pytest.raises(MaskFilesError, match=r"1 of 13 masks cannot be used: bad\.png \(.+\); take them out"):
+        MaskCollection(MaskFiles(root=str(folder), threshold=True))
+
+
+def test_masks_are_understood_as_by_every_reader_and_those_in_other_ways_are_counted(tmp_path, caplog):
+    kinds = ("grey", "0 and 1", "red on black", "red on white", "white strokes on nothing", "photograph with a cut")
+    collection = opened(write_folder(tmp_path / "masks", [READ[kind][0] for kind in kinds]))
+    assert {collection.draw(*HOLE.shape, seed).tobytes() for seed in range(30)} == {HOLE.astype(np.uint8).tobytes()}
+    counts = re.findall(r"(\d) of 6 masks: (.*)", caplog.text)
+    assert ("2", "the hole is coloured") in counts
+    assert {count for count, remark in counts if remark != "the hole is coloured"} == {"1"}
+    assert len(counts) == 4
 
 
 def test_files_left_out_are_counted(folder, caplog):

@@ -11,8 +11,11 @@ from PIL import Image
 from benchmarks.photographs import photograph
 from datasets.ingest import IngestConfig
 from datasets.maps.semantics import SemanticsConfig
+from datasets.shards.manifest import read_manifest, write_manifest
 from datasets.sources import source_config
 from files.durable import file_digest
+from pipeline.columns import expected
+from pipeline.layout import column_folder, columns_of
 from pipeline.params import Params, read_params
 from pipeline.stages import edges, ingest, masks, semantics
 
@@ -46,6 +49,25 @@ def write_shards(params: Params) -> None:
     edges.run(params)
     semantics.run(params)
     masks.run(params)
+
+
+def describe_shards(params: Params) -> None:
+    """Rewrite the manifests of the train split so that they state what params.yaml asks for.
+
+    For shards that were made in code and not by the stages.
+    """
+    made_from = ""
+    for column in columns_of("train"):
+        folder, described = column_folder(column, "train"), expected(params, column, "train")
+        manifest = read_manifest(folder)
+        manifest = dataclasses.replace(
+            manifest,
+            dataset=described.dataset,
+            parameters={**manifest.parameters, **described.parameters},
+            made_from=made_from,
+        )
+        write_manifest(folder, manifest)
+        made_from = made_from or manifest.digest
 
 
 def tree(folder: Path = Path("shards")) -> dict[str, str]:

@@ -1,19 +1,19 @@
+import json
+import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from dvc.utils.hydra import compose_and_dump
 from dvc.utils.serialize import load_yaml
 from ruamel.yaml import YAML
 
-from datasets.sources import SOURCES, open_source
+from jobs.generators import card, names
+from masks.config import MaskFiles
+from pipeline import params as params_module
 from pipeline.params import ParamsError, read_params
+from pipeline.ranges import range_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-
-def composed(path, *overrides):
-    compose_and_dump(path, str(ROOT / "conf"), None, "config", "plugins", list(overrides))
-    return path
 
 
 def changed(tmp_path, change):
@@ -22,65 +22,6 @@ def changed(tmp_path, change):
     path = tmp_path / "params.yaml"
     YAML(typ="safe", pure=True).dump(tree, path)
     return path
-
-
-def test_the_committed_file_is_what_the_presets_compose(tmp_path):
-    """But for the first line, by which editors find the schema: DVC composes values alone."""
-    first, _, rest = (ROOT / "params.yaml").read_text().partition("\n")
-    assert first.startswith("# yaml-language-server: ")
-    assert composed(tmp_path / "params.yaml").read_text() == rest
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["scale=paper"],
-        ["dataset=folder", "dataset.root=/pictures"],
-        ["dataset=places2", "dataset.root=/places", "scale=paper", "cluster=gpus"],
-        ["dataset=celeba_hq", "dataset.root=/celeba", "scale=paper"],
-        ["masks@suite.masks=irregular", "suite.masks.border=25", "train.samples.masks.kind=thick"],
-        [
-            "masks@suite.masks=files",
-            "suite.masks.files.root=/masks.zip",
-            "masks@train.samples.masks=files",
-            "train.samples.masks.files.root=/masks",
-            "train.samples.masks.files.hole=black",
-        ],
-        ["+edges.fine.sigma=1.0", "train.edges=fine"],
-    ],
-)
-def test_every_preset_is_valid(tmp_path, overrides):
-    params = read_params(composed(tmp_path / "params.yaml", *overrides))
-    if "scale=paper" in overrides:
-        from jobs.generators import card
-
-        assert params.generators["edge_connect"] == card("edge_connect").Config()
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_data_set_has_a_preset_that_lists_its_options(tmp_path, name):
-    overrides = [f"dataset={name}"] + (["dataset.root=/pictures"] if name != "photos" else [])
-    path = composed(tmp_path / "params.yaml", *overrides)
-    chosen = YAML(typ="safe", pure=True).load(path.read_text())["dataset"]
-    source = open_source(read_params(path).dataset)
-    assert source.card.name == name
-    assert chosen.keys() - {"splits"} == {"name", "root", "watch", *source.card.options}
-    assert set(chosen.get("splits", ())) <= set(source.card.splits)
-
-
-def test_one_choice_changes_the_masks_of_the_suite_or_of_training(tmp_path):
-    params = read_params(composed(tmp_path / "params.yaml", "suite.masks.kind=thick"))
-    assert (params.suite.masks.kind, params.train.samples.masks.kind) == ("thick", "free_form")
-    params = read_params(
-        composed(tmp_path / "params.yaml", "masks@train.samples.masks=files", "train.samples.masks.files.root=/m")
-    )
-    assert (params.suite.masks.kind, params.train.samples.masks.files.root) == ("free_form", "/m")
-
-
-def test_columns_of_edges_lie_side_by_side(tmp_path):
-    params = read_params(composed(tmp_path / "params.yaml", "+edges.fine.sigma=1.0", "train.edges=fine"))
-    assert {name: config.sigma for name, config in params.edges.items()} == {"edge": 2.0, "fine": 1.0}
-    assert params.train.edges == "fine"
 
 
 def test_dvc_reads_every_value_as_we_do():
@@ -138,6 +79,21 @@ def test_dvc_reads_every_value_as_we_do():
             r"masks.files: root must be an abs",
         ),
         (lambda t: t.update(generators={}), r"generators is empty"),
+        (lambda t: t["dataset"].update(root="~/pics"), r"dataset.root begins with ~, .* write the whole path"),
+        (lambda t: t["dataset"].update(watch="~"), r"dataset.watch begins with ~"),
+        (lambda t: t["cluster"].update(storage="~x/runs"), r"cluster.storage begins with ~"),
+        (lambda t: t["store"].update(cache="~/cache"), r"store.cache begins with ~"),
+        (lambda t: t["generators"]["edge_connect"].update(features="~/vgg.pt"), r"edge_connect.features begins with ~"),
+        (lambda t: t["evaluate"].update(inception={"path": "~/i.pt", "sha256": "0"}), r"inception.path begins with ~"),
+        (lambda t: t["dataset"].update(root="/a/${seed}"), r"dataset.root contains \$\{, which DVC would replace"),
+        (lambda t: t["dataset"].update(splits=["train", "${seed}"]), r"dataset.splits.1 contains \$\{"),
+        (lambda t: t["dataset"].update(root=""), r"dataset.root is empty"),
+        (lambda t: t["dataset"].update(root="/a\nb"), r"dataset.root has a control character"),
+        (
+            lambda t: t.update(dataset="folder"),
+            r"dataset must be a mapping.*: python -m pipeline configure dataset=",
+        ),
+        (lambda t: t.update(cluster="gpus"), r"cluster must be a mapping, .* configure cluster=gpus"),
         (
             lambda t: t["cluster"].update(checkpoints="https://host/live"),
             r"cluster: checkpoints must be s3://\.\.\., gs://\.\.\., .*; that can only be read",
@@ -212,3 +168,141 @@ def test_a_name_that_could_become_a_path_or_a_command_is_refused(tmp_path, name)
     with pytest.raises(ParamsError, match="names are made of a-z, 0-9 and _") as error:
         read_params(changed(tmp_path, lambda t: t["generators"].update({name: {}})))
     assert "\n" not in str(error.value)
+
+
+def everything():
+    """Plain data of the committed parameters with every key, and every generator of the papers."""
+    params = read_params(ROOT / "params.yaml")
+    masks = {"kind": "files", "files": asdict(MaskFiles(root="/masks"))}
+    tree = json.loads(json.dumps(params.to_dict(), default=str))
+    tree["generators"] = {name: asdict(card(name).Config()) for name in names()}
+    tree["train"] |= {"ema_decay": 0.5, "clip_norm": 1.0}
+    tree["train"]["samples"] |= {"crop": 32, "masks": tree["train"]["samples"]["masks"] | masks}
+    tree["store"]["cache"] = "/cache"  # the default is in the home folder, which a file must name
+    return json.loads(json.dumps(tree))
+
+
+def numbers(tree, path=()):
+    """The path and the value of every number, and of every list of numbers."""
+    for key, value in tree.items():
+        one = value[0] if isinstance(value, list) else value
+        if isinstance(value, dict):
+            yield from numbers(value, (*path, key))
+        elif isinstance(one, int | float) and not isinstance(one, bool):
+            yield (*path, key), value
+
+
+def with_value(tree, path, value):
+    first, *rest = path
+    return {**tree, first: with_value(tree[first], rest, value) if rest else value}
+
+
+def test_every_number_out_of_its_range_is_refused_by_the_name_of_its_key(monkeypatch):
+    tree = everything()
+    cases = list(numbers(tree))
+    assert len(cases) > 280
+
+    def refusal(path, value):
+        only = {path[1]: tree["generators"][path[1]]} if path[0] == "generators" else {"edge_connect": {}}
+        given = with_value({**tree, "generators": only}, path, value)
+        monkeypatch.setattr(params_module, "read_tree", lambda _: given)
+        with pytest.raises(ParamsError) as error:
+            read_params()
+        return str(error.value)
+
+    for path, value in cases:
+        allowed = range_of(".".join(path), value if not isinstance(value, list) else value[0])
+        for number in [math.nan, allowed.low - 1, allowed.high * 4] + ([allowed.low] if allowed.is_open else []):
+            number = int(number) if isinstance(value, int) and math.isfinite(number) else number
+            given = [number] * len(value) if isinstance(value, list) else number
+            message = refusal(path, given)
+            assert path[-1] in message, (path, given, message)
+            assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["evaluate"].update(gallery_images=0), r"evaluate\.gallery_images must be in 1\.\..*, got 0"),
+        (lambda t: t["evaluate"].update(baselines=[]), r"baselines must include mean_colour"),
+        (lambda t: t["evaluate"].update(baselines=["mean_colour"] * 2), r"evaluate\.baselines names a baseline twice"),
+        (lambda t: t["evaluate"].update(baselines=["mean_color"]), r"evaluate\.baselines"),
+        (
+            lambda t: t["evaluate"].update(inception={"path": "w", "sha256": "x"}),
+            r"evaluate\.inception\.sha256 must be",
+        ),
+        (lambda t: t["train"]["samples"].update(crop=65), r"train\.samples\.crop is 65, more than .* ingest\.size, 64"),
+        (lambda t: t["generators"].update(lbp={"lbp_steps": 0, "image_steps": 0}), r"generators\.lbp has no step"),
+        (lambda t: t["generators"]["deepfill_v2"].update(steps=0), r"generators\.deepfill_v2\.steps must be in 1"),
+        (lambda t: t["cluster"].update(storage=""), r"cluster\.storage is empty"),
+        (lambda t: t["dataset"].update(root=""), r"dataset\.root is empty"),
+        (lambda t: t["semantics"].update(segmenter="deeplab"), r"semantics\.segmenter: .*'deeplabv3_resnet50'"),
+    ],
+)
+def test_what_would_fail_later_is_refused_at_once(tmp_path, change, message):
+    with pytest.raises(ParamsError, match=message) as error:
+        read_params(changed(tmp_path, change))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["suite"].update(split="valid"), r"suite\.split is 'valid', but photos .* has train, val"),
+        (lambda t: t["dataset"].update(splits=["val"]), r"the split of every training is 'train'"),
+        (
+            lambda t: t["evaluate"].update(alexnet={"path": "a.pth", "sha256": "0" * 64}),
+            r"evaluate\.alexnet\.path: a\.pth",
+        ),
+        (
+            lambda t: t["generators"]["edge_connect"].update(features="f.pth"),
+            r"edge_connect\.features: f\.pth does not",
+        ),
+        (
+            lambda t: t["semantics"].update(source="segmenter", segmenter_weights="s.pth"),
+            r"segmenter_weights: s\.pth does not exist",
+        ),
+        (
+            lambda t: t["suite"].update(masks={"kind": "files", "files": {"root": "/absent"}}),
+            r"suite\.masks\.files\.root: /absent does not exist",
+        ),
+    ],
+)
+def test_what_a_later_stage_would_miss_stops_the_first_one(tmp_path, monkeypatch, change, message):
+    from pipeline.start import check_start
+
+    params = read_params(changed(tmp_path, change))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParamsError, match=message):
+        check_start(params)
+
+
+def test_generators_for_images_of_another_size_are_said_when_images_are_ingested(tmp_path, caplog):
+    from pipeline.start import check_start
+
+    for change, words in (
+        (
+            lambda t: t["ingest"].update(size=128),
+            "image_size is 64, but its images will have a side of 128 (ingest.size)",
+        ),
+        (lambda t: t["train"]["samples"].update(crop=32), "a side of 32 (train.samples.crop)"),
+    ):
+        check_start(read_params(changed(tmp_path, change)))
+        assert words in caplog.text
+
+
+def test_gpus_that_a_training_would_miss_are_said_when_images_are_ingested(tmp_path, monkeypatch, caplog):
+    import torch
+
+    from jobs.cluster.launch import WorkerError, check_gpus
+    from pipeline.start import check_start
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    params = read_params(changed(tmp_path, lambda t: t["cluster"].update(use_gpu=True, train_workers=0)))
+    monkeypatch.chdir(tmp_path)
+    assert torch.cuda.device_count() == 0
+    check_start(params)
+    assert "cluster.use_gpu is true, but torch finds no GPU on this machine, and training needs 1" in caplog.text
+    with pytest.raises(WorkerError, match=r"cluster\.use_gpu is true"):
+        check_gpus(params.cluster)

@@ -1,9 +1,21 @@
+import contextlib
+import fcntl
 import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from pipeline import progress
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
@@ -57,3 +69,46 @@ def test_a_long_note_leaves_room_for_bar_count_and_time_left(width):
     for part in ("train edge_connect", "━", "840/1400", "3.5 steps/s, 2 min left", "…"):
         assert part in line
     assert len(line) <= width
+
+
+_SHOWN = """
+from pipeline.progress import Bar
+import time
+with Bar("train edge_connect", 1400, "steps") as bar:
+    for step in (10, 840):
+        time.sleep(0.1)
+        bar.at(step, "joint/l1 0.1234  joint/adversarial 0.5678  joint/perceptual 0.91  123.4 images/s")
+"""
+
+
+@pytest.mark.parametrize(
+    ("width", "has_bar", "has_rate", "has_note"),
+    [(120, True, True, True), (80, True, True, True), (64, True, False, False), (40, False, False, False)],
+)
+def test_a_terminal_of_any_width_shows_count_and_time_left(width, has_bar, has_rate, has_note):
+    """On a real terminal of that width, while standard output goes elsewhere."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    environment = {**{k: v for k, v in os.environ.items() if k != "COLUMNS"}, "TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _SHOWN], stdout=subprocess.DEVNULL, stderr=theirs, env=environment, cwd=ROOT
+    ) as process:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # the terminal is gone once the process has ended
+            while part := os.read(ours, 4096):
+                written += part
+    os.close(ours)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.decode())
+    line = [line for line in re.split(r"[\r\n]+", text) if "840/1400" in line][-1]
+    assert re.search(r"\d s left", line)
+    assert "train edge_conn" in line
+    assert ("━" in line, "steps/s" in line, "joint/" in line) == (has_bar, has_rate, has_note)
+    assert len(line) <= width
+
+
+def test_without_a_terminal_there_is_a_plain_line():
+    done = subprocess.run([sys.executable, "-c", _SHOWN], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert re.fullmatch(r"train edge_connect: 840 steps in \d\.\d s\n", done.stderr)
+    assert done.stdout == ""

@@ -17,20 +17,24 @@ from datasets.maps.edges import EdgeConfig
 from datasets.maps.semantics import SemanticsConfig
 from datasets.shards.column import Column
 from datasets.sources import source_config
+from files.code_archive import process_code
 from files.durable import file_digest
+from files.errors import UserError
 from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.inference import inpaint_images, load_trained
 from jobs.evaluation.metrics.pixels import composite_uint8
 from jobs.evaluation.settings import EvaluateConfig
 from jobs.generators import card, names
+from jobs.generators.build import build_recipe
+from jobs.runs.receipt import read_receipt
 from jobs.tracking import mlflow_runs as tracking
 from jobs.tracking.mlflow_runs import load_model
 from jobs.training.settings import TrainConfig
 from masks.hole_ratio import BINS
 from pipeline.params import ParamsError, read_params
 from pipeline.stages import edges, evaluate, ingest, masks, report, semantics, train
-from pipeline.stages.report import ReportError
 from pipeline.verbs import inpaint
+from tests.pipeline.pictures import small_params
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -80,14 +84,18 @@ def test_the_suite_has_a_mask_in_every_bin_of_every_image(params):
 
 @pytest.mark.parametrize("name", names())
 def test_every_generator_leaves_weights_curves_figures_and_a_version(params, name):
-    recipe, receipt = load_trained(Path("models") / name)
+    receipt = read_receipt(Path("models") / name)
+    recipe = build_recipe(name, params.generators[name], params.seed)
     assert receipt.steps == recipe.steps == sum(p.steps for p in recipe.phases)
     assert receipt.images == Column(Path("shards/image/train")).manifest.digest
+    assert receipt.edges == (params.edges["edge"] if "edge" in recipe.columns else None)
     assert {path.parent.name for path in Path("curves", name).rglob("*.tsv")} == {
         p.name for p in recipe.phases if p.steps
     }
-    rows = json.loads(Path(f"metrics/{name}.json").read_text())
-    assert set(rows) == {"trained", "untrained"}
+    groups = json.loads(Path(f"results/{name}/summary.json").read_text())["rows"]
+    assert set(groups) == {name, f"{name}_untrained"}
+    figures = json.loads(Path(f"metrics/{name}.json").read_text())
+    assert figures == {key: groups[name]["overall"][key]["mean"] for key in ("l1_hole_percent", "psnr", "ssim")}
     assert not Path("runs", name).exists() or not list(Path("runs", name).iterdir())
     client = mlflow.MlflowClient(tracking.tracking_uri())
     version = client.get_model_version_by_alias(f"inpaint-{name}", "candidate")
@@ -154,7 +162,7 @@ def test_figures_are_those_of_the_composites(params):
             filled = BASELINES["mean_colour"].fill(image, hole.astype(np.uint8))
             filled = composite_uint8(filled, image, hole.astype(np.uint8))
             errors.append(np.abs(filled[hole].astype(int) - image[hole]).mean() / 2.55)
-    found = json.loads(Path("metrics/baselines.json").read_text())["mean_colour"]["l1_hole_percent"]
+    found = json.loads(Path("metrics/baselines/mean_colour.json").read_text())["l1_hole_percent"]
     assert found == pytest.approx(np.mean(errors), rel=1e-12)
 
 
@@ -246,10 +254,48 @@ def test_more_classes_than_a_generator_has_are_named_before_it_trains(params):
         train.run(params, "sge_net")
 
 
-def test_results_of_two_suites_share_no_table(params):
-    path = Path("results/baselines/summary.json")
-    text = path.read_text()
-    path.write_text(text.replace('"suite": "', '"suite": "0'))
-    with pytest.raises(ReportError, match="their numbers cannot be compared"):
-        report.run(params)
-    path.write_text(text)
+@pytest.mark.parametrize(
+    ("paths", "old", "new", "message"),
+    [
+        ("results/baselines/summary.json", '"suite": "', '"suite": "0', "their numbers cannot be compared"),
+        ("results/*/summary.json", '"suite": "', '"suite": "0', "shards/mask/val are suite"),
+        ("results/csa/summary.json", '"csa"', '"spl"', "results/csa has the rows .*, expected csa"),
+        ("models/csa/receipt.json", '"images": "', '"images": "0', "csa on 0.*: their numbers cannot be compared"),
+        ("results/csa/gallery/manifest.json", '"column": "', '"column": "x', "gallery/manifest.json was edited"),
+    ],
+)
+def test_results_of_two_protocols_share_no_table(params, paths, old, new, message):
+    before = {path: path.read_text() for path in Path().glob(paths)}
+    for path, text in before.items():
+        assert old in text
+        path.write_text(text.replace(old, new))
+    try:
+        with pytest.raises(UserError, match=message):
+            report.run(params)
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+
+
+def test_the_report_states_its_commit_and_the_size_of_its_images(params):
+    page, code = Path("report/index.html").read_text(), process_code()
+    assert "<b>64 × 64</b> pixels" in page
+    assert code.commit in page
+    assert "of this report" not in page
+    assert ("<h3>To rebuild it</h3>" in page) == (code.changes == ())
+    clean = dataclasses.replace(code, commit="1234", changes=())
+    dirty = dataclasses.replace(clean, changes=("params.yaml",))
+    assert report._rebuild_commands(clean) == ["git checkout 1234", "make setup", "dvc repro"]
+    assert report._rebuild_commands(dirty) == []
+    assert "made from files that differ from commit 1234 (params.yaml)" in report._notes("folder", dirty)[-1]
+
+
+def test_the_size_of_images_is_that_of_the_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, shape in {"train/1": (40, 48), "train/2": (60, 40), "val/3": (40, 48)}.items():
+        path = tmp_path / "pictures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((*shape, 3), 7, np.uint8)).save(path)
+    ingest.run(small_params(tmp_path / "pictures", rule="shorter"))
+    sizes = {split: report._describe_size(Column(Path("shards/image") / split)) for split in ("train", "val")}
+    assert sizes == {"train": "32–48 × 32–38", "val": "32 × 38"}

@@ -42,7 +42,11 @@ def test_stages_with_a_store_write_the_same_tables_and_no_tars(s3, tmp_path, mon
         evaluate.run(params, "baselines")
         files = [path for path in Path("shards").rglob("*") if path.is_file()]
         tables = {str(path): file_digest(path) for path in files if path.suffix != ".tar"}
-        return tables, len(files) - len(tables), json.loads(Path("metrics/baselines.json").read_text())
+        return (
+            tables,
+            len(files) - len(tables),
+            {path.stem: json.loads(path.read_text()) for path in Path("metrics/baselines").iterdir()},
+        )
 
     tables, tars, scores = run(plain)
     assert tars == 9  # images and edges of 3 + 1 shards, masks of 1

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A Ray cluster for the length of one Slurm job, and one command on it. From the checkout, which every node sees:
 #
-#     sbatch --nodes=4 jobs/cluster/templates/slurm.sh dvc exp run -S scale=paper -S cluster=gpus -S cluster.train_workers=16
+#     python -m pipeline configure scale=paper cluster=gpus cluster.train_workers=16
+#     sbatch --nodes=4 jobs/cluster/templates/slurm.sh dvc exp run
 #
 # A job that Slurm preempts, or whose time is up, saves a checkpoint and is queued again; the same command goes on from
 # there. Edit these options, or pass them to sbatch.

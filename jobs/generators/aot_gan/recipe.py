@@ -21,33 +21,39 @@ from jobs.generators.aot_gan.networks import SMALLEST_SIDE, Discriminator, Gener
 from jobs.layers.composite import composite
 from jobs.layers.vgg import VGG19, imagenet_normalised, to_unit
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, make_networks
 from jobs.recipe.losses import bce_fake, bce_real, perceptual, style
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build AOT-GAN with initial weights from torch's global generator."""
-    networks = {
-        "generator": Generator(width=config.width, blocks=config.blocks, gate_norm=config.gate_norm),
-        "generator_d": Discriminator(width=config.d_width),
+    makers = {
+        "generator": lambda: Generator(width=config.width, blocks=config.blocks, gate_norm=config.gate_norm),
+        "generator_d": lambda: Discriminator(width=config.d_width),
     }
-    phase = Phase(
-        name="train",
-        steps=config.steps,
-        forward=_forward,
-        updates=(
-            Update(networks=("generator",), terms=_generator_terms(config)),
-            Update(networks=("generator_d",), terms=_discriminator_terms(config)),
-        ),
-    )
+    networks = make_networks(makers, for_training=for_training)
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=(phase,),
+        phases=_phases(config) if for_training else (),
         inpaint=lambda networks, batch: {"output": networks["generator"](batch.image, batch.mask)},
         batch_size=config.batch_size,
         multiple=4,
         smallest_side=SMALLEST_SIDE,
+    )
+
+
+def _phases(config: Config) -> tuple[Phase, ...]:
+    return (
+        Phase(
+            name="train",
+            steps=config.steps,
+            forward=_forward,
+            updates=(
+                Update(networks=("generator",), terms=_generator_terms(config)),
+                Update(networks=("generator_d",), terms=_discriminator_terms(config)),
+            ),
+        ),
     )
 
 

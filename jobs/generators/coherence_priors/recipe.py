@@ -21,24 +21,25 @@ from jobs.layers.semantic import (
 )
 from jobs.layers.vgg import VGG19, imagenet_normalised, to_unit
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, make_networks
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 PATCH_LAYER, PATCH_SCALE = "relu3_1", 2  # its cells are 2^2 pixels wide
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build coherence priors. Initial weights are drawn from torch's global generator."""
-    networks = {
-        "generator": Generator(width=config.width, num_classes=config.num_classes),
-        "texture_d": PatchDiscriminator(3 + config.num_classes, config.d_width),
-        "structure_d": PatchDiscriminator(3 + config.num_classes, config.d_width),
+    makers = {
+        "generator": lambda: Generator(width=config.width, num_classes=config.num_classes),
+        "texture_d": lambda: PatchDiscriminator(3 + config.num_classes, config.d_width),
+        "structure_d": lambda: PatchDiscriminator(3 + config.num_classes, config.d_width),
     }
+    networks = make_networks(makers, for_training=for_training)
     rates = {name: config.learning_rate if name == "generator" else config.d_learning_rate for name in networks}
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=_phases(config, rates),
+        phases=_phases(config, rates) if for_training else (),
         inpaint=_inpaint,
         batch_size=config.batch_size,
         multiple=SMALLEST_MULTIPLE,

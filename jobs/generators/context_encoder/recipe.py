@@ -10,15 +10,15 @@ from jobs.generators.context_encoder import Config
 from jobs.generators.context_encoder.losses import overlap_weights, reconstruction, reconstruction_in_hole
 from jobs.generators.context_encoder.networks import Discriminator, Generator, central_half, central_hole
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, adam, alternating, make_networks
 from jobs.recipe.losses import bce_fake, bce_real
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build Context Encoder with initial weights from torch's global generator."""
     is_centre = config.variant == "centre"
-    networks = {
-        "generator": Generator(
+    makers = {
+        "generator": lambda: Generator(
             image_size=config.image_size,
             variant=config.variant,
             width=config.width,
@@ -27,8 +27,9 @@ def build(config: Config) -> Recipe:
             mask_channel=config.mask_channel,
             fill=tuple(2 * value / 255 - 1 for value in (config.fill_red, config.fill_green, config.fill_blue)),
         ),
-        "generator_d": Discriminator(size=config.image_size // (2 if is_centre else 1), width=config.width),
+        "generator_d": lambda: Discriminator(size=config.image_size // (2 if is_centre else 1), width=config.width),
     }
+    networks = make_networks(makers, for_training=for_training)
 
     def forward(networks: Networks, batch: Batch) -> Outputs:
         return {"prediction": networks["generator"](batch.image, _hole(config, batch))}
@@ -49,7 +50,7 @@ def build(config: Config) -> Recipe:
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=(joint,),
+        phases=(joint,) if for_training else (),
         inpaint=inpaint,
         batch_size=config.batch_size,
     )

@@ -15,10 +15,10 @@ from jobs.generators.csa.networks import FeatureDiscriminator, RefinementNetwork
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.vgg import VGG16, imagenet_normalised, to_unit
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam, is_discriminator
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam, is_discriminator, make_networks
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build CSA. Initial weights are drawn from torch's global generator.
 
     The feature discriminator is left out if `feature_adversarial_weight` is 0, and VGG-16 if `consistency_weight` is 0
@@ -26,22 +26,34 @@ def build(config: Config) -> Recipe:
     """
     attention = CoherentSemanticAttention(norm=config.norm, clamp=config.clamp, solver=config.solver)
     shape = {"width": config.width, "levels": config.levels, "fill": config.fill}
-    networks: dict[str, nn.Module] = {
-        "rough": RoughNetwork(**shape),
-        "generator": RefinementNetwork(**shape, attention=attention),
-        "generator_d": PatchDiscriminator(3, config.d_width, spectral=False, norm=True),
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "rough": lambda: RoughNetwork(**shape),
+        "generator": lambda: RefinementNetwork(**shape, attention=attention),
+        "generator_d": lambda: PatchDiscriminator(3, config.d_width, spectral=False, norm=True),
     }
     if config.feature_adversarial_weight:
-        networks["features_d"] = FeatureDiscriminator(width=config.d_width, strides=config.feature_d)
+        makers["features_d"] = lambda: FeatureDiscriminator(width=config.d_width, strides=config.feature_d)
+    networks = make_networks(makers, for_training=for_training)
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
         rough = networks["rough"](batch.image, batch.mask)
         refined = networks["generator"](rough, batch.image, batch.mask)[0]
         return {"output": refined.clamp(-1, 1), "rough": rough}
 
+    return Recipe(
+        networks=networks,
+        optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
+        phases=(_joint_phase(config, tuple(networks)),) if for_training else (),
+        inpaint=inpaint,
+        batch_size=config.batch_size,
+        multiple=2**config.levels,
+    )
+
+
+def _joint_phase(config: Config, networks: tuple[str, ...]) -> Phase:
     rates = {n: config.d_learning_rate if is_discriminator(n) else config.learning_rate for n in networks}
     discriminators = tuple(n for n in networks if is_discriminator(n))
-    joint = Phase(
+    return Phase(
         name="joint",
         steps=config.steps,
         forward=_forward(config),
@@ -50,14 +62,6 @@ def build(config: Config) -> Recipe:
             Update(networks=("rough", "generator"), terms=_generator_terms(config)),
         ),
         learning_rates={n: _decaying(rate, config) for n, rate in rates.items()},
-    )
-    return Recipe(
-        networks=networks,
-        optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=(joint,),
-        inpaint=inpaint,
-        batch_size=config.batch_size,
-        multiple=2**config.levels,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jobs.generators.deepfill_v1 import Config
 from jobs.generators.deepfill_v1.losses import box_discount, gradient_penalty, hole_discount, l1_of_known
@@ -13,21 +13,32 @@ from jobs.generators.deepfill_v1.networks import Critic, Generator
 from jobs.layers.composite import composite
 from jobs.layers.windows import crop_windows, window_around_hole
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, is_discriminator
+from jobs.recipe.contract import (
+    Losses,
+    Networks,
+    Outputs,
+    Phase,
+    Recipe,
+    Terms,
+    Update,
+    adam,
+    is_discriminator,
+    make_networks,
+)
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build DeepFill v1 with initial weights from torch's global generator."""
-    networks = {
-        "generator": Generator(
+    critic = {"width": config.d_width, "tf_same": config.tf_same}
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "generator": lambda: Generator(
             width=config.width, mask_pool=config.mask_pool, tf_same=config.tf_same, attention=config.attention
         ),
-        "global_d": Critic(size=config.image_size, width=config.d_width, factors=(1, 2, 4, 4), tf_same=config.tf_same),
+        "global_d": lambda: Critic(size=config.image_size, factors=(1, 2, 4, 4), **critic),
     }
     if config.local_critic:
-        networks["local_d"] = Critic(
-            size=config.local_size, width=config.d_width, factors=(1, 2, 4, 8), tf_same=config.tf_same
-        )
+        makers["local_d"] = lambda: Critic(size=config.local_size, factors=(1, 2, 4, 8), **critic)
+    networks = make_networks(makers, for_training=for_training)
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
         coarse, refined = networks["generator"](batch.image, batch.mask)
@@ -37,7 +48,7 @@ def build(config: Config) -> Recipe:
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=_phases(config, critics),
+        phases=_phases(config, critics) if for_training else (),
         inpaint=inpaint,
         batch_size=config.batch_size,
         multiple=8,

@@ -11,14 +11,20 @@ from jobs.generators.deepfill_v2.losses import l1
 from jobs.generators.deepfill_v2.networks import Discriminator, Generator
 from jobs.layers.composite import composite
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating, make_networks
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build DeepFill v2 with initial weights from torch's global generator."""
-    generator = Generator(width=config.width, guided=config.guided, mask_pool=config.mask_pool)
-    discriminator = Discriminator(width=config.d_width, guided=config.guided, last_activation=config.d_last_activation)
+    guided = config.guided
+    makers = {
+        "generator": lambda: Generator(width=config.width, guided=guided, mask_pool=config.mask_pool),
+        "generator_d": lambda: Discriminator(
+            width=config.d_width, guided=guided, last_activation=config.d_last_activation
+        ),
+    }
+    networks = make_networks(makers, for_training=for_training)
 
     def forward(networks: Networks, batch: Batch) -> Outputs:
         hints: Outputs = {}
@@ -53,18 +59,16 @@ def build(config: Config) -> Recipe:
         coarse, refined = networks["generator"](batch.image, batch.mask, **hints)
         return {"output": refined, "coarse": coarse}
 
-    networks = {"generator": generator, "generator_d": discriminator}
+    joint = Phase(
+        name="joint",
+        steps=config.steps,
+        forward=forward,
+        updates=alternating(discriminator_terms, generator_terms),
+    )
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=(
-            Phase(
-                name="joint",
-                steps=config.steps,
-                forward=forward,
-                updates=alternating(discriminator_terms, generator_terms),
-            ),
-        ),
+        phases=(joint,) if for_training else (),
         inpaint=inpaint,
         batch_size=config.batch_size,
         multiple=8,

@@ -15,25 +15,26 @@ from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, 
 from jobs.layers.perceptual import PERCEPTUAL_LAYERS, STYLE_LAYERS, perceptual_and_style
 from jobs.layers.vgg import VGG19, to_unit
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, make_networks
 from jobs.recipe.losses import feature_matching
 
 SMALLEST_SIDE = 9  # padded to 12, so 3 in the residual blocks, which mirror 2
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build EdgeConnect. Initial weights are drawn from torch's global generator."""
-    networks = {
-        "edges": EdgeGenerator(config.width, config.residual_blocks),
-        "edges_d": Discriminator(2, config.width),
-        "image": ImageGenerator(config.width, config.residual_blocks),
-        "image_d": Discriminator(3, config.width),
+    makers = {
+        "edges": lambda: EdgeGenerator(config.width, config.residual_blocks),
+        "edges_d": lambda: Discriminator(2, config.width),
+        "image": lambda: ImageGenerator(config.width, config.residual_blocks),
+        "image_d": lambda: Discriminator(3, config.width),
     }
+    networks = make_networks(makers, for_training=for_training)
     d_learning_rate = config.d2g * config.learning_rate
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, d_learning_rate, (config.beta1, config.beta2)),
-        phases=_phases(config),
+        phases=_phases(config) if for_training else (),
         inpaint=_inpaint,
         batch_size=config.batch_size,
         multiple=4,

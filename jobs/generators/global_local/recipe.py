@@ -12,21 +12,25 @@ from jobs.generators.global_local.networks import Discriminator, Generator
 from jobs.layers.composite import composite
 from jobs.layers.windows import crop_windows, window_around_hole
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, make_networks
 from jobs.recipe.losses import bce_fake, bce_real
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build GLCIC with initial weights from torch's global generator."""
     colour = (config.mean_red, config.mean_green, config.mean_blue)
-    generator = Generator(width=config.width, mean=tuple(2 * value / 255 - 1 for value in colour))
-    discriminator = Discriminator(
-        image_size=config.image_size,
-        local_size=config.local_size,
-        width=config.d_width,
-        units=config.d_units,
-        global_layers=config.d_global_layers,
-    )
+    makers = {
+        "generator": lambda: Generator(width=config.width, mean=tuple(2 * value / 255 - 1 for value in colour)),
+        "generator_d": lambda: Discriminator(
+            image_size=config.image_size,
+            local_size=config.local_size,
+            width=config.d_width,
+            units=config.d_units,
+            global_layers=config.d_global_layers,
+        ),
+    }
+    networks = make_networks(makers, for_training=for_training)
+    rates = {"generator": config.learning_rate, "generator_d": config.d_learning_rate}
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
         return {"output": networks["generator"](batch.image, batch.mask)}
@@ -35,12 +39,9 @@ def build(config: Config) -> Recipe:
         return {"output": blend(outputs["output"], batch.image, batch.mask)} if config.blend else outputs
 
     return Recipe(
-        networks={"generator": generator, "generator_d": discriminator},
-        optimizers={
-            "generator": _optimizer(config, generator, config.learning_rate),
-            "generator_d": _optimizer(config, discriminator, config.d_learning_rate),
-        },
-        phases=_phases(config),
+        networks=networks,
+        optimizers={name: _optimizer(config, network, rates[name]) for name, network in networks.items()},
+        phases=_phases(config) if for_training else (),
         inpaint=inpaint,
         batch_size=config.batch_size,
         multiple=4,

@@ -59,7 +59,7 @@ class Config:
     features: weights of ResNet-50: "imagenet", "random" or the path of a file.
     features_stem: first layers of the file's network; see `ResNet50`.
     features_dilated: whether stages 3 and 4 of the ResNet-50 are dilated.
-    features_sha256: digest that the file must have, in hex; empty for no check.
+    features_sha256: digest that the file must have, in hex; "any" for no check.
     features_seed: of the "random" weights.
 
     Raises ValueError for less than one block, and for a deep stem without a file.
@@ -79,7 +79,7 @@ class Config:
     features: str = "imagenet"
     features_stem: Literal["conv7", "deep"] = "conv7"
     features_dilated: bool = True
-    features_sha256: str = ""
+    features_sha256: str = "any"
     features_seed: int = 0
 
     learning_rate: float = 1e-3

@@ -14,34 +14,40 @@ from jobs.layers.composite import composite
 from jobs.layers.resnet import ResNet50
 from jobs.layers.vgg import imagenet_normalised, to_unit
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, make_networks
 from jobs.recipe.losses import bce_real
 from jobs.recipe.precision import wide_dtype
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build LaMa with initial weights from torch's global generator."""
-    networks = {
-        "generator": Generator(width=config.width, blocks=config.blocks),
-        "generator_d": Discriminator(width=config.d_width),
+    makers = {
+        "generator": lambda: Generator(width=config.width, blocks=config.blocks),
+        "generator_d": lambda: Discriminator(width=config.d_width),
     }
-    phase = Phase(
-        name="train",
-        steps=config.steps,
-        forward=_forward(config),
-        updates=(
-            Update(networks=("generator",), terms=_generator_terms(config)),
-            Update(networks=("generator_d",), terms=_discriminator_terms(config)),
-        ),
-    )
+    networks = make_networks(makers, for_training=for_training)
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=(phase,),
+        phases=_phases(config) if for_training else (),
         inpaint=lambda networks, batch: {"output": networks["generator"](batch.image, batch.mask)},
         batch_size=config.batch_size,
         multiple=MULTIPLE,
         smallest_side=SMALLEST_SIDE,
+    )
+
+
+def _phases(config: Config) -> tuple[Phase, ...]:
+    return (
+        Phase(
+            name="train",
+            steps=config.steps,
+            forward=_forward(config),
+            updates=(
+                Update(networks=("generator",), terms=_generator_terms(config)),
+                Update(networks=("generator_d",), terms=_discriminator_terms(config)),
+            ),
+        ),
     )
 
 

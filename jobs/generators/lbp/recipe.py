@@ -15,28 +15,29 @@ from jobs.generators.lbp.networks import Discriminator, Generator, PatternGenera
 from jobs.layers.composite import composite
 from jobs.layers.vgg import VGG16
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, make_networks
 from jobs.recipe.losses import bce_fake, bce_real
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build LBP. Initial weights are drawn from torch's global generator."""
-    networks = {
-        "lbp": PatternGenerator(config.width, config.levels),
-        "generator": Generator(
+    makers = {
+        "lbp": lambda: PatternGenerator(config.width, config.levels),
+        "generator": lambda: Generator(
             config.width,
             config.levels,
             attention_weights=config.attention_weights,
             self_match=config.attention_self_match,
             mask_pool=config.mask_pool,
         ),
-        "lbp_d": Discriminator(1, config.d_width),
-        "generator_d": Discriminator(3, config.d_width),
+        "lbp_d": lambda: Discriminator(1, config.d_width),
+        "generator_d": lambda: Discriminator(3, config.d_width),
     }
+    networks = make_networks(makers, for_training=for_training)
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=_phases(config),
+        phases=_phases(config) if for_training else (),
         inpaint=_inpaint(config),
         batch_size=config.batch_size,
         multiple=2**config.levels,

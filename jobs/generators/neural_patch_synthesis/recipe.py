@@ -19,9 +19,9 @@ from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Recipe
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build the content network, with weights from torch's global generator, and the texture stage's VGG-19."""
-    recipe = build_content_network(content_config(config))
+    recipe = build_content_network(content_config(config), for_training=for_training)
     vgg = build_vgg(config) if config.has_texture_stage else None
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:

@@ -16,10 +16,10 @@ from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
 from jobs.recipe.padding import crop
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build PartialConv. Initial weights are drawn from torch's global generator."""
     generator = Generator(width=config.width, levels=config.levels)
-    uses_vgg = config.perceptual_weight or config.style_out_weight or config.style_comp_weight
+    uses_vgg = for_training and (config.perceptual_weight or config.style_out_weight or config.style_comp_weight)
     vgg = VGG16(VGG_LAYERS, config.features, config.features_seed) if uses_vgg else None
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
@@ -52,6 +52,16 @@ def build(config: Config) -> Recipe:
         return {"output": crop(output.clamp(-1, 1), height, width), "unfilled": crop(unfilled, height, width)}
 
     step = (Update(networks=("generator",), terms=terms),)
+    phases = (
+        Phase(name="train", steps=config.train_steps, updates=step),
+        Phase(
+            name="finetune",
+            steps=config.finetune_steps,
+            updates=step,
+            learning_rates={"generator": config.finetune_learning_rate},
+            frozen=tuple(f"generator.{name}" for name in generator.encoder_norms),
+        ),
+    )
     return Recipe(
         networks={"generator": generator},
         optimizers={
@@ -59,16 +69,7 @@ def build(config: Config) -> Recipe:
                 generator.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
             )
         },
-        phases=(
-            Phase(name="train", steps=config.train_steps, updates=step),
-            Phase(
-                name="finetune",
-                steps=config.finetune_steps,
-                updates=step,
-                learning_rates={"generator": config.finetune_learning_rate},
-                frozen=tuple(f"generator.{name}" for name in generator.encoder_norms),
-            ),
-        ),
+        phases=phases if for_training else (),
         inpaint=inpaint,
         batch_size=config.batch_size,
     )

@@ -10,21 +10,24 @@ from jobs.generators.pggan import Config
 from jobs.generators.pggan.networks import Discriminator, Generator
 from jobs.layers.composite import composite
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, adam, alternating, make_networks
 from jobs.recipe.losses import bce_fake, bce_real
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build PGGAN with initial weights from torch's global generator."""
-    networks = {
-        "generator": Generator(
+    makers = {
+        "generator": lambda: Generator(
             width=config.width,
             halvings=2 if config.variant == "dres" else 3,
             dilations=_dilations(config),
             resize=config.resize,
         ),
-        "generator_d": Discriminator(image_size=config.image_size, width=config.d_width, patch_fc=config.patch_fc),
+        "generator_d": lambda: Discriminator(
+            image_size=config.image_size, width=config.d_width, patch_fc=config.patch_fc
+        ),
     }
+    networks = make_networks(makers, for_training=for_training)
     phase = Phase(
         name="train",
         steps=config.steps,
@@ -35,7 +38,7 @@ def build(config: Config) -> Recipe:
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, betas),
-        phases=(phase,),
+        phases=(phase,) if for_training else (),
         inpaint=lambda networks, batch: {"output": networks["generator"](batch.image, batch.mask)},
         batch_size=config.batch_size,
         multiple=config.multiple,

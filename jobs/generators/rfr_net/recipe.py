@@ -12,28 +12,32 @@ from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build RFR-Net with initial weights from torch's global generator."""
     generator = Generator(width=config.width, recurrences=config.recurrences, kernel_size=config.kernel_size)
     networks = {"generator": generator}
-    updates = (Update(networks=("generator",), terms=_terms(config)),)
     betas = (config.beta1, config.beta2)
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.learning_rate, betas),
-        phases=(
-            Phase(name="train", steps=config.train_steps, updates=updates),
-            Phase(
-                name="finetune",
-                steps=config.finetune_steps,
-                updates=updates,
-                learning_rates={"generator": config.finetune_learning_rate},
-                fixed_statistics=tuple(f"generator.{name}" for name in generator.norms),
-            ),
-        ),
+        phases=_phases(config, generator) if for_training else (),
         inpaint=_inpaint,
         batch_size=config.batch_size,
         multiple=MULTIPLE,
+    )
+
+
+def _phases(config: Config, generator: Generator) -> tuple[Phase, ...]:
+    updates = (Update(networks=("generator",), terms=_terms(config)),)
+    return (
+        Phase(name="train", steps=config.train_steps, updates=updates),
+        Phase(
+            name="finetune",
+            steps=config.finetune_steps,
+            updates=updates,
+            learning_rates={"generator": config.finetune_learning_rate},
+            fixed_statistics=tuple(f"generator.{name}" for name in generator.norms),
+        ),
     )
 
 

@@ -17,23 +17,26 @@ from jobs.generators.saca.networks import Discriminator, Generator
 from jobs.layers.perceptual import PERCEPTUAL_LAYERS, STYLE_LAYERS
 from jobs.layers.vgg import VGG19, to_unit
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating, make_networks
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 SMALLEST_SIDE = 5  # padded to 8
 PLACES = {"both": ("bottleneck", "dec128"), "bottleneck": ("bottleneck",), "dec128": ("dec128",), "neither": ()}
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build SACA. Initial weights are drawn from torch's global generator."""
-    generator = Generator(
-        width=config.width,
-        residual_blocks=config.residual_blocks,
-        regions=config.regions,
-        saca_at=PLACES[config.saca_at],
-    )
-    discriminator = Discriminator(config.d_width)
-    uses_vgg = bool(config.perceptual_weight or config.style_weight)
+    makers = {
+        "generator": lambda: Generator(
+            width=config.width,
+            residual_blocks=config.residual_blocks,
+            regions=config.regions,
+            saca_at=PLACES[config.saca_at],
+        ),
+        "generator_d": lambda: Discriminator(config.d_width),
+    }
+    networks = make_networks(makers, for_training=for_training)
+    uses_vgg = for_training and bool(config.perceptual_weight or config.style_weight)
     vgg = VGG19(PERCEPTUAL_LAYERS + STYLE_LAYERS, config.features, config.features_seed) if uses_vgg else None
 
     def forward(networks: Networks, batch: Batch) -> Outputs:
@@ -64,18 +67,16 @@ def build(config: Config) -> Recipe:
             terms["entropy"] = config.entropy_weight * negative_entropy(assignments)
         return terms
 
-    networks = {"generator": generator, "generator_d": discriminator}
+    joint = Phase(
+        name="joint",
+        steps=config.steps,
+        forward=forward,
+        updates=alternating(discriminator_terms, generator_terms),
+    )
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=(
-            Phase(
-                name="joint",
-                steps=config.steps,
-                forward=forward,
-                updates=alternating(discriminator_terms, generator_terms),
-            ),
-        ),
+        phases=(joint,) if for_training else (),
         inpaint=_inpaint,
         batch_size=config.batch_size,
         multiple=4,

@@ -17,21 +17,22 @@ from jobs.layers.semantic import (
     l1_of_all_scales,
 )
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating, make_networks
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build SGE-Net. Initial weights are drawn from torch's global generator."""
-    networks = {
-        "generator": Generator(
+    makers = {
+        "generator": lambda: Generator(
             width=config.width,
             num_classes=config.num_classes,
             spade_hidden=config.spade_hidden,
             refined_shares=config.refined_shares,
         ),
-        "generator_d": PatchDiscriminator(width=config.d_width),
+        "generator_d": lambda: PatchDiscriminator(width=config.d_width),
     }
+    networks = make_networks(makers, for_training=for_training)
     rates = {"generator": config.learning_rate, "generator_d": config.d_learning_rate}
 
     def forward(networks: Networks, batch: Batch) -> Outputs:
@@ -53,18 +54,17 @@ def build(config: Config) -> Recipe:
             "adversarial": config.adversarial_weight * hinge_generator(scores),
         }
 
+    joint = Phase(
+        name="joint",
+        steps=config.steps,
+        forward=forward,
+        updates=alternating(discriminator_terms, generator_terms),
+        learning_rates={name: partial(_halved, rate, config.halving_steps) for name, rate in rates.items()},
+    )
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=(
-            Phase(
-                name="joint",
-                steps=config.steps,
-                forward=forward,
-                updates=alternating(discriminator_terms, generator_terms),
-                learning_rates={name: partial(_halved, rate, config.halving_steps) for name, rate in rates.items()},
-            ),
-        ),
+        phases=(joint,) if for_training else (),
         inpaint=_inpaint,
         batch_size=config.batch_size,
         multiple=SMALLEST_MULTIPLE,

@@ -12,22 +12,25 @@ from jobs.generators.shift_net.networks import Generator
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.vgg import VGG16
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating, make_networks
 from jobs.recipe.losses import bce_fake, bce_real
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build Shift-Net. Initial weights are drawn from torch's global generator."""
-    generator = Generator(
-        width=config.width,
-        levels=config.levels,
-        mask_channel=config.mask_channel,
-        fill=config.fill,
-        mask_pool=config.mask_pool,
-    )
-    discriminator = PatchDiscriminator(width=config.d_width, spectral=True, norm=True)
+    makers = {
+        "generator": lambda: Generator(
+            width=config.width,
+            levels=config.levels,
+            mask_channel=config.mask_channel,
+            fill=config.fill,
+            mask_pool=config.mask_pool,
+        ),
+        "generator_d": lambda: PatchDiscriminator(width=config.d_width, spectral=True, norm=True),
+    }
+    networks = make_networks(makers, for_training=for_training)
     is_v2 = config.losses == "v2"
-    uses_vgg = is_v2 and bool(config.style_weight or config.content_weight)
+    uses_vgg = for_training and is_v2 and bool(config.style_weight or config.content_weight)
     vgg = VGG16(VGG_LAYERS, config.features, config.features_seed) if uses_vgg else None
 
     def judged(image: Tensor, mask: Tensor) -> Tensor:
@@ -59,18 +62,16 @@ def build(config: Config) -> Recipe:
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
         return {"output": networks["generator"](batch.image, batch.mask)["output"]}
 
-    networks = {"generator": generator, "generator_d": discriminator}
+    joint = Phase(
+        name="joint",
+        steps=config.steps,
+        forward=_forward,
+        updates=alternating(discriminator_terms, generator_terms),
+    )
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=(
-            Phase(
-                name="joint",
-                steps=config.steps,
-                forward=_forward,
-                updates=alternating(discriminator_terms, generator_terms),
-            ),
-        ),
+        phases=(joint,) if for_training else (),
         inpaint=inpaint,
         batch_size=config.batch_size,
         multiple=2**config.levels,

@@ -13,27 +13,28 @@ from jobs.generators.spl.teacher import Teacher
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.vgg import to_unit
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, adam, alternating
+from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, adam, alternating, make_networks
 from jobs.recipe.losses import bce_fake, bce_real
 
 SMALLEST_SIDE = 9  # padded to 12, so 3 in the modulated blocks, which mirror 2
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build SPL. Initial weights are drawn from torch's global generator.
 
     Raises WeightsError for a teacher of unknown name.
     """
     # The teacher is not one of the networks: it is neither trained nor saved nor put into training mode.
     teacher = Teacher(config.teacher, width=config.teacher_width, seed=config.teacher_seed)
-    networks = {
-        "generator": _generator(config, teacher.channels),
-        "generator_d": PatchDiscriminator(width=config.d_width, bias=False, deviation=None),
+    makers = {
+        "generator": lambda: _generator(config, teacher.channels),
+        "generator_d": lambda: PatchDiscriminator(width=config.d_width, bias=False, deviation=None),
     }
+    networks = make_networks(makers, for_training=for_training)
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
-        phases=_phases(config, teacher),
+        phases=_phases(config, teacher) if for_training else (),
         inpaint=_inpaint,
         batch_size=config.batch_size,
         multiple=4,

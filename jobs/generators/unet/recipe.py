@@ -11,7 +11,18 @@ from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.unet import UNet
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, alternating
+from jobs.recipe.contract import (
+    Losses,
+    Networks,
+    Outputs,
+    Phase,
+    Recipe,
+    Terms,
+    Update,
+    adam,
+    alternating,
+    make_networks,
+)
 from jobs.recipe.losses import bce_fake, bce_real
 
 
@@ -35,19 +46,21 @@ class Generator(nn.Module):
         return torch.tanh(self.unet(torch.cat((image * (1 - mask), mask), dim=1)))
 
 
-def build(config: Config) -> Recipe:
+def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build the U-Net with initial weights from torch's global generator."""
-    networks: dict[str, nn.Module] = {"generator": Generator(width=config.width, levels=config.levels)}
+    makers = {"generator": lambda: Generator(width=config.width, levels=config.levels)}
     generator_terms = _generator_terms(config)
     updates = (Update(networks=("generator",), terms=generator_terms),)
     if config.adversarial_weight:
-        networks["generator_d"] = PatchDiscriminator(width=config.d_width)
+        makers["generator_d"] = lambda: PatchDiscriminator(width=config.d_width)
         updates = alternating(_discriminator_terms, generator_terms)
+    networks = make_networks(makers, for_training=for_training)
+    phases = (Phase(name="train", steps=config.steps, forward=_forward, updates=updates),)
     betas = (config.beta1, config.beta2)
     return Recipe(
         networks=networks,
         optimizers=adam(networks, config.learning_rate, config.d_learning_rate, betas),
-        phases=(Phase(name="train", steps=config.steps, forward=_forward, updates=updates),),
+        phases=phases if for_training else (),
         inpaint=lambda networks, batch: {"output": networks["generator"](batch.image, batch.mask)},
         batch_size=config.batch_size,
         multiple=2**config.levels,

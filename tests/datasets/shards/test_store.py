@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,8 @@ from datasets.shards.manifest import Shard
 from datasets.shards.records import ShardError
 from datasets.shards.store import ShardStore, put
 from datasets.stream.plan import PlanConfig
-from files.objects import StoreConfig, StoreError
+from files.objects import ObjectStore, SilentStoreError, StoreConfig, StoreError
+from jobs.checks.audit import AuditTask, ColumnShard, audit_shards
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import SampleConfig
 
@@ -157,7 +159,7 @@ def test_one_bad_answer_is_survived(web, tmp_path, fault):
         ("cut", "cannot read .* after 3 attempts"),
         ("short", r"has \d+ bytes and digest \w+, its manifest says \d+ bytes"),
         ("wrong", r"has digest \w+, its manifest says"),
-        ("stall", "cannot read .* after 3 attempts"),
+        ("stall", "cannot read .* after 2 attempts"),
     ],
 )
 def test_a_server_that_never_answers_well_is_refused_in_time(web, tmp_path, fault, message):
@@ -359,3 +361,41 @@ def test_a_store_that_cannot_be_written_to_keeps_the_shard(web, tmp_path):
     (tmp_path / "image" / shard.name).unlink()
     with pytest.raises(ShardError, match="is missing"):
         Column(tmp_path / "image")
+
+
+def test_a_store_that_falls_silent_is_given_up_after_two_stalls(web, tmp_path):
+    write_column(tmp_path / "image", "image", samples())
+    serve(web, tmp_path / "image")
+    web.faults[:] = ["stall"] * 9
+    column = Column(tmp_path / "image", store=config(web.url, tmp_path, attempts=9, stall_seconds=0.3))
+    start = time.monotonic()
+    with pytest.raises(SilentStoreError, match=r"after 2 attempts: it took too long \(0\.3 s without a byte"):
+        column.read(0, "png")
+    assert time.monotonic() - start < 5
+    assert web.answers == ["stall", "stall"]
+
+
+def test_an_audit_waits_for_a_silent_store_once(web, tmp_path):
+    manifest = write_column(tmp_path / "image", "image", samples()).manifest
+    serve(web, tmp_path / "image")
+    web.faults[:] = ["stall"] * 9
+    store = config(web.url, tmp_path, attempts=9, stall_seconds=0.3)
+    shards = [
+        ColumnShard(folder=tmp_path / "image", column="image", shard=shard, store=store) for shard in manifest.shards
+    ]
+    assert len(shards) > 1
+    result = audit_shards(AuditTask(shards=tuple(shards)))
+    assert result.is_silent
+    assert len(result.findings) == 1
+    assert web.answers == ["stall", "stall"]
+    assert AuditTask(shards=tuple(shards)).without_store().shards == ()
+
+
+def test_the_clients_of_s3_do_not_repeat_a_request_by_themselves(s3, monkeypatch, tmp_path):
+    silent = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    store = ObjectStore(config("s3://bucket/p", tmp_path, attempts=9, stall_seconds=1.0))
+    start = time.monotonic()
+    with silent, pytest.raises(SilentStoreError):
+        store.get("x", tmp_path / "x")
+    assert time.monotonic() - start < 10

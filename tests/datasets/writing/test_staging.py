@@ -139,7 +139,7 @@ def test_a_kill_anywhere_in_a_column_changes_nothing_after_a_rerun(params, tmp_p
     ingest.run(few_shards(params))
     images = tree()
     shutil.copytree("shards", tmp_path / "images")
-    assert kill_everywhere(monkeypatch, partial(edges.run, params), "edge", before=tmp_path / "images") > 40
+    assert kill_everywhere(monkeypatch, partial(edges.run, few_shards(params)), "edge", before=tmp_path / "images") > 40
     assert images.items() <= tree().items()  # and the images were not touched
 
 

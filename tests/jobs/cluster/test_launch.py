@@ -1,6 +1,7 @@
 import gc
 import os
 import signal
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,15 @@ import ray
 import torch
 
 from datasets.shards.manifest import ManifestError
-from jobs.cluster.launch import GroupWork, WorkerError, _group_size, keep_ray, map_tasks, train_workers
+from jobs.cluster.launch import (
+    GroupWork,
+    WorkerError,
+    _group_size,
+    _temporary_folder,
+    keep_ray,
+    map_tasks,
+    train_workers,
+)
 from jobs.cluster.settings import ClusterConfig
 from jobs.tracking.address import tracking_uri
 
@@ -196,3 +205,16 @@ def test_a_group_that_lost_its_memory_once_and_a_process_once_finishes(tmp_path,
     finally:
         gc.enable()
     assert (tmp_path / "attempts").read_text() == "xxx"
+
+
+def test_a_long_tmpdir_does_not_make_the_paths_of_sockets_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 90)))
+    chosen = _temporary_folder()
+    assert chosen is not None
+    assert len(f"{chosen}/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0") <= 107
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    assert _temporary_folder() is None
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 90)))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(WorkerError, match=r"too long for Ray's sockets.*; set TMPDIR to a path of at most"):
+        _temporary_folder()

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from files.checkout import FOLDERS
-from jobs.generators import card, names
+from jobs.generators import card
 from pipeline.params import ParamsError, read_params
-from pipeline.verbs import configure
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
@@ -120,26 +119,3 @@ def test_an_unknown_preset_is_refused(tmp_path, value):
     path = write_generators(tmp_path / "params.yaml", f"{{preset: {value}}}")
     with pytest.raises(ParamsError, match=r"edge_connect\.preset: must be one of paper, demo, got"):
         read_params(path)
-
-
-@pytest.mark.parametrize("preset", ["demo", "paper"])
-def test_configure_writes_every_generator(tmp_path, preset):
-    path = tmp_path / "params.yaml"
-    text = (ROOT / "params.yaml").read_text()
-    path.write_text(text if preset == "demo" else text.replace("  size: 64\n", "  size: 256\n"))
-    before = read_params(path)
-    configure.run("all", preset, path)
-    after = read_params(path)
-    assert tuple(after.generators) == names()
-    wanted = {name: card(name).Config.demo() if preset == "demo" else card(name).Config() for name in names()}
-    assert {name: config.batch_size for name, config in after.generators.items()} == {
-        name: config.batch_size for name, config in wanted.items()
-    }
-    assert all(
-        getattr(config, "image_size", before.ingest.size) == before.ingest.size for config in after.generators.values()
-    )
-    if preset == "demo":
-        assert after.generators == wanted
-    configure.run("edge_connect,csa", preset, path)
-    assert tuple(read_params(path).generators) == ("edge_connect", "csa")
-    assert read_params(path).to_dict() | {"generators": {}} == before.to_dict() | {"generators": {}}

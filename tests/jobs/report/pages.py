@@ -60,8 +60,7 @@ def page(**changes):
     rows = (row("mean_colour", 9.0, "baseline"), row("edge_connect", 5.0), row("edge_connect", 30.0, "untrained"))
     plain = Page(
         dataset="shapes",
-        height=64,
-        width=48,
+        size="64 × 48",
         num_images=1200,
         num_masks=6,
         suite="3f9a",

@@ -21,7 +21,9 @@ from jobs.runs.experiment import discard, find_unfinished
 from jobs.runs.folder import RunFolder
 from jobs.runs.stopping import RESUMABLE
 from pipeline.__main__ import main
+from pipeline.params import read_params
 from tests.jobs.training.trainings import FORKS, Fault, watch_steps
+from tests.pipeline.pictures import describe_shards
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 STEPS = 40
@@ -41,7 +43,7 @@ def checkout(shards, tmp_path):
 
 def make_checkout(shards, folder):
     """Make a folder in which `python -m pipeline train context_encoder` takes 40 steps without Ray."""
-    (folder / "shards").symlink_to(shards)
+    shutil.copytree(shards, folder / "shards")
     tiny = dataclasses.asdict(card("context_encoder").Config.tiny())
     write_params(
         folder,
@@ -49,6 +51,8 @@ def make_checkout(shards, folder):
         train={"checkpoint_steps": 5, "log_steps": 5, "sample_steps": 1000},
         cluster={"num_workers": 0, "train_workers": 0, "max_failures": 0},
     )
+    with contextlib.chdir(folder):
+        describe_shards(read_params())
     return folder
 
 

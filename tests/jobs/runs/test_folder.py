@@ -9,7 +9,7 @@ def test_names_on_disk_stay_since_an_older_training_may_be_continued(tmp_path):
         "experiment.json", "checkpoints", "weights.safetensors", "run.json", "events.jsonl",
         "samples/step-00000005.png", "stop", "lock", "writer.lock",
     ]  # fmt: skip
-    assert folder.records == (folder.events, folder.run)
+    assert folder.records == (folder.events, folder.code, folder.run)
     assert folder.fetched_checkpoints == tmp_path / ".0123.fetched"
 
 

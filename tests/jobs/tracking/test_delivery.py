@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -15,8 +16,9 @@ import pytest
 
 from jobs.runs.events import EventLog
 from jobs.tracking import delivery
-from jobs.tracking.delivery import TrackingSync, deliver_waiting, describe_run, park, stage_model
+from jobs.tracking.delivery import TrackingSync, deliver_waiting, describe_run, stage_model
 from jobs.tracking.mlflow_runs import TrackedDataset
+from jobs.tracking.queue import describe_waiting, park
 from tests.faults import in_child
 
 SILENT_SECONDS = 1
@@ -70,7 +72,7 @@ def storage(tmp_path, name="toy", *, steps=(1, 2, 3), model=True):
             folder,
             f"inpaint-{name}",
             files={"model": weights},
-            code=["jobs"],
+            code={"inpaint_0/__init__.py": b""},
             tags={"kind": name},
             requirements=["numpy"],
         )
@@ -178,7 +180,8 @@ def test_what_was_set_aside_is_delivered_before_the_next_training_ends(database,
         assert not went.delivered
         left = park(folder, undelivered)
         assert not folder.exists()
-        assert {path.name for path in left.iterdir()} == {"run.json", "events.jsonl", "samples", "model.json", "model"}
+        left_names = {"run.json", "code.zip", "events.jsonl", "samples", "model.json", "model"}
+        assert {path.name for path in left.iterdir()} == left_names
     assert [delivery.problem is not None for delivery in deliver_waiting(undelivered)] == [True] * 3
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
     client = mlflow.MlflowClient(f"sqlite:///{database}")
@@ -221,6 +224,43 @@ def killed_deliveries(undelivered):
             return died
         assert code == -signal.SIGKILL, said
         died += 1
+
+
+def test_a_picture_that_cannot_be_uploaded_stays_behind_alone(live, tmp_path):
+    undelivered = tmp_path / "runs" / "undelivered"
+    folders = [
+        park(storage(tmp_path, name, steps=range(1, 3)), undelivered, "no server") for name in ("first", "second")
+    ]
+    assert describe_waiting(undelivered).startswith(
+        f"2 finished trainings wait in {undelivered} for the tracking server"
+    )
+    assert "0001-first-0123456789abcdef: no server" in describe_waiting(undelivered)
+    (folders[0] / "samples" / "step-00000003.png").mkdir()
+    Path(os.fsdecode(os.fsencode(folders[0] / "samples") + b"/step-\xff.png")).write_bytes(b"picture")
+    first, second = deliver_waiting(undelivered)
+    assert first.version == "1"
+    assert re.search(r"step-.*png stays behind, as do 1 more \(.*\); mend or remove it", first.problem)
+    assert second.problem is None
+    assert describe_waiting(undelivered).startswith("1 finished training waits in")
+    assert first.problem in describe_waiting(undelivered)
+    (folders[0] / "samples" / "step-00000003.png").rmdir()
+    Path(os.fsdecode(os.fsencode(folders[0] / "samples") + b"/step-\xff.png")).unlink()
+    assert [delivery.problem for delivery in deliver_waiting(undelivered)] == [None]
+    assert describe_waiting(undelivered) is None
+    assert len(live.search_model_versions("name = 'inpaint-first'")) == 1
+
+
+def test_folders_that_are_no_trainings_are_named_and_hold_up_no_other(database, tmp_path):
+    undelivered = tmp_path / "runs" / "undelivered"
+    good = park(storage(tmp_path), undelivered)
+    for name in (b"0002-empty", b"12x-odd", b"notes", b"0003-\xff"):
+        Path(os.fsdecode(os.fsencode(undelivered) + b"/" + name)).mkdir()
+    problems = {Path(delivery.folder).name: delivery.problem for delivery in deliver_waiting(undelivered)}
+    assert problems.pop(good.name) is None
+    assert "is no UTF-8; rename that folder" in problems.pop("0003-\\xff")
+    assert list(problems) == ["0002-empty", "12x-odd", "notes"]
+    assert all("run.json is missing; restore it, or remove its folder" in problem for problem in problems.values())
+    json.dumps(problems)  # what --json prints
 
 
 @pytest.mark.parametrize("content", [b"", b'{"name": ', b"[]", b"{}"])

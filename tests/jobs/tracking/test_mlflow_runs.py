@@ -1,10 +1,15 @@
+import errno
+import os
+import shutil
 import signal
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import mlflow
 import pytest
 
 from jobs.tracking import mlflow_runs as tracking
+from jobs.tracking.address import AddressError, tracking_uri
 from tests.faults import in_child
 
 RUN = {
@@ -20,6 +25,11 @@ RUN = {
 @pytest.fixture
 def client(database):
     return mlflow.MlflowClient(f"sqlite:///{database}")
+
+
+def place(client, run_id):
+    """The folder of a run's files."""
+    return Path(unquote(urlsplit(client.get_run(run_id).info.artifact_uri).path))
 
 
 def test_a_run_has_parameters_datasets_and_files(client):
@@ -54,7 +64,7 @@ def test_files_that_are_there_are_not_sent_again(client, tmp_path):
     half.write_bytes(b"ha")
     tracking.log_files(run_id, [whole, half], "samples")
     half.write_bytes(b"half")
-    there = Path(client.get_run(run_id).info.artifact_uri) / "samples"
+    there = place(client, run_id) / "samples"
     assert {path.name for path in there.iterdir()} == {"step-1.png", "step-2.png"}
     (there / "step-1.png").write_bytes(b"there")  # of the same size: it stays
     tracking.log_files(run_id, [whole, half], "samples")
@@ -88,3 +98,78 @@ def test_a_kill_while_the_database_is_made_leaves_none_or_a_whole_one(tmp_path, 
         assert not (tmp_path / "mlflow.db").exists()
     tracking.check_server()
     assert (tmp_path / "mlflow.db").is_file()
+
+
+@pytest.mark.parametrize(
+    ("checkout", "address"),
+    [
+        ("checkout", ""),
+        ("checkout", "sqlite:///mlflow.db"),
+        ("checkout", "sqlite:///new/deep/mlflow.db?timeout=30"),
+        ("feature%2Fx", ""),
+        ("what? #1 (wörk) a+b&c", ""),
+        ("feature%2Fx", "sqlite:///{checkout}/mlflow.db"),
+        ("feature%2Fx", "./mlruns"),
+        ("checkout", "file:mlruns"),
+    ],
+)
+def test_files_of_a_run_are_kept_when_the_temporary_copy_is_removed(
+    empty_database, tmp_path, monkeypatch, checkout, address
+):
+    home = tmp_path / checkout
+    copy = home / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    monkeypatch.setattr(tracking, "_fill_database", lambda path: shutil.copy(empty_database, path))  # saves seconds
+    monkeypatch.setenv("DVC_ROOT", str(home))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address.format(checkout=home))
+    monkeypatch.chdir(copy)
+    run_id = tracking.open_run("toy", **RUN)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(copy)
+    client = mlflow.MlflowClient(tracking_uri())
+    assert [entry.path for entry in client.list_artifacts(run_id)] == ["params.json"]
+    assert (place(client, run_id) / "params.json").read_text() == "{}"
+    assert [path.name for path in tmp_path.iterdir()] == [checkout]  # nothing under an encoded name
+
+
+def test_a_database_is_made_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as exFAT does
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tracking.check_server()
+    assert (tmp_path / "mlflow.db").is_file()
+
+
+def test_a_database_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
+    with pytest.raises(AddressError, match=r"mlflow.db cannot be made \(.*\); set MLFLOW_TRACKING_URI"):
+        tracking.check_server()
+
+
+def test_no_secret_is_logged(client):
+    secret = {"dataset": {"root": "https://me:s3cret@host/tree?token=s3cret"}}
+    run_id = tracking.open_run("toy", **{**RUN, "parameters": secret})
+    assert client.get_run(run_id).data.params == {"dataset.root": "https://host/tree"}
+
+
+def test_an_experiment_that_was_deleted_is_named_with_the_command_that_brings_it_back(client):
+    tracking.open_run("toy", **RUN)
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id
+    client.delete_experiment(experiment)
+    with pytest.raises(tracking.ExperimentGoneError, match=f"mlflow experiments restore --experiment-id {experiment}"):
+        tracking.open_run("toy", **RUN)
+
+
+def test_an_experiment_whose_files_are_gone_is_not_continued_without_them(client, tmp_path):
+    tracking.open_run("toy", **RUN)
+    folder = tmp_path / "mlartifacts"
+    shutil.rmtree(folder)
+    with pytest.raises(tracking.ExperimentGoneError, match=f"{folder}, which is gone; .*mkdir -p {folder}"):
+        tracking.open_run("toy", **RUN)
+    assert not folder.exists()
+    folder.mkdir()
+    tracking.open_run("toy", **RUN)

@@ -21,7 +21,8 @@ from files.checkout import ROOT
 from files.durable import file_digest
 from jobs.runs.events import EventLog, losses_by_step
 from jobs.tracking.address import tracking_uri
-from jobs.tracking.delivery import TrackingSync, deliver_waiting, park
+from jobs.tracking.delivery import TrackingSync, deliver_waiting
+from jobs.tracking.queue import park
 from jobs.training import run_writer
 from jobs.training.loop import train
 from tests.jobs.tracking.test_delivery import describe, runs, steps, storage, until

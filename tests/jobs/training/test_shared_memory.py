@@ -1,13 +1,17 @@
 """Slots of shared memory are used again, and a batch that is still held never changes."""
 
+import multiprocessing
 import os
+import signal
 
 import pytest
 import torch
 
 from benchmarks.photographs import write_split
+from datasets.shards.records import ShardError
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import SampleConfig
+from jobs.training.shared_memory import LoaderError
 
 STEPS = 30
 
@@ -84,3 +88,26 @@ def test_a_forked_process_gives_back_nothing_that_this_one_holds(samples, expect
     for batch in batches:
         assert batch.key
     check(held, expected[:1])
+
+
+def test_an_error_of_a_worker_is_raised_as_it_was_there(tmp_path):
+    folders = write_split(tmp_path, 20, size=32, per_shard=4)
+    samples = TrainingSamples(folders, SampleConfig(), 1)
+    tar = next(path for path in folders["image"].iterdir() if path.suffix == ".tar")
+    content = bytearray(tar.read_bytes())
+    content[600:700] = bytes(100)
+    tar.write_bytes(content)
+    with pytest.raises(ShardError, match=f"{tar.name}.* has digest") as error:
+        list(loader(samples, 2))
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_worker_that_is_killed_is_named_in_one_line(samples):
+    others = set(multiprocessing.active_children())
+    batches = iter(loader(samples, 1))
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(LoaderError, match=r"worker \(pid.*; if memory is short, lower") as error:
+        list(batches)
+    assert len(str(error.value).splitlines()) == 1

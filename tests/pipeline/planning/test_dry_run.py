@@ -15,7 +15,7 @@ from files.pictures import encode_png
 from jobs.cluster.settings import ClusterConfig
 from jobs.generators import card
 from pipeline.planning import dry_run
-from tests.pipeline.pictures import small_params
+from tests.pipeline.pictures import describe_shards, small_params
 
 NAMES = ("context_encoder", "edge_connect")
 
@@ -27,8 +27,10 @@ def params(tmp_path, monkeypatch):
     write_split(Path("shards"), 21, size=64)
     Path("shards/edges").mkdir()
     Path("shards/edge").rename("shards/edges/edge")
+    params = small_params(tmp_path, size=64)
+    describe_shards(params)
     configs = {name: dataclasses.replace(card(name).Config.tiny(), batch_size=64) for name in NAMES}
-    return dataclasses.replace(small_params(tmp_path), generators=configs)
+    return dataclasses.replace(params, generators=configs)
 
 
 def failed(params, workers=64):
@@ -86,7 +88,7 @@ def test_images_that_are_missing_leave_the_other_checks(params):
     found = {check.what: check for check in dry_run.run(params, 64).checks}
     assert found["column image"].outcome == "failed"
     assert "run: dvc repro ingest" in found["column image"].detail
-    assert "with 1 made-up images of 32x32" in found["step edge_connect"].detail
+    assert "with 1 made-up images of 64x64" in found["step edge_connect"].detail
 
 
 def test_images_of_several_sizes(params, without_steps):
@@ -100,6 +102,7 @@ def test_images_of_several_sizes(params, without_steps):
         for side in (64, 65)
     ]
     write_column(Path("shards/image/train"), "image", images)
+    describe_shards(params)
     params = dataclasses.replace(params, generators={"context_encoder": params.generators["context_encoder"]})
     assert failed(params).keys() == {"column image"}
     assert "shards/image/train has images of 2 sizes (64 x 64 and others)" in failed(params)["column image"]

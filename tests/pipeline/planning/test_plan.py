@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from benchmarks.photographs import write_split
+from benchmarks.photographs import photograph, write_column, write_split
+from datasets.maps.edges import EdgeConfig
 from datasets.shards.manifest import ManifestError, read_manifest
+from datasets.writing.tars import NewRecord
+from files.pictures import encode_grey_png
 from jobs.checks.footprint import footprint
 from jobs.generators import card, names
 from jobs.generators.build import build_recipe
@@ -17,7 +20,7 @@ from jobs.runs.checkpoints import NETWORKS, OPTIMIZERS, take_snapshot, write_che
 from pipeline.layout import column_folder
 from pipeline.params import ParamsError
 from pipeline.planning import plan
-from tests.pipeline.pictures import small_params
+from tests.pipeline.pictures import describe_shards, small_params
 
 
 @pytest.fixture
@@ -27,8 +30,10 @@ def params(tmp_path, monkeypatch):
     write_split(Path("shards"), 21, size=32)
     Path("shards/edges").mkdir()
     Path("shards/edge").rename("shards/edges/edge")
+    params = small_params(tmp_path)
+    describe_shards(params)
     few = ("context_encoder", "edge_connect", "global_local", "sge_net")
-    return dataclasses.replace(small_params(tmp_path), generators={name: card(name).Config.tiny() for name in few})
+    return dataclasses.replace(params, generators={name: card(name).Config.tiny() for name in few})
 
 
 def test_figures_are_those_of_the_manifests_and_recipes(params):
@@ -54,7 +59,12 @@ def test_figures_are_those_of_the_manifests_and_recipes(params):
 
 def test_of_several_columns_of_edges_the_one_that_is_trained_with_counts(params):
     before = {reading.name: reading.bytes_per_epoch for reading in plan.run(params, workers=1).readings}
-    write_split(Path("other"), 21, size=256)["edge"].parent.rename("shards/edges/coarse")
+    params = dataclasses.replace(params, edges={**params.edges, "coarse": EdgeConfig(sigma=3.0)})
+    maps = [
+        NewRecord(key=f"{n}", members={"png": encode_grey_png(photograph(n, 256)[..., 0])}, about={}) for n in range(21)
+    ]
+    write_column(Path("shards/edges/coarse/train"), "coarse", maps)
+    describe_shards(params)
     assert {reading.name: reading.bytes_per_epoch for reading in plan.run(params, workers=1).readings} == before
     train = dataclasses.replace(params.train, edges="coarse")
     after = {r.name: r.bytes_per_epoch for r in plan.run(dataclasses.replace(params, train=train), workers=1).readings}

@@ -14,7 +14,7 @@ from jobs.generators import card
 from pipeline.__main__ import main
 from pipeline.params import ParamsError
 from pipeline.planning import plan, price
-from tests.pipeline.pictures import ROOT, small_params
+from tests.pipeline.pictures import ROOT, describe_shards, small_params
 
 
 @pytest.fixture
@@ -24,7 +24,9 @@ def params(tmp_path, monkeypatch):
     write_split(Path("shards"), 21, size=64)
     Path("shards/edges").mkdir()
     Path("shards/edge").rename("shards/edges/edge")
-    return dataclasses.replace(small_params(tmp_path), generators={"edge_connect": card("edge_connect").Config.tiny()})
+    params = small_params(tmp_path, size=64)
+    describe_shards(params)
+    return dataclasses.replace(params, generators={"edge_connect": card("edge_connect").Config.tiny()})
 
 
 def test_a_generator_is_probed_with_the_shards_that_are_here(params):
@@ -74,7 +76,7 @@ def test_what_cannot_be_trained_is_said_and_the_others_are_priced(params):
     ("words", "message"),
     [
         (["--generators", "edge_connect,lama"], "params.yaml: generators has no 'lama'; it lists"),
-        (["--probe", "--seconds", "0"], "--seconds must be more than 0, got 0"),
+        (["--probe", "--seconds", "0", "--records", "100"], "--seconds must be more than 0, got 0"),
         (["--price-per-hour", "2"], "--price-per-hour goes with --probe"),
         (["--dry-run", "--records", "5"], "--dry-run goes with --workers and --generators alone"),
         (["--dry-run", "--workers", "0"], "--workers must be at least 1, got 0"),

@@ -201,7 +201,7 @@ def test_a_column_of_other_images_is_found(params):
     shutil.copytree("shards/edges/edge/train", "shards/edges/edge/val")
     problems = found(params)
     assert any("was made from other images; run: dvc repro edges" in problem for _, _, problem in problems)
-    assert any("says it is edge of train" in problem for _, _, problem in problems)
+    assert any('split is "train", expected "val"; run: dvc repro edges' in problem for _, _, problem in problems)
 
 
 def test_equal_pictures_on_both_sides_are_found_and_the_training_copy_can_be_quarantined(params):
@@ -253,7 +253,9 @@ def test_too_many_unusable_images_are_a_clear_stop(params):
 
 def test_the_exit_code_says_whether_something_is_wrong(params, capsys):
     text = (ROOT / "params.yaml").read_text().replace("name: photos\n  root: null", "name: folder\n  root: pictures")
-    Path("params.yaml").write_text(text.replace("num_workers: 2", "num_workers: 0"))
+    text = text.replace("\n  size: 64\n", "\n  size: 32\n").replace("num_workers: 2", "num_workers: 0")
+    text = text.replace("records_per_shard: 56", "records_per_shard: 4")
+    Path("params.yaml").write_text(text.replace("source: kmeans", "source: kmeans\n  num_clusters: 4"))
     assert main(["audit"]) == 0
     assert "20 records in 2 splits (train, val); left out at ingest: none; wrong: 0" in capsys.readouterr().out
     flip(Path("shards/edges/edge/val/edge-000000.tar"), 700)

@@ -32,7 +32,7 @@ def test_one_card_is_shown_whole(name):
     card = SOURCES[name].card
     for said in (card.licence, card.layout, *card.defects, *card.options, *card.options.values()):
         assert " ".join(said.split()) in words
-    assert words.endswith("-S dataset.root=/path/to/it") != (name == "photos")
+    assert words.endswith(" dataset.root=/path/to/it") != (name == "photos")
 
 
 def test_json_holds_every_field_and_params_that_work():

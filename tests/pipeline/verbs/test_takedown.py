@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from datasets.shards.column import Column, check_alignment
-from datasets.shards.manifest import read_manifest
+from datasets.shards.manifest import read_manifest, write_manifest
 from datasets.shards.records import ShardError, read_table
 from datasets.shards.store import ShardStore, put
 from datasets.sources import source_config
@@ -20,6 +20,7 @@ from datasets.sources.photos import Photos
 from datasets.tombstones import TombstoneError, read_tombstones
 from files.objects import StoreConfig, StoreError
 from jobs.runs.receipt import Receipt, write_receipt
+from pipeline.labels import write_label_files
 from pipeline.layout import column_folder
 from pipeline.progress import printable
 from pipeline.stages import edges, ingest, masks
@@ -242,9 +243,8 @@ def test_columns_of_other_images_and_empty_splits_are_refused(params):
     with pytest.raises(ShardError, match=r"no record of shards/image/val would be left"):
         takedown.run(params, [f"val/{n:03d}" for n in range(0, 40, 5)], "asked", DAY)
     assert tree() == before
-    manifest = Path("shards/edges/edge/train/manifest.json")
-    digest = read_manifest(Path("shards/image/train")).digest
-    manifest.write_text(manifest.read_text().replace(digest, "0" * 64))
+    edges = Path("shards/edges/edge/train")
+    write_manifest(edges, dataclasses.replace(read_manifest(edges), made_from="0" * 64))
     with pytest.raises(ShardError, match=r"was made from images 0000.*run: dvc repro edges"):
         takedown.run(params, ["train/003"], "asked", DAY)
     assert not Path("tombstones.jsonl").exists()
@@ -437,3 +437,97 @@ def test_an_audit_reads_the_store_and_not_its_cache(in_store, s3):
     s3.pipe_file(address, sound)
     assert not audit.run(in_store).findings
     assert not list(Path("cache").glob(".copy-*"))
+
+
+def digest_of(number: str) -> str:
+    path = Path("pictures/train", f"{number}.png")
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def write_line(**changes) -> None:
+    """The file with the tombstone of train/003, changed."""
+    line = {
+        "dataset": "folder", "key": "train/003", "source": "train/003.png", "source_sha256": digest_of("003"),
+        "every_copy": False, "status": "taken down", "reason": "asked", "date": DAY,
+    }  # fmt: skip
+    Path("tombstones.jsonl").write_text(json.dumps(line | changes) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda path: path.mkdir(), r"tombstones\.jsonl cannot be read \(Is a directory\); restore it from git"),
+        (lambda path: path.symlink_to("absent"), r"tombstones\.jsonl cannot be read \(No such file"),
+        (lambda path: path.write_text("[" * 100_000), r"line 1 is not a tombstone \(maximum recursion depth"),
+        (lambda path: path.write_text("# kept\n" + '{"a":' * 100_000), r"line 2 is not a tombstone"),
+        (lambda path: path.write_bytes(b'{"key": "\xff"}'), r"line 1 is not a tombstone \('utf-8' codec"),
+        (lambda path: path.write_bytes(b"\n"), r"line 1 is not a tombstone"),
+        (lambda path: path.write_text('{"key": "a", "key": "b"}'), r"line 1 .* \(a name occurs twice\)"),
+    ],
+)
+def test_a_file_that_cannot_be_read_stops_every_verb_at_once(params, monkeypatch, fault, message):
+    fault(Path("tombstones.jsonl"))
+    monkeypatch.setattr("pipeline.stages.ingest.open_source", None)  # nothing of the source is read before
+    for verb in (lambda: ingest.run(params), lambda: takedown.run(params, [], None), lambda: audit.run(params)):
+        with pytest.raises(TombstoneError, match=message) as error:
+            verb()
+        assert len(str(error.value)) < 300
+        assert "\n" not in str(error.value)
+
+
+def test_what_trainings_read_of_the_labels_follows_a_takedown(params):
+    write_label_files({"sge_net": None, "csa": None}, ["sge_net"])
+    before = Path("shards/labels/sge_net.txt").read_text()
+    assert before.strip() == read_manifest(Path("shards/semantics/train")).digest
+    takedown.run(params, ["train/003"], "asked", DAY)
+    after = Path("shards/labels/sge_net.txt").read_text()
+    assert after.strip() == read_manifest(Path("shards/semantics/train")).digest
+    assert after != before
+    assert Path("shards/labels/csa.txt").read_text() == "reads no label maps\n"
+
+
+def test_two_lines_of_one_key_with_other_digests_are_named(params):
+    write_line()
+    first = Path("tombstones.jsonl").read_text()
+    write_line(source_sha256="0" * 64)
+    Path("tombstones.jsonl").write_text(f"{first}# kept\n{first}{Path('tombstones.jsonl').read_text()}")
+    with pytest.raises(TombstoneError, match=r"lines 1 and 4 name train/003 of folder with different digests"):
+        ingest.run(params)
+
+
+def test_a_project_without_the_file_is_refused(params):
+    Path("dvc.yaml").touch()
+    with pytest.raises(TombstoneError, match=r"tombstones\.jsonl is missing, .*; restore it from git"):
+        ingest.run(params)
+
+
+def test_a_picture_that_is_renamed_after_its_takedown_stays_out(params, caplog):
+    """And an audit of shards that have it tells so. A duplicate may come back: its copy has the same bytes."""
+    Path("pictures/train/003.png").rename("pictures/train/new.png")
+    ingest.run(params)
+    write_line(source_sha256=digest_of("new"))
+    ingested = [(f.key, f.problem) for f in audit.run(params).findings if "keeps out under another key" in f.problem]
+    assert [key for key, _ in ingested] == ["train/new"]
+    assert ingested[0][1].endswith("run: python -m pipeline takedown train/new")
+    ingest.run(params)
+    assert "line 1: folder has no picture with the key 'train/003'; it is kept out by its bytes alone" in caplog.text
+    manifest = read_manifest(Path("shards/image/train"))
+    assert [(each.name, each.reason) for each in manifest.rejected] == [("train/new.png", "taken down")]
+    write_line(source_sha256=digest_of("new"), status="duplicate")
+    ingest.run(params)
+    assert read_manifest(Path("shards/image/train")).rejected == ()
+
+
+def test_a_key_that_has_another_picture_now_stops_ingest(params):
+    Path("pictures/train/003.png").rename("pictures/train/kept.png")
+    shutil.copy("pictures/train/004.png", "pictures/train/003.png")
+    shutil.move("pictures/train/kept.png", "pictures/train/004.png")
+    digest = digest_of("004")
+    write_line(source_sha256=digest)
+    before = tree()
+    with pytest.raises(TombstoneError, match=rf"line 1: train/003 of folder has the SHA-256 \w+, not {digest}\."):
+        ingest.run(params)
+    assert tree() == before
+    write_line(key="train/004", source_sha256=digest)
+    ingest.run(params)
+    assert [each.name for each in read_manifest(Path("shards/image/train")).rejected] == ["train/004.png"]

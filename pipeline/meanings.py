@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import inspect
 import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
 
+UNIONS = (typing.Union, types.UnionType)
 _ENTRY = re.compile(r"(?:^|(?<=\. ))(?P<fields>[\w*]+(?:, [\w*]+)*)(?: \([^)]*\))?: ", re.MULTILINE)
 _FIELD = re.compile(r"    (?P<name>\w+): [^#]* = [^#]*?(?:  # (?P<comment>.*))?")
 _OWN_LINE = re.compile(r"    # (?P<text>.*)")
@@ -76,6 +82,19 @@ def comments(config: type) -> dict[str, str]:
     return result
 
 
+def summary(config: type) -> str:
+    """Return the first paragraph of a dataclass's docstring, in one line."""
+    return " ".join(inspect.cleandoc(config.__doc__ or "").split("\n\n")[0].split())
+
+
+def nested_config(hint: Any) -> type | None:
+    """Return the dataclass that a field holds: itself, or null, or one per name. None for a plain value."""
+    if dataclasses.is_dataclass(hint):
+        return hint
+    arguments = typing.get_args(hint) if typing.get_origin(hint) in (Mapping, *UNIONS) else ()
+    return next((argument for argument in arguments if dataclasses.is_dataclass(argument)), None)
+
+
 def _entries(config: type, fields: list[str]) -> list[tuple[list[str], str]]:
     """Return the entries of one docstring: the fields that one is about, and its text."""
     entries = []
@@ -92,6 +111,7 @@ def _matching(patterns: str, fields: list[str]) -> list[str]:
     return [name for name in fields for pattern in patterns.split(", ") if fnmatch.fnmatchcase(name, pattern)]
 
 
+@functools.cache
 def _comments(config: type) -> dict[str, str]:
     comments: dict[str, str] = {}
     latest, is_continued = "", False
