@@ -51,7 +51,7 @@ python -m pipeline generators --json
 |---|---|
 | `edge` | the stage `edges`, see [Data](data.md#edges) |
 | `semantics` | the stage `semantics`, see [Data](data.md#semantic-labels) |
-| `vgg16`, `vgg19` | `features` of the generator: `imagenet` (torchvision's download), a file, or `random` |
+| `vgg16`, `vgg19`, `resnet50` | `features` of the generator: `imagenet` (torchvision's download), a file, or `random` |
 | `teacher` | `teacher` of the generator: a downloaded network, a file, or `random` |
 
 ## Keys that mean the same in every generator
@@ -79,8 +79,8 @@ python -m pipeline configure dataset=folder "dataset.root=/data/Photos (2019)" i
 | `dvc exp run -S key=value` | the named values |
 | `dvc repro`, `dvc exp run` | nothing |
 
-- The words `dataset`, `scale`, `cluster` and `masks` choose a preset, a file of `conf/`. A preset sets only the values
-  that it names. `suite.masks=` and `train.samples.masks=` choose for one of the two. `masks.files.root=` sets both.
+- The words `dataset`, `scale`, `crops`, `cluster` and `masks` choose a preset, a file of `conf/`. A preset sets only the
+  values that it names. `suite.masks=` and `train.samples.masks=` choose for one of the two. `masks.files.root=` sets both.
 - `generators=` takes names with commas between, or `all`. Generators that are new in the file get the values of their
   preset `demo`, unless the same command says `scale=paper`. The others keep their values, unless it says `scale=`.
 - A text is taken literally: quote it for your shell alone. `null` stands for no value. Lists have commas.

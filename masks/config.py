@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-Kind = Literal["free_form", "strokes", "rectangle", "centre", "irregular", "thin", "medium", "thick", "files"]
+Kind = Literal[
+    "free_form", "strokes", "rectangle", "centre", "irregular", "thin", "medium", "thick", "lama_train", "files"
+]
 
 FAMILY_KINDS = ("thin", "medium", "thick")
 PAPER_SIZE = 256  # the image size for which the papers state lengths
@@ -60,6 +62,7 @@ class MaskConfig:
         centre: a square in the centre;
         irregular: occlusions as in the partial-convolution paper, see masks/irregular.py; ratios uniform over all bins;
         thin, medium, thick: the strokes and boxes of LaMa's evaluation, see masks/lama.py;
+        lama_train: the strokes or boxes of LaMa's training, half and half, of any size;
         files: a collection on disk.
     border: pixels along the image's border without holes. Half of the partial-convolution paper's test masks are
         reported to keep 50 pixels at 512, which are 25 here.

@@ -140,6 +140,12 @@ class LamaHoles(Holes):
         return lama.random_chains(rng, height, width, family, count=num_squares, first=number, zoom=zoom)
 
 
+class LamaTraining(LamaHoles):
+    """The masks of LaMa's training, of any hole ratio."""
+
+    max_hole_ratio = 1.0
+
+
 _KINDS: dict[str, type[Holes]] = {
     "free_form": FreeForm,
     "strokes": Strokes,
@@ -147,6 +153,7 @@ _KINDS: dict[str, type[Holes]] = {
     "centre": Centre,
     "irregular": Irregular,
     **dict.fromkeys(FAMILY_KINDS, LamaHoles),
+    "lama_train": LamaTraining,
 }
 
 

@@ -1,7 +1,8 @@
-"""Draw the thin, medium and thick holes of LaMa's evaluation.
+"""Draw the holes of LaMa's training, and the thin, medium and thick holes of its evaluation.
 
 Suvorov et al., "Resolution-robust Large Mask Inpainting with Fourier Convolutions", WACV 2022. All numbers and the
-order of draws are those of the authors' code and of its six files of settings, two sizes by three families.
+order of draws are those of the authors' code and of its files of settings: one for training at 256 pixels, and two
+sizes by three families for evaluation.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-FamilyName = Literal["thin", "medium", "thick"]
+FamilyName = Literal["thin", "medium", "thick", "lama_train"]
 
-MAX_HOLE_RATIO = 0.5  # the authors drop masks with more
-BOX_CHANCE = 0.3 / 1.3  # weights 1 for strokes and 0.3 for boxes, where a family has boxes
+MAX_HOLE_RATIO = 0.5  # of evaluation; the authors drop masks with more
 MAX_SEGMENTS = 5
 MIN_LENGTH, MIN_WIDTH = 10, 5  # at both sizes
 ANGLE_OFFSET, NUM_ANGLES = 0.01, 4  # 0.01, 1.01, 2.01, 3.01 radians from the vertical
@@ -45,6 +45,7 @@ class Family:
     min_strokes, max_strokes: strokes in one mask, inclusive; the authors' code draws one more than `max_times`.
     max_width, max_length: pixels, exclusive; a draw from [0, max) is added to MIN_WIDTH and MIN_LENGTH.
     boxes: None for a family without boxes.
+    box_chance: probability of boxes in place of strokes, where a family has them. Evaluation has the weights 0.3 : 1.
     """
 
     size: int
@@ -53,6 +54,7 @@ class Family:
     max_width: int
     max_length: int
     boxes: Boxes | None
+    box_chance: float = 0.3 / 1.3
 
 
 FAMILIES: dict[tuple[str, int], Family] = {
@@ -62,12 +64,17 @@ FAMILIES: dict[tuple[str, int], Family] = {
     ("medium", 512): Family(512, 4, 11, 100, 200, Boxes(5, 30, 150, 0)),
     ("thick", 256): Family(256, 1, 6, 100, 200, Boxes(3, 30, 150, 10)),
     ("thick", 512): Family(512, 1, 6, 250, 450, Boxes(4, 30, 300, 10)),
+    ("lama_train", 256): Family(256, 1, 6, 100, 200, Boxes(4, 30, 150, 10), box_chance=1 / 2),
 }
 
 
 def family_for(name: FamilyName, height: int, width: int) -> Family:
-    """Return the settings for size 512 if the short side is at least 512 pixels, else those for 256."""
-    return FAMILIES[name, 512 if min(height, width) >= 512 else 256]
+    """Return the settings for size 512 if the short side is at least 512 pixels and there are any, else those for 256.
+
+    Training has none for 512.
+    """
+    at_256 = FAMILIES[name, 256]
+    return FAMILIES.get((name, 512), at_256) if min(height, width) >= 512 else at_256
 
 
 def random_family_mask(rng: np.random.Generator, height: int, width: int, family: Family) -> np.ndarray:
@@ -83,7 +90,7 @@ def random_family_mask(rng: np.random.Generator, height: int, width: int, family
 
 def draws_boxes(rng: np.random.Generator, family: Family) -> bool:
     """Draw whether a mask is made of boxes; otherwise it is made of strokes."""
-    return family.boxes is not None and rng.random() < BOX_CHANCE
+    return family.boxes is not None and rng.random() < family.box_chance
 
 
 def random_chains(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jobs.generators.partial_conv.networks import PartialConv2d
+from jobs.layers.partial_convolution import PartialConv2d
 
 
 def partial_convolution(

@@ -10,6 +10,7 @@ from typing import Literal
 
 from datasets.sources.source import Card, Source, SourceConfig, SourceError, SourceImage, is_image, source_key
 from files.archives import Locator
+from files.nearest import suggest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +19,13 @@ class Places2Config(SourceConfig):
 
     edition: Places365-Standard or Places365-Challenge.
     variant: "small" reads the files of 256x256 pixels, "large" the large ones.
+    classes: scenes to read, such as "beach" or "field/wild"; none reads all. Pictures of test have no class, so they
+        are left out if classes are named.
     """
 
     edition: Literal["standard", "challenge"] = "standard"
     variant: Literal["small", "large"] = "small"
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,6 +62,7 @@ class Places2(Source):
         options={
             "edition": "standard or challenge: which training pictures; archives of the other are left closed",
             "variant": "small (256x256) or large; archives of the other are left closed",
+            "classes": "scenes to read, by their names in categories_places365.txt without the letter; none reads all",
         },
     )
     Config = Places2Config
@@ -74,6 +79,7 @@ class Places2(Source):
         entries = self._entries(self._is_wanted)
         labels = self._val_labels(entries)
         layouts: dict[str, str] = {}
+        wanted, seen = set(self.config.classes), set()
         for name, locator in entries.items():
             match = next(filter(None, (pattern.fullmatch(name) for pattern in self._PATTERNS)), None)
             if match is None or not is_image(name):
@@ -91,11 +97,20 @@ class Places2(Source):
                     "their numbers mean different pictures, so they are never mixed: move one away"
                 )
             label = groups.get("label") or labels.get(name.rpartition("/")[2])
+            seen.add(label)
+            if wanted and label not in wanted:
+                self._left_out.add("picture of a class that is not in dataset.classes", name)
+                self._accounted.append(locator)
+                continue
             yield SourceImage(name, source_key(groups["rest"]), split, locator, label=label and sys.intern(label))
         if not layouts:
             raise self._nothing_found(f" (edition {self.config.edition}, variant {self.config.variant})")
+        for name in sorted(wanted - seen):
+            raise SourceError(f"{self._root()} has no pictures of the class {name!r}; {suggest(name, seen - {None})}")
 
     def _published(self) -> Mapping[str, int]:
+        if self.config.classes:
+            return {}  # only the numbers of all classes together are published
         challenge = {"train": 8_026_628} if self.config.edition == "challenge" else {}
         return {**self.card.counts, **challenge}
 

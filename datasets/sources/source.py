@@ -130,7 +130,7 @@ class Source(ABC):
         self._list_files: list[Locator] = []
         self._list_digests: dict[str, str] = {}
         self._listed: list[Locator] = []
-        self._opened: list[Locator] = []
+        self._accounted: list[Locator] = []
         self._left_out = LeftOutFiles()
 
     def images(self) -> list[SourceImage]:
@@ -139,7 +139,7 @@ class Source(ABC):
         Raises ArchiveError if the root cannot be read, ValueError if it holds no picture of these splits, SourceError
         if a list file is missing or two pictures get the same key.
         """
-        self._listed, self._opened, self._left_out = [], [], LeftOutFiles()
+        self._listed, self._accounted, self._left_out = [], [], LeftOutFiles()
         found = list(self._find())
         images = [image for image in found if image.split in self.config.splits]
         if not images:
@@ -218,7 +218,7 @@ class Source(ABC):
             if "/" in name or is_picture(file) or archive_kind(path) is None or not is_wanted(name):
                 continue
             inner = open_tree(path)
-            self._opened.append(file)
+            self._accounted.append(file)
             self._left_out.update(inner.left_out)
             for member, locator in inner.entries.items():
                 if entries.setdefault(member, locator) is not locator:
@@ -228,14 +228,14 @@ class Source(ABC):
 
     def _inner_entries(self, tars: list[Locator]) -> Iterator[Locator]:
         """Yield the files of tars that are files of the data set."""
-        self._opened.extend(tars)
+        self._accounted.extend(tars)
         for locator in open_inner(tars, self._left_out):
             self._listed.append(locator)
             yield locator
 
     def _count_left_out(self, found: Iterable[SourceImage]) -> None:
         """Give every listed file that is not in `found` to a rule, and so the pictures of splits that are not read."""
-        taken, labels, opened = set(), set(), set(map(id, self._opened))
+        taken, labels, opened = set(), set(), set(map(id, self._accounted))
         for image in found:
             taken.add(id(image.locator))
             labels.update(map(id, image.labels))
@@ -245,7 +245,7 @@ class Source(ABC):
             if id(locator) not in taken and id(locator) not in opened:
                 rule = "label map" if id(locator) in labels else self._rule_of(locator)
                 self._left_out.add(rule, locator.member)
-        self._listed, self._opened = [], []
+        self._listed, self._accounted = [], []
 
     def _rule_of(self, locator: Locator) -> str:
         """Return the rule that leaves out a file which `_find` did not take."""

@@ -47,6 +47,34 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 
 
+class TwiceDifferentiableBatchNorm2d(BatchNorm2d):
+    """Normalise as `BatchNorm2d` does, by operations whose gradient can be differentiated again.
+
+    A penalty on the gradient of a discriminator (R1) needs it where several processes train. It takes more memory and
+    messages than `BatchNorm2d`; in one process the two are the same.
+
+    forward(features):
+        features: (N, C, H, W), any range.
+    Returns the same shape.
+    Raises UserError if it trains on a single value per channel, which has no variance.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.training or num_processes() == 1:
+            return super().forward(features)
+        dtype = wide_dtype(features)
+        with torch.autocast(features.device.type, enabled=False):
+            wide = features.to(dtype)
+            count = all_sum(wide.new_full((1,), wide.numel() // wide.shape[1]))
+            mean = all_sum(wide.sum((0, 2, 3))) / count
+            centred = wide - mean[:, None, None]
+            variance = all_sum(centred.square().sum((0, 2, 3))) / count
+            self._remember(mean.detach(), variance.detach() * count / (count - 1))
+            scale = self.weight * torch.rsqrt(variance + self.eps)
+            normalised = centred * scale[:, None, None] + self.bias[:, None, None]
+        return normalised.to(features.dtype)
+
+
 def _global_statistics(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean and biased variance of every channel over all processes, (C,) each, and their number of values."""
     variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)

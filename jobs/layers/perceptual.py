@@ -1,4 +1,4 @@
-"""EdgeConnect's perceptual loss on whole images and style loss on their holes."""
+"""Perceptual and style losses that at least two papers compute alike."""
 
 from __future__ import annotations
 
@@ -36,3 +36,24 @@ def perceptual_and_style(
         perceptual(halves(features, PERCEPTUAL_LAYERS, 0), halves(targets, PERCEPTUAL_LAYERS, 0)),
         style(halves(features, STYLE_LAYERS, 1), halves(targets, STYLE_LAYERS, 1)),
     )
+
+
+def of_output_and_completed(
+    features_of: Callable[[Tensor], dict[str, Tensor]], output: Tensor, completed: Tensor, image: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return L_perceptual of output and composite together, L_style_out and L_style_comp.
+
+    Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", ECCV 2018, Sec. 3.3. One pass of the
+    feature network computes the features of both.
+
+    features_of: images (N, 3, H, W) -> {layer: (N, C, h, w)}.
+    output: of the generator, (N, 3, H, W).
+    completed: composites, (N, 3, H, W).
+    image: the true images, (N, 3, H, W).
+    """
+    features = features_of(torch.cat([output, completed]))
+    with torch.no_grad():
+        targets = list(features_of(image).values())
+    of_output, of_completed = zip(*(maps.chunk(2) for maps in features.values()), strict=True)
+    both = perceptual(of_output, targets) + perceptual(of_completed, targets)
+    return both, style(of_output, targets), style(of_completed, targets)

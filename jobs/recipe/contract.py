@@ -54,6 +54,8 @@ class Phase:
         of steps done in this phase to the rate of the next. Other networks keep their rates.
     frozen: dotted names of modules, such as "generator.encoder.norms", of trained networks. They stay in eval mode and
         their parameters are fixed.
+    fixed_statistics: dotted names of modules of trained networks, such as batch norms. They stay in eval mode while
+        their parameters are trained.
     train_mode: names of networks that this phase does not train but keeps in training mode, for their batch statistics.
         All other networks that no update names are in eval mode, without gradients.
     """
@@ -64,6 +66,7 @@ class Phase:
     forward: Callable[[Networks, Batch], Outputs] = lambda networks, batch: {}
     learning_rates: Mapping[str, float | Callable[[int], float]] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
+    fixed_statistics: tuple[str, ...] = ()
     train_mode: tuple[str, ...] = ()
 
     @property
@@ -83,21 +86,23 @@ class Phase:
                     group["lr"] = rate(step) if callable(rate) else rate
 
     def set_modes(self, networks: Networks) -> None:
-        """Set training or eval mode of every network and of every frozen module."""
+        """Set training or eval mode of every network and of the modules that this phase keeps in eval mode."""
         for name, network in networks.items():
             network.train(name in self.trained or name in self.train_mode)
-        for module in self._frozen_modules(networks):
+        for module in _modules(networks, self.frozen + self.fixed_statistics):
             module.eval()
 
     def require_grad(self, networks: Networks, names: Collection[str]) -> None:
         """Require gradients of the named networks' parameters only, without those of frozen modules."""
         for name, network in networks.items():
             network.requires_grad_(name in names)
-        for module in self._frozen_modules(networks):
+        for module in _modules(networks, self.frozen):
             module.requires_grad_(False)
 
-    def _frozen_modules(self, networks: Networks) -> list[nn.Module]:
-        return [networks[name.partition(".")[0]].get_submodule(name.partition(".")[2]) for name in self.frozen]
+
+def _modules(networks: Networks, names: tuple[str, ...]) -> list[nn.Module]:
+    """Return modules of networks by their dotted names."""
+    return [networks[name.partition(".")[0]].get_submodule(name.partition(".")[2]) for name in names]
 
 
 @dataclass(frozen=True, kw_only=True)

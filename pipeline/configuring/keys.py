@@ -34,7 +34,7 @@ class Key:
     meaning: str
 
 
-WORDS = ("scale", "masks")
+WORDS = ("scale", "crops", "masks")
 """Words of `configure` that are no keys of params.yaml."""
 
 PRESET = Key(str, "demo or paper, the values that the keys beside it replace")

@@ -14,6 +14,7 @@ from pipeline.texts import UNSET
 GROUPS = {
     "dataset": (("dataset",),),
     "scale": ((),),
+    "crops": ((),),
     "cluster": (("cluster",),),
     "masks": (("train", "samples", "masks"), ("suite", "masks")),
 }

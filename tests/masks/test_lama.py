@@ -1,4 +1,4 @@
-"""The thin, medium and thick families against the published settings, by what is really drawn."""
+"""LaMa's families of masks against the published settings, by what is really drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from masks.config import MaskConfig
-from masks.drawn import draw_mask_in_bin
+from masks.drawn import draw_mask, draw_mask_in_bin
+from masks.kinds import holes_of
 from masks.lama import FAMILIES, family_for, random_boxes, random_chains, random_family_mask
 
 LINE = cv2.line
@@ -46,6 +47,7 @@ SETTINGS = [
     ("medium", 512, 4, 11, 200, 100),
     ("thick", 256, 1, 6, 200, 100),
     ("thick", 512, 1, 6, 450, 250),
+    ("lama_train", 256, 1, 6, 200, 100),
 ]
 
 
@@ -94,7 +96,9 @@ def test_masks_made_for_a_bin_lean_to_both_sides(lines):
     assert max(steps) > 5
 
 
-@pytest.mark.parametrize(("name", "chance"), [("thin", 0.0), ("medium", 0.2308), ("thick", 0.2308)])
+@pytest.mark.parametrize(
+    ("name", "chance"), [("thin", 0.0), ("medium", 0.2308), ("thick", 0.2308), ("lama_train", 0.5)]
+)
 def test_boxes_are_as_likely_as_published(name, chance, lines):
     rng = np.random.default_rng(1)
     num_boxes = 0
@@ -108,7 +112,13 @@ def test_boxes_are_as_likely_as_published(name, chance, lines):
 
 @pytest.mark.parametrize(
     ("name", "size", "shortest", "longest", "margin"),
-    [("medium", 256, 10, 50, 0), ("medium", 512, 30, 150, 0), ("thick", 256, 30, 150, 10), ("thick", 512, 30, 300, 10)],
+    [
+        ("medium", 256, 10, 50, 0),
+        ("medium", 512, 30, 150, 0),
+        ("thick", 256, 30, 150, 10),
+        ("thick", 512, 30, 300, 10),
+        ("lama_train", 256, 30, 150, 10),
+    ],
 )
 def test_boxes_follow_the_published_settings(name, size, shortest, longest, margin):
     rng = np.random.default_rng(2)
@@ -136,9 +146,21 @@ def test_masks_of_boxes_have_up_to_as_many_as_published(name, most, lines):
     assert min(counts) == 1
 
 
+def test_training_has_no_limit_of_the_hole_ratio_and_the_measured_distribution():
+    """Mean 0.354, and 23 % of the masks above 0.5: measured with the authors' generator."""
+    holes = holes_of(MaskConfig(kind="lama_train"))
+    rng = np.random.default_rng(5)
+    ratios = np.array([holes.mask(rng, 256, 256).mean() for _ in range(2000)])
+    assert ratios.mean() == pytest.approx(0.354, abs=0.015)
+    assert (ratios > 0.5).mean() == pytest.approx(0.23, abs=0.03)
+    drawn = np.array([draw_mask(MaskConfig(kind="lama_train"), 256, 256, seed=n).mean() for n in range(200)])
+    assert drawn.max() > 0.6
+
+
 def test_the_short_side_chooses_the_settings_and_scales_them(lines):
     assert family_for("thick", 511, 2000) is FAMILIES["thick", 256]
     assert family_for("thick", 512, 2000) is FAMILIES["thick", 512]
+    assert family_for("lama_train", 512, 512) is FAMILIES["lama_train", 256]
     family = FAMILIES["thin", 256]
     rng = np.random.default_rng(4)
     random_chains(rng, 128, 300, family, count=200)

@@ -4,8 +4,9 @@ arXiv 1801.07892. "The code" is the authors' release, branch v1.0.0.
 
 Built: the coarse network; the refinement network with contextual attention; a global and a local Wasserstein critic
 with gradient penalty on the hole; spatially discounted l1. Parameters: generator 3,601,542 (coarse 1,448,227,
-refinement 2,153,315), global critic 2,733,441, local critic 4,339,329. The paper's 2.9 million (unverified) agree with
-twice the coarse network, which is its baseline without attention.
+refinement 2,153,315), global critic 2,733,441, local critic 4,339,329. `attention=False` is the paper's baseline in
+Table 1: the refinement network has the layers of the coarse one (generator 2,896,454, with which the paper's 2.9
+million, unverified, agree).
 
 A step of the phase `adversarial` is one update of the critics; every `num_critic`-th step also updates the generator.
 `steps` counts critic updates: 5,000,000 are the code's 1,000,000 of the generator. `pretrain_steps` come before, with
@@ -83,6 +84,7 @@ class Config:
     width: int = 32  # channels of the first layer; code. Even
     d_width: int = 64  # channels of the critics' first layer; code
     local_critic: bool = True  # whether there is a local critic; paper and code
+    attention: bool = True  # whether the refinement network has contextual attention; paper and code
     mask_pool: Literal["nearest", "max"] = "nearest"  # how the attention shrinks the mask; code
     tf_same: bool = False  # whether strided convolutions pad as TensorFlow's do, for converted weights
 

@@ -22,6 +22,8 @@ class Generator(nn.Module):
     width: channels of the first layer.
     mask_pool: how the attention shrinks the mask; see `ContextualAttention`.
     tf_same: whether strided convolutions pad as TensorFlow's do.
+    attention: whether the second stage has a branch with contextual attention. Without it the second stage has the
+        layers of the first, which is the paper's baseline in Table 1.
 
     forward(image, mask, refine=True):
         image: (N, 3, H, W) in [-1, 1]. Pixels under the hole are not read.
@@ -31,10 +33,17 @@ class Generator(nn.Module):
     Raises UserError if H or W is no multiple of 8.
     """
 
-    def __init__(self, *, width: int, mask_pool: Literal["nearest", "max"] = "nearest", tf_same: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        mask_pool: Literal["nearest", "max"] = "nearest",
+        tf_same: bool = False,
+        attention: bool = True,
+    ) -> None:
         super().__init__()
         self.coarse = Coarse(width, tf_same)
-        self.refinement = Refinement(width, mask_pool, tf_same)
+        self.refinement = Refinement(width, mask_pool, tf_same) if attention else Coarse(width, tf_same)
         self.apply(draw_glorot)
 
     def forward(self, image: Tensor, mask: Tensor, refine: bool = True) -> tuple[Tensor, ...]:
@@ -47,10 +56,10 @@ class Generator(nn.Module):
 
 
 class Coarse(nn.Module):
-    """Compute the first stage: down by 4, dilated convolutions, up by 4.
+    """Compute one stage without attention: down by 4, dilated convolutions, up by 4.
 
     forward(known, mask):
-        known: the image, (N, 3, H, W) in [-1, 1], 0 in the hole.
+        known: the image, (N, 3, H, W) in [-1, 1], 0 in the hole; as second stage, with the first one's output there.
         mask: (N, 1, H, W), 1 = hole.
     Returns (N, 3, H, W) in [-1, 1].
     """

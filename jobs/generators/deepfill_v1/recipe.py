@@ -31,7 +31,9 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build DeepFill v1 with initial weights from torch's global generator."""
     critic = {"width": config.d_width, "tf_same": config.tf_same}
     makers: dict[str, Callable[[], nn.Module]] = {
-        "generator": lambda: Generator(width=config.width, mask_pool=config.mask_pool, tf_same=config.tf_same),
+        "generator": lambda: Generator(
+            width=config.width, mask_pool=config.mask_pool, tf_same=config.tf_same, attention=config.attention
+        ),
         "global_d": lambda: Critic(size=config.image_size, factors=(1, 2, 4, 4), **critic),
     }
     if config.local_critic:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.layers.vgg import VGG16, imagenet_normalised
-from jobs.recipe.losses import perceptual, style
+from jobs.layers.vgg import imagenet_normalised
 
 PixelScale = Literal["imagenet", "unit", "signed"]
 
@@ -51,19 +49,3 @@ def total_variation(completed: Tensor, mask: Tensor) -> Tensor:
     across = (completed.diff(dim=3).abs() * (region[..., 1:] * region[..., :-1])).sum()
     down = (completed.diff(dim=2).abs() * (region[..., 1:, :] * region[..., :-1, :])).sum()
     return (across + down) / completed.numel()
-
-
-def feature_losses(vgg: VGG16, output: Tensor, completed: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute L_perceptual, L_style_out and L_style_comp, with one pass of VGG-16 over outputs and composites together.
-
-    vgg: with the layers `VGG_LAYERS`.
-    output: of the generator, (N, 3, H, W); it may leave [-1, 1].
-    completed: composites, (N, 3, H, W).
-    image: the true images, (N, 3, H, W) in [-1, 1].
-    """
-    features = vgg(scaled(torch.cat([output, completed]), "imagenet"))
-    with torch.no_grad():
-        targets = list(vgg(scaled(image, "imagenet")).values())
-    of_output, of_completed = zip(*(maps.chunk(2) for maps in features.values()), strict=True)
-    both = perceptual(of_output, targets) + perceptual(of_completed, targets)
-    return both, style(of_output, targets), style(of_completed, targets)

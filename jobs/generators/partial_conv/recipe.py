@@ -6,9 +6,10 @@ import torch
 from torch.nn import functional as F
 
 from jobs.generators.partial_conv import Config
-from jobs.generators.partial_conv.losses import VGG_LAYERS, feature_losses, pixel_losses, scaled, total_variation
+from jobs.generators.partial_conv.losses import VGG_LAYERS, pixel_losses, scaled, total_variation
 from jobs.generators.partial_conv.networks import Generator
 from jobs.layers.composite import composite
+from jobs.layers.perceptual import of_output_and_completed
 from jobs.layers.vgg import VGG16
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update
@@ -34,7 +35,9 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
             "tv": config.tv_weight * smoothness,
         }
         if vgg is not None:
-            perceptual, style_out, style_comp = feature_losses(vgg, output, completed, batch.image)
+            perceptual, style_out, style_comp = of_output_and_completed(
+                lambda seen: vgg(scaled(seen, "imagenet")), output, completed, batch.image
+            )
             weighted["perceptual"] = config.perceptual_weight * perceptual
             weighted["style_out"] = config.style_out_weight * style_out
             weighted["style_comp"] = config.style_comp_weight * style_comp

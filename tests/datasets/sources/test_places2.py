@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from datasets.sources import SourceError, open_source, source_config
 from files.archives import ArchiveError, read
 from tests.datasets.sources.trees import (
     described,
@@ -168,3 +169,16 @@ def test_places_works_without_lists_and_names_bad_ones(tmp_path: Path) -> None:
 def test_places_says_what_it_expected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no pictures of places2 \(edition standard, variant large\); expected"):
         images_of("places2", _official_places(tmp_path), variant="large")
+
+
+def test_places_classes_choose_pictures_and_count_the_others(tmp_path: Path) -> None:
+    root = _official_places(tmp_path)
+    source = open_source(source_config("places2", root=str(root), classes=("airfield",)))
+    assert labels_of(source.images()) == dict.fromkeys(
+        ("Places365_val_00000002", "a/airfield/00000001", "a/airfield/00000002"), "airfield"
+    )
+    counts = {rule.rule: rule.count for rule in source.left_out()}
+    assert counts["picture of a class that is not in dataset.classes"] == 3
+    assert source.unlike_published({"train": 2, "val": 1}) == {}
+    with pytest.raises(SourceError, match="no pictures of the class 'airfeld'; did you mean airfield"):
+        images_of("places2", root, classes=("airfeld",))

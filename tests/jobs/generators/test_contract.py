@@ -96,7 +96,7 @@ def test_the_recipe_names_its_parts_consistently(name):
         assert set(phase.trained) | set(phase.learning_rates) | set(phase.train_mode) <= set(recipe.networks)
         assert not set(phase.trained) & set(phase.train_mode)
         assert all(update.every >= 1 for update in phase.updates)
-        for module in phase.frozen:
+        for module in phase.frozen + phase.fixed_statistics:
             network, _, path = module.partition(".")
             assert network in phase.trained
             assert list(recipe.networks[network].get_submodule(path).parameters())

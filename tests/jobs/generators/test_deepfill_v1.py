@@ -323,6 +323,22 @@ def test_pretraining_moves_the_coarse_network_alone():
         assert torch.equal(parameter, before[name]) == name.startswith("refinement.")
 
 
+def test_without_attention_the_second_stage_has_the_layers_of_the_first():
+    with torch.device("meta"):
+        generator = build(Config(attention=False)).networks["generator"]
+    assert sum(p.numel() for p in generator.parameters()) == 2 * 1_448_227
+    assert str(generator.refinement) == str(generator.coarse)
+    recipe = build(dataclasses.replace(Config.tiny(), attention=False))
+    batch = make_batch((64, 64))
+    for phase in recipe.phases:
+        start_phase(recipe, phase)
+        assert all(term.isfinite() for term in run_step(recipe, phase, batch).values())
+    networks = recipe.networks["generator"]
+    coarse, refined = networks(batch.image, batch.mask)
+    pasted = torch.where(batch.mask == 1, coarse, batch.image)
+    torch.testing.assert_close(refined, networks.refinement(pasted, batch.mask))
+
+
 def test_the_attention_compiles_whole_and_agrees_with_eager():
     layer = ContextualAttention()
     features = 0.1 * torch.randn(2, 4, 8, 12, requires_grad=True)

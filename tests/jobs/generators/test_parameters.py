@@ -8,6 +8,7 @@ import torch
 from jobs.generators import card, load, names
 
 PUBLISHED = {
+    "aot_gan": {"generator": 15_200_835, "generator_d": 2_763_777},
     "coherence_priors": {"generator": 61_911_735, "texture_d": 2_772_929, "structure_d": 2_772_929},
     "context_encoder": {"generator": 6_048_640, "generator_d": 2_831_232},
     "csa": {"rough": 54_419_459, "generator": 77_692_291, "generator_d": 2_766_529, "features_d": 10_487_296},
@@ -15,13 +16,17 @@ PUBLISHED = {
     "deepfill_v2": {"generator": 4_052_478, "generator_d": 5_946_816},
     "edge_connect": {"edges": 10_761_089, "edges_d": 2_762_752, "image": 10_774_595, "image_d": 2_763_776},
     "global_local": {"generator": 6_072_131, "generator_d": 45_063_681},
+    "lama": {"generator": 27_048_835, "generator_d": 6_962_369},
     "lbp": {"lbp": 54_404_481, "generator": 54_935_939, "lbp_d": 2_764_481, "generator_d": 2_766_529},
     "neural_patch_synthesis": {"generator": 71_124_544, "generator_d": 2_765_568},
     "partial_conv": {"generator": 32_859_732},
+    "pggan": {"generator": 6_662_595, "generator_d": 13_324_866},
+    "rfr_net": {"generator": 31_224_065},
     "saca": {"generator": 10_824_325, "generator_d": 2_764_737},
     "sge_net": {"generator": 54_602_871, "generator_d": 2_764_737},
     "shift_net": {"generator": 54_944_771, "generator_d": 2_766_529},
     "spl": {"generator": 45_597_223, "generator_d": 2_763_776},
+    "unet": {"generator": 54_420_483},
 }
 
 # Where the published count is not that of the default, which takes masks of any shape.

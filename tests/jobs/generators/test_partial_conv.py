@@ -13,10 +13,12 @@ from benchmarks.batches import make_batch
 from benchmarks.loops.partial_conv import partial_convolution
 from jobs.generators.build import inpaint
 from jobs.generators.partial_conv import PARAMETERS, Config
-from jobs.generators.partial_conv.losses import VGG_LAYERS, feature_losses, pixel_losses, scaled, total_variation
-from jobs.generators.partial_conv.networks import Generator, PartialConv2d
+from jobs.generators.partial_conv.losses import VGG_LAYERS, pixel_losses, scaled, total_variation
+from jobs.generators.partial_conv.networks import Generator
 from jobs.generators.partial_conv.recipe import build
 from jobs.layers.composite import composite
+from jobs.layers.partial_convolution import PartialConv2d
+from jobs.layers.perceptual import of_output_and_completed
 from jobs.layers.vgg import VGG16
 from tests.jobs.generators.steps import build_tiny, run_step, start_phase
 
@@ -272,7 +274,7 @@ def test_feature_losses_by_hand():
     deviation = torch.tensor((0.229, 0.224, 0.225))
     low, high = -torch.tensor((0.485, 0.456, 0.406)) / deviation, (1 - torch.tensor((0.485, 0.456, 0.406))) / deviation
     middle = (low + high) / 2
-    found = feature_losses(lambda image: {"pool1": image}, grey + 1, grey - 1, grey)
+    found = of_output_and_completed(lambda image: {"pool1": scaled(image, "imagenet")}, grey + 1, grey - 1, grey)
     both, style_out, style_comp = (value.item() for value in found)
     assert both == pytest.approx(((high - middle).abs().mean() + (low - middle).abs().mean()).item())
     # F F^T of four equal places, over C * H * W = 12: a third of the outer product of the colour.

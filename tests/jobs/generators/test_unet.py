@@ -1,0 +1,64 @@
+"""Facts of the plain U-Net: its input, its terms by hand, and its discriminator on request."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from benchmarks.batches import make_batch
+from jobs.generators.unet import Config
+from jobs.generators.unet.recipe import build
+from tests.jobs.generators.steps import build_tiny, run_step, start_phase
+
+
+def test_there_is_a_discriminator_on_request_alone():
+    with torch.device("meta"):
+        plain, adversarial = (build(Config(adversarial_weight=weight)) for weight in (0.0, 0.01))
+    assert set(plain.networks) == {"generator"}
+    assert [update.networks for update in plain.phases[0].updates] == [("generator",)]
+    assert sum(p.numel() for p in adversarial.networks["generator_d"].parameters()) == 2_764_737
+    assert [update.networks for update in adversarial.phases[0].updates] == [("generator_d",), ("generator",)]
+
+
+def test_the_network_sees_the_known_pixels_and_the_mask():
+    recipe = build_tiny("unet")
+    batch = make_batch((64, 64))
+    seen = {}
+    recipe.networks["generator"].unet.register_forward_pre_hook(lambda _, inputs: seen.update(features=inputs[0]))
+    recipe.networks["generator"](batch.image, batch.mask)
+    expected = torch.cat((torch.where(batch.mask == 1, 0.0, batch.image), batch.mask), dim=1)
+    assert torch.equal(seen["features"], expected)
+
+
+def test_terms_by_hand():
+    recipe = build(dataclasses.replace(Config.tiny(), l1_weight=2.0, adversarial_weight=0.25))
+    batch = make_batch((64, 64))
+    networks = {name: network.eval() for name, network in recipe.networks.items()}
+    phase = recipe.phases[0]
+    outputs = phase.forward(networks, batch)
+    completed = torch.where(batch.mask == 1, outputs["raw"], batch.image)
+    real, fake = (torch.sigmoid(networks["generator_d"](image)) for image in (batch.image, completed))
+    d_terms = phase.updates[0].terms(networks, batch, outputs)
+    torch.testing.assert_close(d_terms["d_real"], -real.log().mean())
+    torch.testing.assert_close(d_terms["d_fake"], -(1 - fake).log().mean())
+    terms = phase.updates[1].terms(networks, batch, outputs)
+    torch.testing.assert_close(terms["l1"], 2 * (outputs["raw"] - batch.image).abs().mean())
+    torch.testing.assert_close(terms["adversarial"], -0.25 * fake.log().mean())
+
+
+def test_a_fixed_batch_is_learned():
+    torch.manual_seed(0)
+    recipe = build(dataclasses.replace(Config.tiny(), width=8, adversarial_weight=0.0, learning_rate=2e-3))
+    batch = make_batch((64, 64), num_samples=2)
+    phase = recipe.phases[0]
+    start_phase(recipe, phase)
+    errors = [run_step(recipe, phase, batch)["l1"].item() for _ in range(60)]
+    assert sum(errors[-5:]) / 5 < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize(("values", "match"), [({"levels": 0}, "levels"), ({"adversarial_weight": -1.0}, "weight")])
+def test_settings_that_cannot_be_are_refused(values, match):
+    with pytest.raises(ValueError, match=match):
+        Config(**values)
