@@ -79,8 +79,9 @@ python -m pipeline configure dataset=folder "dataset.root=/data/Photos (2019)" i
 | `dvc exp run -S key=value` | the named values |
 | `dvc repro`, `dvc exp run` | nothing |
 
-- The words `dataset`, `scale`, `crops`, `cluster` and `masks` choose a preset, a file of `conf/`. A preset sets only the
-  values that it names. `suite.masks=` and `train.samples.masks=` choose for one of the two. `masks.files.root=` sets both.
+- The words `dataset`, `scale`, `crops`, `cluster` and `masks` choose a preset, a file of `conf/`. A preset sets only
+  the values that it names. `suite.masks=` and `train.samples.masks=` choose for one of the two. `masks.files.root=`
+  sets both.
 - `generators=` takes names with commas between, or `all`. Generators that are new in the file get the values of their
   preset `demo`, unless the same command says `scale=paper`. The others keep their values, unless it says `scale=`.
 - A text is taken literally: quote it for your shell alone. `null` stands for no value. Lists have commas.

@@ -31,6 +31,7 @@ Differs from the code:
 - Masks, crops and flips are the pipeline's. The code also warps, distorts and recolours its crops of Places.
 - The batch of 30 is the paper's (recalled); the code has 10 per GPU.
 - Padding is by reflection that leaves out the border pixel.
+- A batch without a single known pixel trains the discriminator alone.
 
 Kept from the code: ReLU follows batch norm in both halves of a residual block; the l1 counts known pixels alone;
 known pixels of a fake are labelled real; R1 has no factor 1/2; the perceptual loss is a sum over the stages.

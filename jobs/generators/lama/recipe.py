@@ -14,6 +14,7 @@ from jobs.layers.composite import composite
 from jobs.layers.resnet import ResNet50
 from jobs.layers.vgg import imagenet_normalised, to_unit
 from jobs.recipe.batch import Batch
+from jobs.recipe.collectives import all_sum
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, Update, adam, make_networks
 from jobs.recipe.losses import bce_real
 from jobs.recipe.precision import wide_dtype
@@ -83,7 +84,9 @@ def _generator_terms(config: Config) -> Losses:
             with torch.no_grad():
                 targets = features_of(image)
             weighted["perceptual"] = config.perceptual_weight * stage_distance(features_of(judged), targets)
-        return weighted
+        # Without any known pixel all maps are constant, and each batch norm multiplies the gradient by 1 / sqrt(eps).
+        has_known = (all_sum((1 - batch.mask).sum()) > 0).to(image.dtype)
+        return {name: has_known * term for name, term in weighted.items()}
 
     return terms
 
