@@ -12,7 +12,7 @@ demo: setup ## the main job on real photographs: shards, three generators, evalu
 
 # One thread per process: the tests' networks are small, and threads of two processes on two cores wait for each other.
 test: setup ## all tests except those marked slow
-	@OMP_NUM_THREADS=1 $(RUN) pytest -q --numprocesses logical --maxprocesses 8 --dist loadscope
+	@OMP_NUM_THREADS=1 $(RUN) pytest -q --numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
 test-slow: setup ## real Ray, real clusters
 	@$(RUN) pytest -q -m slow

@@ -90,8 +90,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.image_size < 64 or self.image_size & (self.image_size - 1):
             raise ValueError(f"image_size must be a power of two of at least 64, got {self.image_size}")
-        if self.blocks < 1:
-            raise ValueError(f"blocks must be at least 1, got {self.blocks}")
+        if not 1 <= self.blocks <= 12:
+            raise ValueError(f"blocks must be 1 to 12, since each doubles the dilation; got {self.blocks}")
         if self.smallest_side > self.image_size:
             raise ValueError(
                 f"{self.blocks} dilated blocks need images of at least {self.smallest_side} pixels, image_size is "

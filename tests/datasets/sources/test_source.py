@@ -230,6 +230,7 @@ def test_bad_options_are_named(name: str, values: dict[str, object], message: st
 
 def test_every_option_belongs_to_a_data_set_and_the_others_refuse_it() -> None:
     changed = {"val_share": 0.5, "edition": "challenge", "variant": "large", "split_list": "lama", "split_number": 3}
+    changed["classes"] = ("beach",)
     general = {field.name for field in dataclasses.fields(SourceConfig)}
     assert changed.keys() == {option for source in SOURCES.values() for option in source.card.options}
     for source in SOURCES.values():

@@ -146,7 +146,7 @@ def test_a_fixed_batch_is_learned():
         ({"image_size": 96}, "power of two"),
         ({"image_size": 32}, "at least 64"),
         ({"image_size": 64}, "lower blocks"),
-        ({"blocks": 0}, "blocks must be at least 1"),
+        ({"blocks": 0}, "blocks must be 1 to 12"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(values, match):
