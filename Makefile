@@ -11,8 +11,10 @@ demo: setup ## the main job on real photographs: shards, three generators, evalu
 	@$(RUN) python -m pipeline where
 
 # One thread per process: the tests' networks are small, and threads of two processes on two cores wait for each other.
+# One process more than cores, since some tests wait for time limits.
 test: setup ## all tests except those marked slow
-	@OMP_NUM_THREADS=1 $(RUN) pytest -q --numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(RUN) pytest -q --dist loadscope --no-loadscope-reorder \
+		--numprocesses "$$($(VENV)/bin/python -c 'import os; print(min(os.cpu_count() + 1, 8))')"
 
 test-slow: setup ## real Ray, real clusters
 	@$(RUN) pytest -q -m slow
