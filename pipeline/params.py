@@ -86,10 +86,14 @@ class Params:
     store: StoreConfig = field(default_factory=StoreConfig)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all values, defaults included, as plain data."""
-        return asdict(dataclasses.replace(self, generators={})) | {
-            "generators": {name: asdict(config) for name, config in self.generators.items()}
-        }
+        """Return all values, defaults included, as plain data that `check_tree` accepts.
+
+        The default of `store.cache` is left out: it is in the home folder of the user who reads the data.
+        """
+        tree = asdict(dataclasses.replace(self, generators={}))
+        if self.store.cache == StoreConfig.cache:
+            del tree["store"]["cache"]
+        return tree | {"generators": {name: asdict(config) for name, config in self.generators.items()}}
 
 
 def read_params(path: Path = PARAMS_PATH) -> Params:

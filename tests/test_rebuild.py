@@ -22,8 +22,8 @@ GENERATOR = "deepfill_v2"
 WEIGHTS = Path("models", GENERATOR, "weights.safetensors")
 # What a user does while it trains, at the first batch: commit everything, and edit on.
 MEANWHILE = """
-import pathlib, subprocess
-if pathlib.Path("meanwhile").exists():
+import pathlib, subprocess, sys
+if pathlib.Path("meanwhile").exists() and "train" in sys.argv:  # other stages import a recipe, too
     pathlib.Path("meanwhile").unlink()
     pathlib.Path("pipeline/progress.py").write_text(pathlib.Path("pipeline/progress.py").read_text() + "# edited\\n")
     subprocess.run(["git", "commit", "--quiet", "--all", "--message=meanwhile"], check=True)
@@ -36,8 +36,8 @@ from dataclasses import replace
 from files import meanwhile
 from files.mine import WEIGHT
 build_before = build
-def build(config):
-    return build_before(replace(config, l1_weight=WEIGHT))
+def build(config, **options):
+    return build_before(replace(config, l1_weight=WEIGHT), **options)
 """
 
 

@@ -306,3 +306,8 @@ def test_gpus_that_a_training_would_miss_are_said_when_images_are_ingested(tmp_p
     assert "cluster.use_gpu is true, but torch finds no GPU on this machine, and training needs 1" in caplog.text
     with pytest.raises(WorkerError, match=r"cluster\.use_gpu is true"):
         check_gpus(params.cluster)
+
+
+def test_recorded_parameters_are_read_again():
+    params = read_params(ROOT / "params.yaml")
+    assert params_module.check_tree(json.loads(json.dumps(params.to_dict())), "params.json") == params
