@@ -37,6 +37,7 @@ NOT_RUN = {
     "mlflow ui": "starts a server",
     "pip install": "needs a package index",
     "printf": "tests/test_dvc_at_once.py runs this line",
+    "python -m pipeline plan --dry-run": "takes long; tests/pipeline/planning/test_dry_run.py runs it",
     "ray ": "needs a Ray cluster; tests/cluster/test_ready_files.py checks the templates",
     "sbatch": "needs Slurm; tests/cluster/test_ready_files.py runs the script with programs that stand in for it",
     "source": "needs the .venv that make creates",

@@ -135,6 +135,7 @@ def test_a_kill_anywhere_in_ingest_changes_nothing_after_a_rerun(params, tmp_pat
     assert kill_everywhere(monkeypatch, partial(ingest.run, few_shards(params)), "image") > 40
 
 
+@pytest.mark.slow  # the code is that of the test above; this one kills it in another stage
 def test_a_kill_anywhere_in_a_column_changes_nothing_after_a_rerun(params, tmp_path, monkeypatch):
     ingest.run(few_shards(params))
     images = tree()
