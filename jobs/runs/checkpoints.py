@@ -23,16 +23,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from files.durable import file_digest, sync_file, sync_folder, write_durably
-from files.errors import UserError
+from jobs.runs.folder import CheckpointError
 
 log = logging.getLogger(__name__)
 
 NETWORKS, OPTIMIZERS, STATE = "networks.safetensors", "optimizers.safetensors", "state.json"
-WEIGHTS_NAME = "weights.safetensors"
-
-
-class CheckpointError(UserError):
-    """Weights or a checkpoint are missing, damaged, or belong to another network."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,6 @@ from jobs.generators import card
 from jobs.report.data import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Kind, Page, Row
 from jobs.report.page import render
 from jobs.runs.receipt import Receipt
-from jobs.tracking import mlflow_runs as tracking
 from masks.hole_ratio import BINS, member_of_bin
 from pipeline.code import LOCK
 from pipeline.columns import open_column
@@ -314,6 +313,8 @@ def _track(suite: str, rows: Mapping[str, Mapping[str, Group]]) -> None:
     The runs of the trainings have the metrics of their own generators. This run adds the page and the baselines, which
     no training has, and keeps all compared numbers in one place. If the server fails, a warning is logged.
     """
+    from jobs.tracking import mlflow_runs as tracking  # here, since mlflow takes seconds to import
+
     metrics = {
         f"{row}/{name}": metric.mean
         for row, groups in rows.items()

@@ -21,20 +21,22 @@ from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
 from jobs.checks.fitness import mismatch
 from jobs.checks.footprint import Footprint, footprint
-from jobs.cluster.launch import GroupWork, check_gpus, train_workers
+from jobs.cluster.gpus import check_gpus
+from jobs.cluster.launch import train_workers
+from jobs.cluster.work import GroupWork
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
-from jobs.runs.checkpoints import WEIGHTS_NAME, CheckpointError, newest_whole_checkpoint, read_progress
+from jobs.runs.checkpoints import newest_whole_checkpoint, read_progress
 from jobs.runs.claim import claim_folder
 from jobs.runs.curves import write_curves
 from jobs.runs.events import Event, read_events, read_not_repeatable
 from jobs.runs.experiment import Experiment, discard
-from jobs.runs.folder import RunFolder
+from jobs.runs.folder import WEIGHTS_NAME, CheckpointError, RunFolder
 from jobs.runs.receipt import Receipt, read_receipt, write_receipt
 from jobs.runs.stopping import StoppedError, request_stop_on_signals
-from jobs.tracking.delivery import TrackingSync
-from jobs.tracking.mlflow_runs import TrackedDataset
 from jobs.tracking.queue import describe_waiting, park
+from jobs.tracking.staging import TrackedDataset
+from jobs.tracking.sync import TrackingSync
 from jobs.tracking.training_run import describe_training, stage_trained_model
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
@@ -270,6 +272,7 @@ def _train(training: _Training) -> None:
     work = GroupWork(
         function=train,
         arguments={"job": job},
+        modules=(f"jobs.generators.{training.generator}.recipe", "albumentations"),
         batch_shares=training.footprint.batch_size // params.train.accumulate,
         is_finished=lambda: folder.weights.is_file() or folder.stop_request.is_file(),
         fatal_errors=(TrainingError, WeightsError),
