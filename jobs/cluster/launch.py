@@ -63,6 +63,18 @@ def keep_workers(num_workers: NumWorkers) -> Iterator[None]:
         yield
 
 
+def prepare_training(config: ClusterConfig, modules: Sequence[str]) -> None:
+    """Let the processes of this machine that will train, if any, import modules in the background from now on.
+
+    modules: names of modules that `train_workers` will need.
+    """
+    if config.worker_range[1] > 0 and not _is_cluster():
+        from jobs.cluster.processes import preload, start_fork_server
+
+        preload(modules)
+        start_fork_server()
+
+
 def train_workers(work: GroupWork, config: ClusterConfig, *, name: str) -> None:
     """Run the work as one group of processes, and start the group again after a failure.
 

@@ -166,7 +166,7 @@ def run_group(work: GroupWork, size: int, *, use_gpu: bool, collective_seconds: 
     collective_seconds: how long a collective may wait.
     Raises GroupError if a process fails; the others are then ended.
     """
-    preload([work.function.__module__, *work.modules])
+    preload([work.function.__module__])
     start_fork_server()
     with tempfile.TemporaryDirectory(prefix="inpaint-") as folder:
         workers = [

@@ -25,7 +25,6 @@ class GroupWork:
         On a cluster, its arguments also hold "is_preempted", a function that tells whether a node of the group will be
         taken away.
     arguments: must be picklable.
-    modules: names of modules that the function imports late. Processes of this machine have them from their start.
     batch_shares: the number of processes must divide this number, if it may be chosen from a range.
     is_finished: asked after the function has returned; if it answers False, the group is started again, which does not
         count as a failure.
@@ -36,7 +35,6 @@ class GroupWork:
     function: Callable[[dict], None]
     arguments: dict
     batch_shares: int
-    modules: tuple[str, ...] = ()
     is_finished: Callable[[], bool] = lambda: True
     fatal_errors: tuple[type[Exception], ...] = ()
     consequential_errors: tuple[type[Exception], ...] = ()

@@ -22,7 +22,7 @@ from files.objects import StoreConfig, StoreError
 from jobs.checks.fitness import mismatch
 from jobs.checks.footprint import Footprint, footprint
 from jobs.cluster.gpus import check_gpus
-from jobs.cluster.launch import train_workers
+from jobs.cluster.launch import prepare_training, train_workers
 from jobs.cluster.work import GroupWork
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
@@ -48,6 +48,7 @@ from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
 
 log = logging.getLogger(__name__)
+_LATE_MODULES = ("albumentations", "torch._dynamo")  # the first batch and the first optimizer import them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,7 @@ def run(params: Params, generator: str) -> None:
     InputsChangedError if its inputs were edited meanwhile.
     """
     parent = os.getppid()
+    prepare_training(params.cluster, [train.__module__, f"jobs.generators.{generator}.recipe", *_LATE_MODULES])
     if waiting := describe_waiting(undelivered_folder(params.cluster.storage_folder)):
         log.warning("%s", waiting)
     training = _check(params, generator)
@@ -272,7 +274,6 @@ def _train(training: _Training) -> None:
     work = GroupWork(
         function=train,
         arguments={"job": job},
-        modules=(f"jobs.generators.{training.generator}.recipe", "albumentations"),
         batch_shares=training.footprint.batch_size // params.train.accumulate,
         is_finished=lambda: folder.weights.is_file() or folder.stop_request.is_file(),
         fatal_errors=(TrainingError, WeightsError),
