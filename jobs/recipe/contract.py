@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,7 @@ class Recipe:
     """One paper, ready to train.
 
     networks: by name; names of discriminators end in `_d`.
-    optimizers: one per network, by the network's name.
+    make_optimizers: makes one optimizer per network, by the network's name. Called for training only.
     phases: in the order in which they are trained.
     inpaint(networks, batch): fills holes with networks in eval mode. Returns "output", (N, 3, H, W) in [-1, 1], the
         network's prediction of every pixel, and other maps worth showing, such as "edge", (N, 1, H, W) in [0, 1].
@@ -124,7 +125,7 @@ class Recipe:
     """
 
     networks: dict[str, nn.Module]
-    optimizers: dict[str, torch.optim.Optimizer]
+    make_optimizers: Callable[[], dict[str, torch.optim.Optimizer]]
     phases: tuple[Phase, ...]
     inpaint: Callable[[Networks, Batch], Outputs]
     batch_size: int
@@ -132,6 +133,11 @@ class Recipe:
     multiple: int = 1
     smallest_side: int = 1
     finish: Callable[[Outputs, Batch], Outputs] = lambda outputs, batch: outputs
+
+    @cached_property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """The optimizers, made at the first access. PyTorch takes seconds for its first one."""
+        return self.make_optimizers()
 
     @property
     def steps(self) -> int:

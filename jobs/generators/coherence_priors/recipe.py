@@ -38,7 +38,9 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
     rates = {name: config.learning_rate if name == "generator" else config.d_learning_rate for name in networks}
     return Recipe(
         networks=networks,
-        optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
+        make_optimizers=lambda: adam(
+            networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)
+        ),
         phases=_phases(config, rates) if for_training else (),
         inpaint=_inpaint,
         batch_size=config.batch_size,

@@ -33,7 +33,7 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
     d_learning_rate = config.d2g * config.learning_rate
     return Recipe(
         networks=networks,
-        optimizers=adam(networks, config.learning_rate, d_learning_rate, (config.beta1, config.beta2)),
+        make_optimizers=lambda: adam(networks, config.learning_rate, d_learning_rate, (config.beta1, config.beta2)),
         phases=_phases(config) if for_training else (),
         inpaint=_inpaint,
         batch_size=config.batch_size,

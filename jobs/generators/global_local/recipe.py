@@ -40,7 +40,7 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
 
     return Recipe(
         networks=networks,
-        optimizers={name: _optimizer(config, network, rates[name]) for name, network in networks.items()},
+        make_optimizers=lambda: {name: _optimizer(config, network, rates[name]) for name, network in networks.items()},
         phases=_phases(config) if for_training else (),
         inpaint=inpaint,
         batch_size=config.batch_size,

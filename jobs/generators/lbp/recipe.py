@@ -36,7 +36,9 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
     networks = make_networks(makers, for_training=for_training)
     return Recipe(
         networks=networks,
-        optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
+        make_optimizers=lambda: adam(
+            networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)
+        ),
         phases=_phases(config) if for_training else (),
         inpaint=_inpaint(config),
         batch_size=config.batch_size,

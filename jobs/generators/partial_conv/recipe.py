@@ -64,7 +64,7 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
     )
     return Recipe(
         networks={"generator": generator},
-        optimizers={
+        make_optimizers=lambda: {
             "generator": torch.optim.Adam(
                 generator.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
             )

@@ -37,7 +37,7 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
     betas = (config.beta1, config.beta2)
     return Recipe(
         networks=networks,
-        optimizers=adam(networks, config.learning_rate, config.d_learning_rate, betas),
+        make_optimizers=lambda: adam(networks, config.learning_rate, config.d_learning_rate, betas),
         phases=(phase,) if for_training else (),
         inpaint=lambda networks, batch: {"output": networks["generator"](batch.image, batch.mask)},
         batch_size=config.batch_size,

@@ -19,7 +19,7 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
     betas = (config.beta1, config.beta2)
     return Recipe(
         networks=networks,
-        optimizers=adam(networks, config.learning_rate, config.learning_rate, betas),
+        make_optimizers=lambda: adam(networks, config.learning_rate, config.learning_rate, betas),
         phases=_phases(config, generator) if for_training else (),
         inpaint=_inpaint,
         batch_size=config.batch_size,

@@ -70,7 +70,9 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
     )
     return Recipe(
         networks=networks,
-        optimizers=adam(networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)),
+        make_optimizers=lambda: adam(
+            networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)
+        ),
         phases=(joint,) if for_training else (),
         inpaint=inpaint,
         batch_size=config.batch_size,

@@ -58,7 +58,8 @@ def build(config):
         return {"l1": (outputs["output"] - batch.image).abs().mean()}
 
     update = Update(networks=("generator",), terms=terms)
-    return Recipe(networks=networks, optimizers=adam(networks, 1e-3, 1e-3, (0.9, 0.999)), inpaint=fill, multiple=2,
+    return Recipe(networks=networks, make_optimizers=lambda: adam(networks, 1e-3, 1e-3, (0.9, 0.999)),
+                  inpaint=fill, multiple=2,
                   phases=(Phase(name="train", steps=config.steps, forward=fill, updates=(update,)),),
                   batch_size=config.batch_size)
 """

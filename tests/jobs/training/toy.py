@@ -54,7 +54,7 @@ def build_toy(generator: str, config: Toy, seed: int) -> Recipe:
     phase = Phase(name="joint", steps=config.steps, updates=alternating(d_terms, g_terms), forward=fill)
     return Recipe(
         networks=networks,
-        optimizers=adam(networks, 2e-4, 2e-4, (0.5, 0.9)),
+        make_optimizers=lambda: adam(networks, 2e-4, 2e-4, (0.5, 0.9)),
         phases=(phase,),
         inpaint=fill,
         batch_size=config.batch_size,
