@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import logging
 import os
 import select
 import signal
@@ -22,6 +21,7 @@ from files.errors import UserError
 from pipeline.discovery import Verb, find_verbs
 from pipeline.places import check_checkout, check_home
 from pipeline.terminal import outlast_readers
+from pipeline.verbosity import add_options, set_verbosity
 
 _ACCESS = "make it readable and writable for this user with chmod, or chown {folder} if another user owns it"
 _SPACE = "make room in {folder}, then run this again: finished work is kept"
@@ -38,23 +38,6 @@ _REMEDIES = {
 }
 
 
-class _SecretlessFormatter(logging.Formatter):
-    """Remove the secrets of addresses from every line of the log, also from those of libraries."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(super().format(record))
-
-
-class _Stderr:
-    """The present standard error: a stage puts another one in its place."""
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
 def main(words: list[str] | None = None) -> int:
     """Run one verb.
 
@@ -64,9 +47,6 @@ def main(words: list[str] | None = None) -> int:
     traceback. Ctrl-C gives 130. A reader of the output that goes away gives 141, as for other commands.
     """
     set_quiet_environment()
-    handler = logging.StreamHandler(_Stderr())
-    handler.setFormatter(_SecretlessFormatter("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     verbs = find_verbs()
     arguments = _make_parser(verbs).parse_args(words)
     verb = verbs[arguments.verb]
@@ -77,9 +57,10 @@ def main(words: list[str] | None = None) -> int:
 def _run(verb: Verb, arguments: argparse.Namespace) -> int:
     """Run a verb and return the exit code, as `main` does."""
     try:
-        check_home()
-        check_checkout()
-        code = verb.run(arguments)
+        with set_verbosity(arguments.verbosity):
+            check_home()
+            check_checkout()
+            code = verb.run(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -103,6 +84,7 @@ def _make_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
         prog="python -m pipeline",
         description="Retrain the image-inpainting generators of the papers. Stages are run by `dvc repro`.",
     )
+    add_options(parser)
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="verb")
     for name, verb in verbs.items():
         subparser = subparsers.add_parser(
@@ -113,6 +95,7 @@ def _make_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.add_arguments(subparser)
+        add_options(subparser, default=argparse.SUPPRESS)
     return parser
 
 

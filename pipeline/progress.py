@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
+from pipeline.verbosity import is_quiet
+
 Item = TypeVar("Item")
 
 _LINE_SECONDS = 15.0
@@ -36,7 +38,8 @@ class Bar:
         self._done = 0
         self._skipped = 0
         self._rich: Progress | None = None
-        if sys.stderr.isatty():
+        self._is_quiet = is_quiet()
+        if sys.stderr.isatty() and not self._is_quiet:
             self._rich = _make_progress(Console(stderr=True), what, total)
             self._task = self._rich.add_task(what, total=total, pace="", left="", note="")
 
@@ -48,7 +51,7 @@ class Bar:
     def __exit__(self, kind: type | None, *rest: object) -> None:
         if self._rich:
             self._rich.stop()
-        elif kind is None:
+        elif kind is None and not self._is_quiet:
             seconds = time.monotonic() - self._opened
             print(f"{self.what}: {self._done} {self.unit} in {seconds:.1f} s", file=sys.stderr, flush=True)
 
@@ -69,7 +72,7 @@ class Bar:
         if self._rich:
             pace, left = self._pace(done, rate), self._left(done, rate)
             self._rich.update(self._task, completed=done, pace=pace, left=left, note=note)
-        elif now - self._printed > _LINE_SECONDS:
+        elif now - self._printed > _LINE_SECONDS and not self._is_quiet:
             self._printed = now
             words = [f"{self.what}: {done}/{self.total} {self.unit}", self._pace(done, rate), note]
             print(", ".join(word for word in words if word), file=sys.stderr, flush=True)

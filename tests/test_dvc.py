@@ -38,6 +38,7 @@ INERT = {
     "pipeline/trained.py": "refuses receipts and changes none",
     "pipeline/progress.py": "prints",
     "pipeline/start.py": "refuses what a later stage would refuse",
+    "pipeline/verbosity.py": "prints",
     "pipeline/writing.py": "passes folders, workers and code digests to the room that writes columns",
     "jobs/checks/fitness.py": "refuses columns and changes none",
     "jobs/checks/footprint.py": "counts the steps and parameters of a recipe, which is declared",

@@ -43,6 +43,7 @@ from pipeline.layout import (
 )
 from pipeline.params import Params
 from pipeline.trained import open_receipt
+from pipeline.verbosity import say
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def run(params: Params) -> None:
     inputs.check_unchanged()
     write_durably(REPORT, page)
     _track(suite, results.rows)
-    print(f"the results are one page: {REPORT.resolve()}")
+    say(f"the results are one page: {REPORT.resolve()}")
 
 
 def _read_results(params: Params) -> Results:

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -44,6 +43,7 @@ from pipeline.inputs import InputsChangedError, StageInputs
 from pipeline.layout import curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
+from pipeline.verbosity import say
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def run(params: Params, generator: str) -> None:
             _write_outputs(training)
         _remove_copies(training)
         _clean_up(training, tracking)
-    print(f"trained {generator}: {model_folder(generator)}, {curves_folder(generator)}")
+    say(f"trained {generator}: {model_folder(generator)}, {curves_folder(generator)}")
 
 
 def _check(params: Params, generator: str) -> _Training:
@@ -181,7 +181,7 @@ def _experiment_inputs(
 def _watch(training: _Training, holder: str) -> Iterator[Callable[[], None]]:
     """Show the progress of a training that another process runs. Yields a function that looks for new events."""
     generator, offset = training.generator, 0
-    print(f"train {generator}: {holder} is training this; watching", file=sys.stderr, flush=True)
+    log.warning("train %s: %s is training this; watching", generator, holder)
     with Bar(f"train {generator}", training.footprint.steps, "steps") as bar:
 
         def look() -> None:

@@ -15,6 +15,7 @@ from files.pictures import RejectedImageError, decode, encode_png
 from jobs.tracking.mlflow_runs import load_model
 from masks.hole_ratio import hole_ratio
 from masks.reading import Reading, fit_mask, read_mask
+from pipeline.verbosity import say
 
 MAX_HOLE_RATIO = 0.95
 """A larger hole is more likely an inverted mask than a wish."""
@@ -117,7 +118,7 @@ VERB = {
 
 def main(params: None, arguments: Namespace) -> int:
     """Write the filled image, and print where it is."""
-    print(
+    say(
         run(
             arguments.generator, arguments.image, arguments.mask, arguments.output, arguments.version, arguments.hole
         )

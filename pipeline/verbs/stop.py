@@ -7,6 +7,7 @@ from argparse import Namespace
 from jobs.runs.claim import find_holder
 from jobs.runs.folder import list_run_folders
 from pipeline.params import Params
+from pipeline.verbosity import say
 
 
 def run(params: Params, generator: str | None) -> str:
@@ -33,5 +34,5 @@ VERB = {
 
 def main(params: Params, arguments: Namespace) -> int:
     """Ask the trainings to stop, and print which were asked."""
-    print(run(params, arguments.generator))
+    say(run(params, arguments.generator))
     return 0
