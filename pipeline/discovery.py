@@ -66,10 +66,27 @@ class Verb:
         The inputs of a stage are read before its code is imported. Raises InputsChangedError if they change until its
         end.
         """
+        from pipeline.stage_notes import note_stage
+
+        words = self._words(arguments)
+        with note_stage(words):
+            return self._run(arguments, words)
+
+    def _words(self, arguments: argparse.Namespace) -> list[str]:
+        """Return the command line of some arguments: the positional ones, and the options that are not at default."""
+        words = [self.name]
+        for name, declared in self.arguments.items():
+            value = getattr(arguments, name.lstrip("-").replace("-", "_"))
+            if not name.startswith("-"):
+                words.append(str(value))
+            elif value not in (None, False, declared.get("default")):
+                words.append(name)
+        return words
+
+    def _run(self, arguments: argparse.Namespace, words: list[str]) -> int:
         from pipeline.inputs import read_inputs_of
 
-        words = [str(getattr(arguments, name)) for name in self.arguments if not name.startswith("-")]
-        inputs = read_inputs_of([self.name, *words])
+        inputs = read_inputs_of(words)
         if inputs is not None:
             process_code()
         params = None

@@ -81,7 +81,7 @@ class Bar:
         return f"{rate:,.1f} {self.unit}/s, {self._left(done, rate)}" if rate > 0 else ""
 
     def _left(self, done: int, rate: float) -> str:
-        return f"{_span((self.total - done) / rate)} left" if rate > 0 else ""
+        return f"{span((self.total - done) / rate)} left" if rate > 0 else ""
 
 
 def _make_progress(console: Console, what: str = "", total: int = 1) -> Progress:
@@ -104,7 +104,7 @@ def _make_progress(console: Console, what: str = "", total: int = 1) -> Progress
     return Progress(*columns, console=console, expand=True)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """Return a text such as "45 s", "12 min" or "3 h 20 min"."""
     minutes = round(seconds / 60)
     if seconds < 100:

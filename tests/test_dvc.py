@@ -49,6 +49,7 @@ INERT = {
     "jobs/runs/claim.py": "lets one process at a time run a training",
     "jobs/runs/experiment.py": "finds the folder of a training, which is no output",
     "jobs/runs/folder.py": "names files in that folder",
+    "jobs/runs/note.py": "tells other processes about a training",
     "jobs/runs/stopping.py": "decides after which step a training rests; it ends with the same weights",
     "jobs/tracking/address.py": "names the tracking server",
     "jobs/tracking/delivery.py": "carries what training wrote to the tracking server",

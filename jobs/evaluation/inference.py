@@ -14,7 +14,8 @@ from jobs.generators import card
 from jobs.generators.build import build_filler, build_recipe, inpaint, without_feature_files
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Recipe
-from jobs.runs.checkpoints import WEIGHTS_NAME, load_networks, load_weights, network_state
+from jobs.runs.checkpoints import load_networks, load_weights, network_state
+from jobs.runs.folder import WEIGHTS_NAME
 from jobs.runs.receipt import Receipt, read_receipt
 
 

@@ -23,12 +23,13 @@ from jobs.checks.footprint import Footprint, footprint
 from jobs.cluster.launch import GroupWork, check_gpus, train_workers
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
-from jobs.runs.checkpoints import WEIGHTS_NAME, CheckpointError, newest_whole_checkpoint, read_progress
+from jobs.runs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
 from jobs.runs.claim import claim_folder
 from jobs.runs.curves import write_curves
 from jobs.runs.events import Event, read_events, read_not_repeatable
 from jobs.runs.experiment import Experiment, discard
-from jobs.runs.folder import RunFolder
+from jobs.runs.folder import WEIGHTS_NAME, RunFolder
+from jobs.runs.note import leave_note
 from jobs.runs.receipt import Receipt, read_receipt, write_receipt
 from jobs.runs.stopping import StoppedError, request_stop_on_signals
 from jobs.tracking.delivery import TrackingSync
@@ -92,6 +93,7 @@ def run(params: Params, generator: str) -> None:
     with (
         claim_folder(folder, lambda holder: _watch(training, holder)) as has_waited,
         request_stop_on_signals(folder.stop_request),
+        leave_note(folder.note, steps=training.footprint.steps, resumable=(StoppedError,)),
     ):
         if has_waited and _has_outputs(training):
             _remove_copies(training)

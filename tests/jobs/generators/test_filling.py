@@ -12,7 +12,7 @@ from jobs.generators import card, names
 from jobs.generators.build import build_filler, build_recipe, inpaint
 from jobs.layers.weights import WeightsError
 from jobs.recipe.contract import is_discriminator
-from jobs.runs.checkpoints import WEIGHTS_NAME
+from jobs.runs.folder import WEIGHTS_NAME
 from tests.jobs.tracking.models import write_model
 
 FILLS_WITH_FEATURES = ("neural_patch_synthesis",)  # its texture stage runs when it fills

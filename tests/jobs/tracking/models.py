@@ -9,8 +9,8 @@ from pathlib import Path
 from datasets.maps.edges import EdgeConfig
 from jobs.generators import card
 from jobs.generators.build import build_recipe
-from jobs.runs.checkpoints import WEIGHTS_NAME, save_weights
-from jobs.runs.folder import RunFolder
+from jobs.runs.checkpoints import save_weights
+from jobs.runs.folder import WEIGHTS_NAME, RunFolder
 from jobs.runs.receipt import Receipt, write_receipt
 from jobs.tracking.delivery import deliver
 from jobs.tracking.training_run import describe_training, stage_trained_model

@@ -9,8 +9,8 @@ from benchmarks.photographs import write_split
 from files.durable import file_digest
 from jobs.generators import card, names
 from jobs.generators.build import build_recipe
-from jobs.runs.checkpoints import WEIGHTS_NAME
 from jobs.runs.events import losses_by_step
+from jobs.runs.folder import WEIGHTS_NAME
 from jobs.training import loop as training_loop
 from jobs.training.loop import TrainJob, train
 from jobs.training.settings import TrainConfig

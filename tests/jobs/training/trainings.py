@@ -28,7 +28,7 @@ from torch import distributed
 
 from files.durable import file_digest
 from jobs.recipe.contract import Recipe
-from jobs.runs.checkpoints import WEIGHTS_NAME
+from jobs.runs.folder import WEIGHTS_NAME
 from jobs.training import loop as training_loop
 from jobs.training.loop import TrainJob, train
 from jobs.training.settings import TrainConfig
