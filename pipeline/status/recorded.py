@@ -114,7 +114,7 @@ def _digest_of(path: Path) -> str | None:
 
 def _digest_folder(files: Mapping[str, str]) -> str:
     """Return DVC's digest of a folder. files: path in it -> digest."""
-    listed = [{"md5": files[name], "relpath": name} for name in sorted(files, key=lambda name: tuple(name.split("/")))]
+    listed = [{"md5": files[name], "relpath": name} for name in sorted(files)]
     return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + _FOLDER
 
 
