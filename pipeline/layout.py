@@ -93,4 +93,6 @@ def undelivered_folder(storage: Path) -> Path:
 BASELINES_ROW = "baselines"
 SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
 REPORT = Path("report") / "index.html"
+PARTIAL_REPORT = Path("report") / "partial.html"
+"""The page of an unfinished run. DVC ignores it, see .dvcignore, so that it does not change the output `report`."""
 TOMBSTONES = Path("tombstones.jsonl")

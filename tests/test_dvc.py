@@ -32,6 +32,8 @@ INERT = {
     "files/errors.py": "names a kind of error",
     "pipeline/code.py": "tells which code makes an output",
     "pipeline/inputs.py": "refuses to write outputs and changes none",
+    "pipeline/browser.py": "opens a page",
+    "pipeline/partial.py": "describes an unfinished run, of which the stage writes nothing",
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/columns.py": "refuses columns and changes none",

@@ -26,6 +26,7 @@ class TrainingState:
     holder: the process that holds the lock, with its host; None if there is none.
     step: of the last event while it runs, else of the newest checkpoint, from which it goes on.
     steps: of the whole training; None if its stage has not told.
+    logged_step: of the last event. A training that was killed may have been further than its newest checkpoint.
     losses: `<phase>/<term>` -> mean of the last event.
     images_per_second: of the last event.
     seconds_left: at the pace of the last events; None if it does not run.
@@ -39,6 +40,7 @@ class TrainingState:
     holder: str | None
     step: int
     steps: int | None
+    logged_step: int
     losses: Mapping[str, float]
     images_per_second: float | None
     seconds_left: float | None
@@ -62,6 +64,7 @@ def read_state(folder: RunFolder) -> TrainingState:
         holder=holder,
         step=step,
         steps=steps,
+        logged_step=last.step if last else step,
         losses=last.losses if last else {},
         images_per_second=last.speed.get("images_per_second") if last else None,
         seconds_left=(steps - step) * _pace(events) if holder and steps and len(events) > 1 else None,

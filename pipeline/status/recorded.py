@@ -56,6 +56,11 @@ class Record:
         digests = {dep["path"]: dep.get("md5") for dep in entry.get("deps", ())}
         yield from (dep for dep in deps if dep not in digests or self._differs(dep, digests[dep]))
 
+    def has_changed(self, name: str, dep: str) -> bool:
+        """Tell whether data that a stage reads were written again since it ran. name: of the stage in dvc.lock."""
+        digests = {each["path"]: each.get("md5") for each in self.stages.get(name, {}).get("deps", ())}
+        return dep in digests and self._differs(dep, digests[dep])
+
     def find_missing(self, name: str) -> list[str]:
         """Return the outputs of a stage that are not there."""
         return [out["path"] for out in self.stages[name].get("outs", ()) if not Path(out["path"]).exists()]

@@ -98,6 +98,8 @@ def _describe_figures(state: TrainingState) -> str:
     """Return step, pace, time left and losses, such as: step 40 of 80 (50 %), about 3 min left, 12.0 images/s."""
     total = f" of {state.steps:,} ({state.step / state.steps:.0%})" if state.steps else ""
     words = [f"step {state.step:,}{total}"]
+    if state.logged_step > state.step:
+        words = [f"goes on from {words[0]}", f"was at step {state.logged_step:,}"]
     if state.seconds_left is not None:
         words.append(f"about {span(state.seconds_left)} left")
     if state.images_per_second is not None:
