@@ -43,8 +43,9 @@ def main(words: list[str] | None = None) -> int:
 
     words: the command line after `python -m pipeline`; None takes this process's own.
     Returns the exit code. A UserError, or an error of the machine such as a full disk, is printed as one line on
-    standard error and gives 1, or the error's own `exit_code`. Any other exception is a defect and is raised with its
-    traceback. Ctrl-C gives 130. A reader of the output that goes away gives 141, as for other commands.
+    standard error, and the page of docs/ that helps in the next line. It gives 1, or the error's own `exit_code`. Any
+    other exception is a defect and is raised with its traceback. Ctrl-C gives 130. A reader of the output that goes
+    away gives 141, as for other commands.
     """
     set_quiet_environment()
     verbs = find_verbs()
@@ -71,9 +72,11 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
     except Exception as error:
         if not _is_mendable(error):
             raise
+        from pipeline.help_pages import page_for
         from pipeline.progress import printable
 
         print(f"{arguments.verb}: {printable(_describe(error))}", file=sys.stderr)  # it may hold names from outside
+        print(f"see {page_for(error)}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         return 130
