@@ -12,16 +12,16 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from files.addresses import without_secrets
 from files.environment import set_quiet_environment
 from files.errors import UserError
+from pipeline.command_line import make_parser
 from pipeline.discovery import Verb, find_verbs
 from pipeline.places import check_checkout, check_home
 from pipeline.terminal import outlast_readers
-from pipeline.verbosity import add_options, set_verbosity
+from pipeline.verbosity import set_verbosity
 
 _ACCESS = "make it readable and writable for this user with chmod, or chown {folder} if another user owns it"
 _SPACE = "make room in {folder}, then run this again: finished work is kept"
@@ -49,7 +49,7 @@ def main(words: list[str] | None = None) -> int:
     """
     set_quiet_environment()
     verbs = find_verbs()
-    arguments = _make_parser(verbs).parse_args(words)
+    arguments = make_parser(verbs).parse_args(words)
     verb = verbs[arguments.verb]
     with outlast_readers(of_output=verb.writes_outputs):
         return _run(verb, arguments)
@@ -80,26 +80,6 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         return 130
-
-
-def _make_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline",
-        description="Retrain the image-inpainting generators of the papers. Stages are run by `dvc repro`.",
-    )
-    add_options(parser)
-    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="verb")
-    for name, verb in verbs.items():
-        subparser = subparsers.add_parser(
-            name,
-            help=verb.help,
-            description=verb.help,
-            epilog=f"example: python -m pipeline {verb.example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        verb.add_arguments(subparser)
-        add_options(subparser, default=argparse.SUPPRESS)
-    return parser
 
 
 def _is_output_closed() -> bool:

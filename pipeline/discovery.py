@@ -34,7 +34,8 @@ class Verb:
     module: dotted name of its file.
     help: one line, shown in the list of verbs and above its arguments.
     example: words that follow `python -m pipeline`.
-    arguments: name or option -> keyword arguments of `add_argument`; `type` is the text "int" or "float".
+    arguments: name or option -> keyword arguments of `add_argument`; `type` is the text "int" or "float". `completes`
+        names the words that a shell offers, see pipeline/verbs/completion.py.
     reads_params: whether params.yaml is read and checked before the file is imported. If not, `main` gets None.
     """
 
@@ -58,7 +59,8 @@ class Verb:
         """Add the declared arguments to the parser of this verb."""
         for name, options in self.arguments.items():
             kind = {"type": _TYPES[options["type"]]} if "type" in options else {}
-            parser.add_argument(name, **{**options, **kind})
+            known = {key: value for key, value in options.items() if key != "completes"}
+            parser.add_argument(name, **{**known, **kind}).completes = options.get("completes")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Import the file and run its `main`. Returns the exit code.

@@ -194,7 +194,7 @@ def _metric_points(groups: Mapping[str, Group]) -> dict[str, float]:
 VERB = {
     "help": "stage: score one generator, or the baselines",
     "example": "evaluate edge_connect",
-    "arguments": {"row": {"help": 'a generator that params.yaml lists, or "baselines"'}},
+    "arguments": {"row": {"help": 'a generator that params.yaml lists, or "baselines"', "completes": "rows"}},
 }
 
 

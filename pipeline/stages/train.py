@@ -378,7 +378,7 @@ def _render(event: Event) -> str:
 VERB = {
     "help": "stage: train one generator",
     "example": "train edge_connect",
-    "arguments": {"generator": {"help": "a name that params.yaml lists"}},
+    "arguments": {"generator": {"help": "a name that params.yaml lists", "completes": "generators"}},
 }
 
 

@@ -85,6 +85,7 @@ VERB = {
         "words": {
             "nargs": "*",
             "metavar": "key=value",
+            "completes": "words",
             "help": "dataset, scale, cluster, masks or generators and a preset; or a key of params.yaml and its value",
         }
     },

@@ -101,10 +101,13 @@ VERB = {
     "help": "fill the hole of an image with a registered generator",
     "example": "inpaint edge_connect photo.png hole.png filled.png",
     "arguments": {
-        "generator": {},
-        "image": {"help": "PNG or JPEG"},
-        "mask": {"help": "PNG or JPEG: a white hole on black, strokes in colour or on a transparent layer"},
-        "output": {"help": "PNG to write"},
+        "generator": {"completes": "generators"},
+        "image": {"help": "PNG or JPEG", "completes": "files"},
+        "mask": {
+            "help": "PNG or JPEG: a white hole on black, strokes in colour or on a transparent layer",
+            "completes": "files",
+        },
+        "output": {"help": "PNG to write", "completes": "files"},
         "--version": {"default": "candidate", "help": "a version number or an alias (default: candidate)"},
         "--hole": {
             "default": "white",

@@ -28,7 +28,13 @@ def run(params: Params, generator: str | None) -> str:
 VERB = {
     "help": "ask running trainings to save and stop; they exit with 75",
     "example": "stop edge_connect",
-    "arguments": {"generator": {"nargs": "?", "help": "a name that params.yaml lists (default: all of them)"}},
+    "arguments": {
+        "generator": {
+            "nargs": "?",
+            "help": "a name that params.yaml lists (default: all of them)",
+            "completes": "generators",
+        }
+    },
 }
 
 
