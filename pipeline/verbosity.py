@@ -55,7 +55,7 @@ def set_verbosity(level: str | None) -> Iterator[None]:
     """
     level = level or os.environ.get(VARIABLE) or "normal"
     if level not in LEVELS:
-        raise VerbosityError(f"{VARIABLE} is {level!r}; set it to one of {', '.join(LEVELS)}, or unset it")
+        raise VerbosityError(f"INPAINT_VERBOSITY is {level!r}; set it to one of {', '.join(LEVELS)}, or unset it")
     _write_log(_WITH_TIME if level == "verbose" else _PLAIN)
     with contextlib.ExitStack() as stack:
         if level == "quiet":
