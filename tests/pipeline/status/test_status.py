@@ -200,9 +200,9 @@ def test_params_that_cannot_be_read_are_a_named_error(job, capsys):
 _PIPELINE = """
 stages:
   make:
-    cmd: mkdir -p data/a data/b && cp number.txt data/a/one && cp number.txt data/b/two
+    cmd: mkdir -p data/a data/b report && tee data/a/one data/b/two report/index.html < number.txt
     deps: [number.txt]
-    outs: [data]
+    outs: [data, report]
   use:
     cmd: cp data/b/two copied
     deps: [data/b, files]
@@ -222,6 +222,12 @@ def test_the_record_knows_what_dvc_would_run_again(tmp_path, monkeypatch):
         (tmp_path / "files" / name).write_text(name)
     for words in (["init", "--quiet", "--no-scm"], ["repro", "--quiet"]):
         subprocess.run([sys.executable, "-m", "dvc", *words], check=True)
+    shutil.copy(ROOT / ".dvcignore", tmp_path)
+    (tmp_path / "report" / "partial.html").write_text("of an unfinished run")
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True, check=True
+    )
+    assert json.loads(status.stdout) == {}  # DVC ignores the partial page
     command, deps = "cp data/b/two copied", ["data/b", "files"]
     params = {"seed": 1, "part.rate": 1e-4, "part.word": "no"}
 
