@@ -41,7 +41,7 @@ from datasets.sources import open_source, source_config
 from datasets.tombstones import StayOut
 from files.archives import read
 from files.pictures import decode, encode_jpeg, encode_png, fit
-from jobs.cluster.launch import keep_ray
+from jobs.cluster.launch import keep_workers
 from pipeline.params import Params, read_params
 from pipeline.stages import ingest
 
@@ -93,7 +93,7 @@ def _compare(params: Params, processes: int, repeats: int) -> dict[str, float]:
     bare, whole = [], []
     with multiprocessing.Pool(processes) as pool:
         began = time.perf_counter()
-        with keep_ray(workers):
+        with keep_workers(workers):
             ingest.run(params)
             first = time.perf_counter() - began
             for _ in range(repeats):

@@ -29,7 +29,7 @@ from datasets.tombstones import StayOut, Tombstone, add_tombstones, read_tombsto
 from files.errors import UserError
 from files.objects import StoreConfig
 from jobs.cluster.launch import map_tasks
-from jobs.runs.checkpoints import CheckpointError
+from jobs.runs.folder import CheckpointError
 from jobs.runs.receipt import RECEIPT_NAME, read_receipt
 from pipeline.columns import remedy_of
 from pipeline.labels import refresh_label_files

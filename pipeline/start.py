@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets.sources import named
 from datasets.tombstones import TombstoneError
-from jobs.cluster.launch import find_missing_gpus
+from jobs.cluster.gpus import find_missing_gpus
 from masks.config import MaskConfig
 from masks.masks import open_masks
 from pipeline.layout import TOMBSTONES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.runs.checkpoints import CheckpointError
+from jobs.runs.folder import CheckpointError
 from jobs.runs.receipt import Receipt, read_receipt
 from pipeline.layout import model_folder
 

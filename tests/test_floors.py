@@ -42,7 +42,7 @@ ROOMS = {
     "benchmarks": None,
 }  # fmt: skip
 DOORS = {
-    "ray": "jobs/cluster/launch.py",
+    "ray": "jobs/cluster/ray_cluster.py",
     "mlflow": "jobs/tracking/mlflow_runs.py",
     "webdataset": "datasets/writing/tars.py",
     "accelerate": "jobs/training/loop.py",

@@ -15,10 +15,6 @@ from math import prod
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-
-# Private, but scikit-image offers this loop in no other compiled form. Tests compare with its public function.
-from skimage.feature._canny_cy import _nonmaximum_suppression_bilinear
 
 from files.colours import GREY_WEIGHTS
 
@@ -78,6 +74,10 @@ def canny_edges(
     """
     if valid is not None and (valid.dtype != np.bool_ or valid.shape != image.shape[:2]):
         raise ValueError(f"valid must be bool {image.shape[:2]}, got {valid.dtype} {valid.shape}")
+    # Imported late, since importing scikit-image takes longer than most commands. Private, but scikit-image offers this
+    # loop in no other compiled form. Tests compare with its public function.
+    from skimage.feature._canny_cy import _nonmaximum_suppression_bilinear
+
     buffers = _buffers(image.shape[:2])
     may_be_edge = _smooth(image, config.sigma, valid, buffers)
     _gradients(buffers)
@@ -158,7 +158,9 @@ def _smooth(
         weights, may_be_edge = _whole_image(image.shape[:2], sigma)
     else:
         weights = _weights(valid, sigma)
-        may_be_edge = ndimage.binary_erosion(valid, np.ones((3, 3), bool), border_value=0)
+        from scipy.ndimage import binary_erosion
+
+        may_be_edge = binary_erosion(valid, np.ones((3, 3), bool), border_value=0)
         smoothed[~valid] = 0
     _gaussian(smoothed, sigma)
     smoothed /= weights
@@ -184,7 +186,9 @@ def _weights(valid: NDArray[np.bool_], sigma: float) -> NDArray[np.float64]:
 
 def _gaussian(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Smooth an array in place. Values outside it count as 0."""
-    return ndimage.gaussian_filter(values, sigma, mode="constant", output=values)
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(values, sigma, mode="constant", output=values)
 
 
 def _gradients(buffers: _Buffers) -> None:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.color import rgb2lab
 
 from files.colours import IMAGENET_DEVIATION, IMAGENET_MEAN
 from files.durable import file_digest
@@ -119,6 +118,8 @@ class Clusters:
 
 def pixel_features(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the features L, a, b, y, x of every pixel: uint8 (H, W, 3) RGB -> (H * W, 5), row by row."""
+    from skimage.color import rgb2lab  # slow to import, and most commands only read the config
+
     height, width = image.shape[:2]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     return np.concatenate([rgb2lab(image), y[..., None], x[..., None]], axis=2).reshape(-1, 5)

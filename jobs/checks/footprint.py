@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Adadelta, Adam
+from torch.overrides import TorchFunctionMode
 
 from jobs.generators.build import build_recipe, without_feature_files
 from jobs.recipe.contract import Phase, Recipe, Update, is_discriminator
+
+_FILLING = ("normal_", "uniform_", "fill_", "zero_", "erfinv_", "clamp_", "normalize")
 
 
 def checkpoints_at_once(*, are_copied: bool) -> int:
@@ -101,7 +104,7 @@ def footprint(generator: str, config: Any, *, has_average: bool = False) -> Foot
     has_average: whether checkpoints hold an average of the generator's weights too.
     Raises ValueError for an optimizer whose size of state is not known here.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutValues():
         recipe = build_recipe(generator, without_feature_files(config), seed=0)
     sizes = {name: _bytes(network.state_dict().values()) for name, network in recipe.networks.items()}
     weights = sum(sizes.values())
@@ -116,6 +119,16 @@ def footprint(generator: str, config: Any, *, has_average: bool = False) -> Foot
         checkpoint_bytes=weights + averages + sum(map(_state_bytes, recipe.optimizers.values())),
         phases=tuple(_phase_footprint(recipe, phase) for phase in recipe.phases if phase.steps),
     )
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leave tensors as they are where they would be filled: on the device "meta" that takes time and gives nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _FILLING:
+            return next(iter((*args, *kwargs.values())))
+        return func(*args, **kwargs)
 
 
 def _phase_footprint(recipe: Recipe, phase: Phase) -> PhaseFootprint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from files.objects import WRITABLE_SCHEMES, parse_address
 
@@ -15,10 +16,12 @@ class ClusterConfig:
 
     Only `train_workers` and `threads` can change a result, by rounding.
 
-    num_workers: tasks at once in ingest, precompute and evaluate; 0 = in this process, without Ray; -1 = one per core
-        of this machine or the cluster.
-    train_workers: training processes, which share each batch; 0 = one, this process, without Ray; [min, max] = at every
-        start as many as the cluster has room for and can share the batch, but at least min.
+    num_workers: tasks at once in ingest, precompute, evaluate and audit; 0 = one, in this process; -1 = one per core;
+        "auto" = in this process at first, then one per core if that is faster. With RAY_ADDRESS, they run on that Ray
+        cluster, and cores are those of the cluster.
+    train_workers: training processes, which share each batch; 0 = one, this process; [min, max] = at every start as
+        many as there is room for and can share the batch, but at least min. With RAY_ADDRESS, they run on that Ray
+        cluster.
     threads: CPU threads of each training process.
     loader_workers: processes that read and decode for each training process; 0 = it reads itself.
     prefetch_batches: how many batches each loader worker reads ahead.
@@ -31,7 +34,7 @@ class ClusterConfig:
     start_anew: train although another experiment of the same generator is unfinished in the storage.
     """
 
-    num_workers: int = 2
+    num_workers: int | Literal["auto"] = "auto"
     train_workers: int | tuple[int, int] = 2
     threads: int = 1
     loader_workers: int = 0
@@ -44,8 +47,8 @@ class ClusterConfig:
     start_anew: bool = False
 
     def __post_init__(self) -> None:
-        if self.num_workers < -1:
-            raise ValueError(f"num_workers must be -1 or more, got {self.num_workers}")
+        if self.num_workers != "auto" and self.num_workers < -1:
+            raise ValueError(f'num_workers must be "auto", -1 or more, got {self.num_workers}')
         fewest, most = self.worker_range
         if not (0 <= fewest <= most and (fewest or not most)):
             raise ValueError(f"train_workers must be a number or [min, max], 1 <= min <= max, got {self.train_workers}")
@@ -54,14 +57,14 @@ class ClusterConfig:
 
     @property
     def worker_range(self) -> tuple[int, int]:
-        """Fewest and most workers of Ray that train; (0, 0) trains in this process, without Ray."""
+        """Fewest and most processes that train; (0, 0) trains in this process."""
         if isinstance(self.train_workers, int):
             return self.train_workers, self.train_workers
         return self.train_workers
 
     @property
     def max_processes(self) -> int:
-        """Most training processes at once, this process included if it trains without Ray."""
+        """Most training processes at once, this process included if it trains itself."""
         return max(self.worker_range[1], 1)
 
     @property

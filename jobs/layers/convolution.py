@@ -7,6 +7,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jobs.layers.normalization import InstanceNorm2d
+
 
 class GatedConv2d(nn.Module):
     """Convolve, and scale every output by a learned gate in (0, 1).
@@ -63,7 +65,7 @@ class ConvNormReLU(nn.Sequential):
         padding = dilation * ((kernel_size - 1) // 2)
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation),
-            nn.InstanceNorm2d(out_channels, affine=True),
+            InstanceNorm2d(out_channels, affine=True),
             nn.ReLU(),
         )
 
@@ -83,7 +85,7 @@ class ResidualBlock(nn.Module):
         self.block = nn.Sequential(
             ConvNormReLU(channels, channels, dilation=dilation),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.InstanceNorm2d(channels, affine=True),
+            InstanceNorm2d(channels, affine=True),
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from jobs.layers.normalization import InstanceNorm2d
+
 
 class PatchDiscriminator(nn.Module):
     """Score overlapping patches of 70x70 pixels.
@@ -46,7 +48,7 @@ class PatchDiscriminator(nn.Module):
                     nn.init.zeros_(conv.bias)
             stage = nn.Sequential(spectral_norm(conv) if spectral else conv)
             if norm and 0 < number < 4:
-                stage.append(nn.InstanceNorm2d(widths[number + 1], affine=True))
+                stage.append(InstanceNorm2d(widths[number + 1], affine=True))
             if number < 4:
                 stage.append(nn.LeakyReLU(0.2))
             self.stages.append(stage)

@@ -1,4 +1,4 @@
-"""Normalisations that PyTorch lacks in the form that the papers need."""
+"""Normalisations that PyTorch lacks in the form or at the speed that the papers need."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class TwiceDifferentiableBatchNorm2d(BatchNorm2d):
 
 def _global_statistics(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean and biased variance of every channel over all processes, (C,) each, and their number of values."""
-    variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
+    # The kernel of PyTorch's own batch norm, several times faster on a CPU than torch.var_mean.
+    mean, variance = torch.batch_norm_update_stats(features, None, None, 0.0)
     # In double precision, so that the difference of squares below loses nothing. All sums are sent in one message.
     mean, variance = mean.double(), variance.double()
     count = mean.new_full((1,), features.numel() // features.shape[1])
@@ -121,6 +122,30 @@ class _Normalise(torch.autograd.Function):
         return direct + through_statistics, by_weight, by_bias, None, None, None, None
 
 
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """Normalise every channel of every sample by its own statistics, in half the time of PyTorch's layer.
+
+    Ulyanov et al., "Instance Normalization: The Missing Ingredient for Fast Stylization", 2016. It is a group norm with
+    one channel per group, whose kernel is the faster one. Parameters and their names are PyTorch's. There are no
+    running statistics.
+
+    forward(features):
+        features: (N, C, H, W), any range.
+    Returns the same shape.
+    Raises UserError for a single value per channel, which has no variance.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features[0, 0].numel() == 1:
+            raise UserError(f"instance norm needs more than one value per channel, got {tuple(features.shape)}")
+        samples, channels, height, width = features.shape
+        weight, bias = (None if p is None else p.to(features.dtype) for p in (self.weight, self.bias))
+        # Not F.group_norm, which autocast would compute and return in float32. The kernel sums in float32 in any case.
+        return torch.native_group_norm(
+            features.contiguous(), weight, bias, samples, channels, height * width, channels, self.eps
+        )[0]
+
+
 class SPADE(nn.Module):
     """Normalise per sample and channel, then scale and shift every place by values computed from a map.
 
@@ -137,7 +162,7 @@ class SPADE(nn.Module):
 
     def __init__(self, channels: int, map_channels: int, hidden: int = 128) -> None:
         super().__init__()
-        self.norm = nn.InstanceNorm2d(channels)
+        self.norm = InstanceNorm2d(channels)
         self.shared = nn.Conv2d(map_channels, hidden, 3, padding=1)
         self.gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.beta = nn.Conv2d(hidden, channels, 3, padding=1)

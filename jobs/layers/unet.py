@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jobs.layers.initialisation import draw_normal
+from jobs.layers.normalization import InstanceNorm2d
 
 
 class UNet(nn.Module):
@@ -54,7 +55,7 @@ class UNet(nn.Module):
             stage = nn.Sequential() if level == 1 else nn.Sequential(nn.LeakyReLU(0.2))
             stage.append(nn.Conv2d(widths[level - 1], widths[level], 4, stride=2, padding=1))
             if 1 < level < levels:
-                stage.append(nn.InstanceNorm2d(widths[level], affine=affine))
+                stage.append(InstanceNorm2d(widths[level], affine=affine))
             self.downs.append(stage)
         self.ups = nn.ModuleList()  # in order of execution, from the deepest level upwards
         for level in self.upwards:
@@ -62,7 +63,7 @@ class UNet(nn.Module):
             out = widths[level - 1] if level > 1 else out_channels
             stage = nn.Sequential(nn.ConvTranspose2d(joined, out, 4, stride=2, padding=1))
             if level > 1:
-                stage.append(nn.InstanceNorm2d(out, affine=affine))
+                stage.append(InstanceNorm2d(out, affine=affine))
             self.ups.append(stage)
         self.apply(draw_normal)
 

@@ -156,14 +156,17 @@ def make_networks(makers: Mapping[str, Callable[[], nn.Module]], *, for_training
 def adam(
     networks: Networks, learning_rate: float, d_learning_rate: float, betas: tuple[float, float]
 ) -> dict[str, torch.optim.Optimizer]:
-    """Make one Adam per network.
+    """Make one Adam per network. It reads and writes every parameter and its moments once per step (`fused`).
 
     networks: by name.
     learning_rate, d_learning_rate: of generators and of discriminators.
     betas: Adam's decay rates.
     """
     rates = {name: d_learning_rate if is_discriminator(name) else learning_rate for name in networks}
-    return {name: torch.optim.Adam(network.parameters(), rates[name], betas) for name, network in networks.items()}
+    return {
+        name: torch.optim.Adam(network.parameters(), rates[name], betas, fused=True)
+        for name, network in networks.items()
+    }
 
 
 def alternating(discriminator_terms: Losses, generator_terms: Losses) -> tuple[Update, ...]:

@@ -23,16 +23,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from files.durable import file_digest, sync_file, sync_folder, write_durably
-from files.errors import UserError
-from jobs.runs.folder import list_checkpoints
+from jobs.runs.folder import CheckpointError, list_checkpoints
 
 log = logging.getLogger(__name__)
 
 NETWORKS, OPTIMIZERS, STATE = "networks.safetensors", "optimizers.safetensors", "state.json"
-
-
-class CheckpointError(UserError):
-    """Weights or a checkpoint are missing, damaged, or belong to another network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,3 +239,15 @@ def _load_optimizers(
             if owner == name:
                 state.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": numbers[name]["groups"]})
+        _match_layouts(optimizer)
+
+
+def _match_layouts(optimizer: Optimizer) -> None:
+    """Lay out the state of every parameter in memory as the parameter itself, such as channels last.
+
+    A fused step reads them in the order of memory, and would mix up elements of different layouts.
+    """
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

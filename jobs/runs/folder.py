@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from files.errors import UserError
+
 WEIGHTS_NAME = "weights.safetensors"
+
+
+class CheckpointError(UserError):
+    """Weights or a checkpoint are missing, damaged, or belong to another network."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets.maps.edges import EdgeConfig
 from files.durable import write_durably
-from jobs.runs.checkpoints import CheckpointError
+from jobs.runs.folder import CheckpointError
 
 RECEIPT_NAME = "receipt.json"
 

@@ -13,30 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import shutil
-import threading
-import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from files.addresses import without_secrets
-from files.code_archive import process_code
-from files.durable import durable_file, write_durably
-from jobs.runs.events import Event, device_hours, read_events, read_log, read_segments, useful_step_ratio
+from files.durable import write_durably
+from jobs.runs.events import Event, device_hours, read_events, read_segments, useful_step_ratio
 from jobs.runs.folder import RunFolder
 from jobs.tracking import mlflow_runs as tracking
 from jobs.tracking.queue import REASON, exclusive, list_waiting, printable_path, read_name
+from jobs.tracking.staging import TrackedDataset
 
-log = logging.getLogger(__name__)
-
-END_SECONDS = 300.0  # the longest that a finished training waits for its upload
-STOP_SECONDS = 5.0  # the longest that a training waits for its upload after a failure or a signal
-_PAUSE_SECONDS = 1.0
-_RETRY_SECONDS = 5.0
 _RUN, _CODE, _MODEL = RunFolder.RUN, RunFolder.CODE, RunFolder.MODEL
 _EVENTS, _SAMPLES = RunFolder.EVENTS, RunFolder.SAMPLES
 
@@ -57,75 +46,12 @@ class Delivery:
     problem: str | None = None
 
 
-def describe_run(
-    storage: Path,
-    name: str,
-    *,
-    parameters: Mapping[str, Any],
-    tags: Mapping[str, str],
-    datasets: Sequence[tracking.TrackedDataset],
-    files: Mapping[str, str],
-) -> None:
-    """Describe a training's run in its storage, beside the code of this process. A restart keeps those of the first
-    start.
-
-    Addresses are described without passwords and queries.
-
-    storage: folder of the training.
-    name: of the run.
-    parameters: a tree of values; the run has them as flat texts.
-    datasets: columns that the training reads.
-    files: path below the run's artifacts -> text.
-    """
-    if (storage / _RUN).is_file():
-        return
-    write_durably(storage / _CODE, process_code().archive)
-    description = {
-        "name": name,
-        "training": uuid.uuid4().hex,
-        "started": time.time(),
-        "tags": tags,
-        "files": {path: without_secrets(text) for path, text in files.items()},
-        "parameters": tracking.flatten(parameters),
-        "datasets": [asdict(dataset) for dataset in datasets],
-    }
-    _write_json(storage / _RUN, description)
-
-
-def stage_model(
-    storage: Path,
-    name: str,
-    *,
-    files: Mapping[str, Path],
-    code: Mapping[str, bytes],
-    tags: Mapping[str, str],
-    requirements: Sequence[str],
-) -> None:
-    """Copy a model to the storage, from which `deliver` registers it; see tracking.register_model.
-
-    storage: folder of the training.
-    name: of the registered model.
-    files: name -> folder.
-    code: files of one private package: path -> content.
-    tags: of the registered version.
-    requirements: pinned packages, such as "numpy==2.0.0".
-    """
-    shutil.rmtree(storage / "model", ignore_errors=True)
-    for key, folder in files.items():
-        shutil.copytree(folder, storage / "model" / "files" / key / folder.name, copy_function=_copy)
-    for path, content in code.items():
-        write_durably(storage / "model" / "code" / path, content)
-    paths = {key: f"model/files/{key}/{folder.name}" for key, folder in files.items()}
-    model = {"name": name, "files": paths, "tags": tags, "requirements": requirements}
-    _write_json(storage / _MODEL, {"ended": time.time(), "model": model})
-
-
 def deliver(storage: Path) -> tuple[str | None, str | None]:
     """Upload the rest of a finished training, register its model and close its run.
 
     Returns the registered version, and the problem of files that could not be uploaded.
     """
-    upload = _RunUpload(storage)
+    upload = RunUpload(storage)
     upload.send([event for event, _ in read_events(storage / _EVENTS)])
     return upload.close("FINISHED"), upload.problem
 
@@ -133,119 +59,10 @@ def deliver(storage: Path) -> tuple[str | None, str | None]:
 def deliver_waiting(undelivered: Path) -> list[Delivery]:
     """Deliver every waiting training, oldest first, and remove each one that was delivered from the disk."""
     with exclusive(undelivered):
-        return _deliver_waiting(undelivered)
+        return deliver_queue(undelivered)
 
 
-class TrackingSync:
-    """Upload a training's events while it trains, and the rest at its end, in a thread. Use it with `with`.
-
-    At the end of the block, the trainings that wait in `undelivered` are delivered, then this one. After an error only
-    the run's status is set: SCHEDULED for one of `resumable`, since the next start continues the training; FAILED for
-    any other. The end waits for the thread END_SECONDS at most, after an error STOP_SECONDS.
-
-    storage: folder of the training.
-    undelivered: folder of the trainings that wait for the server.
-    on_event: called in the thread with every event of the log, delivered or not.
-    on_warning: called in the thread with every warning that the log got since this start.
-    resumable: errors after which the training will be continued.
-
-    delivered: whether everything of this training is on the server. Read it after the block.
-    problem: why not, in one line.
-    """
-
-    def __init__(
-        self,
-        storage: Path,
-        undelivered: Path,
-        *,
-        on_event: Callable[[Event], None] = lambda event: None,
-        on_warning: Callable[[str], None] = lambda text: None,
-        resumable: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit),
-    ) -> None:
-        self.storage = storage
-        self.undelivered = undelivered
-        self.on_event = on_event
-        self.on_warning = on_warning
-        self.resumable = resumable
-        self.delivered = False
-        self.problem = f"the tracking server took more than {END_SECONDS:.0f} s"
-        self._upload: _RunUpload | None = None  # None before the first connection and after an error
-        self._offset = 0  # of the log, in bytes: events before it were read
-        log_file = storage / _EVENTS
-        self._old_size = (
-            log_file.stat().st_size if log_file.is_file() else 0
-        )  # warnings before it are of earlier starts
-        self._unsent: list[Event] = []
-        self._status = "FINISHED"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tracking-sync", daemon=True)
-
-    def __enter__(self) -> TrackingSync:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None:
-            self._status = "SCHEDULED" if issubclass(kind, self.resumable) else "FAILED"
-        self._stop.set()
-        self._thread.join(STOP_SECONDS if kind else END_SECONDS)
-
-    def _run(self) -> None:
-        self._sync_until_stopped()
-        try:
-            self._read()
-            self._finish()
-        except Exception as error:
-            self.problem = tracking.reason(error)
-
-    def _sync_until_stopped(self) -> None:
-        """Read and send new events again and again. The first of several errors in a row is logged."""
-        pause, is_failing = 0.0, False
-        while not self._stop.wait(pause):
-            try:
-                self._read()
-                self._send()
-            except Exception as error:  # no error of tracking may stop the training
-                if not is_failing:
-                    self._warn(error)
-                self._upload = None
-                pause, is_failing = _RETRY_SECONDS, True
-            else:
-                pause, is_failing = _PAUSE_SECONDS, False
-
-    def _warn(self, error: Exception) -> None:
-        reason = tracking.reason(error)
-        log.warning("tracking: %s; training goes on, and its events are kept in %s", reason, self.storage)
-
-    def _read(self) -> None:
-        for entry, offset in read_log(self.storage / _EVENTS, offset=self._offset):
-            self._offset = offset
-            if isinstance(entry, Event):
-                self._unsent.append(entry)
-                self.on_event(entry)
-            elif offset > self._old_size:
-                self.on_warning(entry)
-
-    def _send(self) -> None:
-        if self._upload is None:
-            self._upload = _RunUpload(self.storage)
-        self._upload.send(self._unsent)
-        self._unsent.clear()
-
-    def _finish(self) -> None:
-        tracking.check_server()
-        if self._status != "FINISHED":
-            self._send()
-            self._upload.close(self._status)
-            return
-        with exclusive(self.undelivered):
-            _deliver_waiting(self.undelivered)
-            _, problem = deliver(self.storage)
-        self.delivered = problem is None
-        self.problem = problem or self.problem
-
-
-class _RunUpload:
+class RunUpload:
     """One training's run on the server, opened.
 
     Discard it after any error: it remembers what it has sent, and only a new one asks the server what has arrived.
@@ -254,7 +71,7 @@ class _RunUpload:
     def __init__(self, storage: Path) -> None:
         self.storage = storage
         description = json.loads((storage / _RUN).read_bytes())
-        description["datasets"] = [tracking.TrackedDataset(**dataset) for dataset in description["datasets"]]
+        description["datasets"] = [TrackedDataset(**dataset) for dataset in description["datasets"]]
         self.run_id = tracking.open_run(**description)
         tracking.log_files(self.run_id, storage.glob(_CODE), tracking.CODE_FOLDER)
         self._last_step: dict[str, int] = {}  # metric -> last step on the server
@@ -325,7 +142,8 @@ class _RunUpload:
         return tracking.register_model(self.run_id, name, files=folders, code=self.storage / "model" / "code", **rest)
 
 
-def _deliver_waiting(undelivered: Path) -> list[Delivery]:
+def deliver_queue(undelivered: Path) -> list[Delivery]:
+    """Do the work of `deliver_waiting`. The caller holds the queue exclusively."""
     for folder in undelivered.glob(".[0-9]*"):  # was delivered, but its removal was killed
         shutil.rmtree(folder)
     return [_deliver_one(folder) for folder in list_waiting(undelivered)]
@@ -351,12 +169,3 @@ def _deliver_one(folder: Path) -> Delivery:
 def _read_json(path: Path) -> dict[str, Any]:
     """Return the content of a file, or {} if there is none."""
     return json.loads(path.read_bytes()) if path.is_file() else {}
-
-
-def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    write_durably(path, json.dumps(tree, indent=2).encode())
-
-
-def _copy(source: str, target: str) -> None:
-    with Path(source).open("rb") as read, durable_file(Path(target)) as written:
-        shutil.copyfileobj(read, written)

@@ -16,7 +16,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -62,6 +61,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from jobs.tracking.model_files import ModelError, check_files, find_loader, open_model, write_digests
+from jobs.tracking.staging import TrackedDataset, flatten
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table that it makes
 logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -77,24 +77,6 @@ Point = tuple[str, float, int, float]
 
 class ExperimentGoneError(UserError):
     """The experiment of all runs, or the folder of its files, is gone. The message says how to bring it back."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackedDataset:
-    """One column of a split that a run read.
-
-    name: of the data set, the split and the column.
-    digest: of its manifest.
-    source: its folder.
-    records: how many it has.
-    context: purpose of the reading, such as "training".
-    """
-
-    name: str
-    digest: str
-    source: str
-    records: int
-    context: str
 
 
 def check_server() -> None:
@@ -209,17 +191,6 @@ def fetch_record(training: str, folder: Path) -> tuple[Path, Path, Mapping[str, 
 def last_step(run_id: str, key: str) -> int:
     """Return the highest step of a metric on the server; -1 before the first."""
     return max((metric.step for metric in _client().get_metric_history(run_id, key)), default=-1)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return a tree of parameters as MLflow stores them: `a.b` -> text, cut after 6000 characters."""
-    rows: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            rows |= flatten(value, f"{prefix}{key}.")
-        else:
-            rows[f"{prefix}{key}"] = without_secrets(str(value))[:6000]
-    return rows
 
 
 def log_text(run_id: str, text: str, path: str) -> None:

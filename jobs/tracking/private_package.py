@@ -13,7 +13,7 @@ import itertools
 import re
 import sys
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import resolve_name
 from pathlib import Path
@@ -63,18 +63,32 @@ def make_package(sources: Mapping[str, bytes], generator: str) -> PrivatePackage
     Raises ValueError if the sources lack the generator or the loader.
     """
     modules = {_module(path): path for path in sources}
-    start = (LOADER, f"jobs.generators.{generator}", f"jobs.generators.{generator}.recipe")
-    if missing := [module for module in start if module not in modules]:
-        raise ValueError(f"the code has no module {missing[0]}, with which {generator} would be loaded")
-    needed = {path: sources[path] for path in _closure(sources, modules, start)}
+    needed = _needed(sources, modules, generator)
     ours = {name for module in modules for name in _with_parents(module)}
     name = PREFIX + _digest(_renamed(needed, ours, PREFIX))[:_DIGITS]
-    imported = {module.split(".")[0] for path, content in needed.items() for module in _imported(content, path)}
     return PrivatePackage(
         name=name,
         files={f"{name}/{path}": content for path, content in _renamed(needed, ours, name).items()},
-        third_party=tuple(sorted(imported - set(FOLDERS) - set(sys.stdlib_module_names))),
+        third_party=_third_party(needed),
     )
+
+
+def find_third_party(sources: Mapping[str, bytes], generator: str) -> tuple[str, ...]:
+    """Return the top-level modules of libraries that the package of a generator imports. See `make_package`."""
+    return _third_party(_needed(sources, {_module(path): path for path in sources}, generator))
+
+
+def _needed(sources: Mapping[str, bytes], modules: Mapping[str, str], generator: str) -> dict[str, bytes]:
+    """Return the files with which a generator is loaded and fills holes. modules: dotted name -> path."""
+    start = (LOADER, f"jobs.generators.{generator}", f"jobs.generators.{generator}.recipe")
+    if missing := [module for module in start if module not in modules]:
+        raise ValueError(f"the code has no module {missing[0]}, with which {generator} would be loaded")
+    return {path: sources[path] for path in _closure(sources, modules, start)}
+
+
+def _third_party(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    imported = {module.split(".")[0] for path, content in files.items() for module in _imported(content, path)}
+    return tuple(sorted(imported - set(FOLDERS) - set(sys.stdlib_module_names)))
 
 
 def _is_code(name: str) -> bool:
@@ -92,8 +106,9 @@ def _with_parents(module: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _parse(content: bytes) -> ast.Module:
-    return ast.parse(content)
+def _nodes(content: bytes) -> tuple[ast.AST, ...]:
+    """Return all nodes of a file's syntax tree."""
+    return tuple(ast.walk(ast.parse(content)))
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
@@ -115,14 +130,14 @@ def _closure(sources: Mapping[str, bytes], modules: Mapping[str, str], start: It
         if path is not None and path not in found:
             found.add(path)
             waiting |= _imported(sources[path], path)
-            waiting |= {text for _, text in _texts(_parse(sources[path])) if text in modules}
+            waiting |= {text for _, text in _texts(_nodes(sources[path])) if text in modules}
     return sorted(found)
 
 
 def _imported(content: bytes, path: str) -> set[str]:
     """Return dotted names of all that a file may import; of `from a import b` both `a` and `a.b`."""
     names = set()
-    for node in ast.walk(_parse(content)):
+    for node in _nodes(content):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -147,8 +162,8 @@ def _rename(content: bytes, ours: Collection[str], package: str) -> bytes:
 
 def _insertions(lines: list[bytes], ours: Collection[str], package: str) -> Iterator[tuple[int, int, str]]:
     """Yield the texts to insert: row, counted from 1, byte in the row, and text."""
-    tree = _parse(b"\n".join(lines))
-    for node in ast.walk(tree):
+    nodes = _nodes(b"\n".join(lines))
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module in ours:
             yield *_end_of(rb"from[\s\\]+", node, lines), f"{package}."
         for alias in node.names if isinstance(node, ast.Import) else ():
@@ -157,7 +172,7 @@ def _insertions(lines: list[bytes], ours: Collection[str], package: str) -> Iter
                 if alias.asname is None:  # `import a.b` binds `a`
                     first = alias.name.split(".")[0]
                     yield alias.end_lineno, alias.end_col_offset, f", {package}.{first} as {first}"
-    for node, text in _texts(tree):
+    for node, text in _texts(nodes):
         if "." in text.removesuffix(".") and text.removesuffix(".") in ours:  # one word alone is rarely a module
             yield *_end_of(rb"[A-Za-z]*(\"\"\"|'''|\"|')", node, lines), f"{package}."
 
@@ -169,14 +184,14 @@ def _end_of(pattern: bytes, node: ast.stmt | ast.expr, lines: list[bytes]) -> tu
     return node.lineno + len(before) - 1, len(before[-1]) + (node.col_offset if len(before) == 1 else 0)
 
 
-def _texts(tree: ast.AST) -> Iterator[tuple[ast.expr, str]]:
+def _texts(nodes: Sequence[ast.AST]) -> Iterator[tuple[ast.expr, str]]:
     """Yield every text with what it begins with, which may be a module's name.
 
     `import_module("jobs.layers.vgg")` has the whole text, `import_module(f"jobs.generators.{name}")` the part before
     the brace.
     """
-    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-    for node in ast.walk(tree):
+    inner = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
         first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
         if id(node) not in inner and isinstance(first, ast.Constant) and isinstance(first.value, str):
             yield node, first.value

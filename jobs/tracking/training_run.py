@@ -12,9 +12,8 @@ from typing import Any
 from files.code_archive import process_code
 from jobs.runs.folder import RunFolder
 from jobs.runs.receipt import Receipt
-from jobs.tracking.delivery import describe_run, stage_model
-from jobs.tracking.mlflow_runs import TrackedDataset
-from jobs.tracking.private_package import make_package, read_sources
+from jobs.tracking.private_package import find_third_party, make_package, read_sources
+from jobs.tracking.staging import TrackedDataset, describe_run, stage_model
 
 _LOADING = ("mlflow", "pillow")  # loads a registered model, and reads and writes pictures for it
 _REQUIREMENTS = "requirements.txt"
@@ -38,7 +37,7 @@ def describe_training(
     packages_lock: SHA-256 of the lock of packages.
     """
     code = process_code()
-    package = make_package(read_sources(io.BytesIO(code.archive)), generator)
+    libraries = find_third_party(read_sources(io.BytesIO(code.archive)), generator)
     describe_run(
         folder.path,
         generator,
@@ -53,7 +52,7 @@ def describe_training(
             "packages_lock": packages_lock,
         },
         datasets=datasets,
-        files={"params.json": params_json, _REQUIREMENTS: "\n".join(_requirements(package.third_party))},
+        files={"params.json": params_json, _REQUIREMENTS: "\n".join(_requirements(libraries))},
     )
 
 

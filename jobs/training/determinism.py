@@ -21,20 +21,25 @@ def deterministic(wanted: bool) -> Iterator[set[str]]:
 
     Yields a set that receives the names of operations without a deterministic form, as they occur. PyTorch has none for
     some operations on a GPU. They are computed all the same.
+    PyTorch would also fill every new tensor with NaN, to expose operations that read memory before they write it. That
+    is for the search of defects and takes up to a tenth of a step, so it is left out.
     """
     reported: set[str] = set()
     if not wanted:
         yield reported
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False
     try:
         with _intercept_reports(reported):
             yield reported
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 @contextlib.contextmanager

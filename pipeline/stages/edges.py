@@ -11,7 +11,7 @@ import numpy as np
 from datasets.maps.edges import EdgeConfig, canny_edges
 from datasets.writing.derived import ColumnContent, derive_column
 from files.pictures import encode_grey_png
-from jobs.cluster.launch import keep_ray
+from jobs.cluster.launch import keep_workers
 from pipeline.inputs import StageInputs
 from pipeline.layout import made_note
 from pipeline.params import Params
@@ -36,7 +36,7 @@ def run(params: Params) -> None:
     """
     inputs = StageInputs.read("edges")
     _remove_other_columns(params)
-    with keep_ray(params.cluster.num_workers if len(params.edges) > 1 else 0):
+    with keep_workers(params.cluster.num_workers if len(params.edges) > 1 else 0):
         for column, config in params.edges.items():
             derive_column(
                 column_target(params, column, inputs),

@@ -21,7 +21,6 @@ from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
 from jobs.evaluation.suite import suite_id
 from jobs.evaluation.summary import summarise
-from jobs.tracking import mlflow_runs as tracking
 from pipeline.columns import open_column
 from pipeline.inputs import StageInputs
 from pipeline.layout import (
@@ -164,6 +163,8 @@ def _track(generator: str, summary: Summary) -> None:
     This is the run of the registered version that has these weights. If there is no such version, or if the server does
     not answer, a warning is logged.
     """
+    from jobs.tracking import mlflow_runs as tracking  # here, since mlflow takes seconds to import
+
     receipt = open_receipt(generator)
     version = {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}
     try:

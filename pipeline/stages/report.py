@@ -27,7 +27,6 @@ from jobs.report.curves import Phases, make_curves
 from jobs.report.data import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Kind, Page, Row, Unfinished
 from jobs.report.page import render
 from jobs.runs.receipt import Receipt
-from jobs.tracking import mlflow_runs as tracking
 from masks.hole_ratio import BINS, member_of_bin
 from pipeline.browser import open_page
 from pipeline.code import LOCK, stage_code
@@ -360,6 +359,8 @@ def _track(suite: str, rows: Mapping[str, Mapping[str, Group]]) -> None:
     The runs of the trainings have the metrics of their own generators. This run adds the page and the baselines, which
     no training has, and keeps all compared numbers in one place. If the server fails, a warning is logged.
     """
+    from jobs.tracking import mlflow_runs as tracking  # here, since mlflow takes seconds to import
+
     metrics = {
         f"{row}/{name}": metric.mean
         for row, groups in rows.items()

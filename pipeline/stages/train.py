@@ -20,21 +20,23 @@ from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
 from jobs.checks.fitness import mismatch
 from jobs.checks.footprint import Footprint, footprint
-from jobs.cluster.launch import GroupWork, check_gpus, train_workers
+from jobs.cluster.gpus import check_gpus
+from jobs.cluster.launch import prepare_training, train_workers
+from jobs.cluster.work import GroupWork
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
-from jobs.runs.checkpoints import CheckpointError, newest_whole_checkpoint, read_progress
+from jobs.runs.checkpoints import newest_whole_checkpoint, read_progress
 from jobs.runs.claim import claim_folder
 from jobs.runs.curves import write_curves
 from jobs.runs.events import Event, read_events, read_not_repeatable
 from jobs.runs.experiment import Experiment, discard
-from jobs.runs.folder import WEIGHTS_NAME, RunFolder
+from jobs.runs.folder import WEIGHTS_NAME, CheckpointError, RunFolder
 from jobs.runs.note import leave_note
 from jobs.runs.receipt import Receipt, read_receipt, write_receipt
 from jobs.runs.stopping import StoppedError, request_stop_on_signals
-from jobs.tracking.delivery import TrackingSync
-from jobs.tracking.mlflow_runs import TrackedDataset
 from jobs.tracking.queue import describe_waiting, park
+from jobs.tracking.staging import TrackedDataset
+from jobs.tracking.sync import TrackingSync
 from jobs.tracking.training_run import describe_training, stage_trained_model
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
@@ -47,6 +49,7 @@ from pipeline.progress import Bar, printable
 from pipeline.verbosity import say
 
 log = logging.getLogger(__name__)
+_LATE_MODULES = ("albumentations", "torch._dynamo")  # the first batch and the first optimizer import them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,7 @@ def run(params: Params, generator: str) -> None:
     InputsChangedError if its inputs were edited meanwhile.
     """
     parent = os.getppid()
+    prepare_training(params.cluster, [train.__module__, f"jobs.generators.{generator}.recipe", *_LATE_MODULES])
     if waiting := describe_waiting(undelivered_folder(params.cluster.storage_folder)):
         log.warning("%s", waiting)
     training = _check(params, generator)

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch.distributed as dist
 
 from benchmarks.photographs import write_split
-from jobs.cluster.launch import GroupWork, train_workers
+from jobs.cluster.launch import train_workers
 from jobs.cluster.settings import ClusterConfig
+from jobs.cluster.work import GroupWork
 from jobs.generators import card
 from jobs.training import loop as training_loop
 from jobs.training import samples

@@ -18,7 +18,7 @@ from files.errors import UserError
 from jobs.checks.footprint import footprint
 from jobs.evaluation.loop import EvaluationJob, evaluate_shard
 from jobs.generators import card
-from jobs.runs.checkpoints import CheckpointError
+from jobs.runs.folder import CheckpointError
 from jobs.runs.receipt import Receipt, write_receipt
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import SampleConfig

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from jobs.generators.coherence_priors.attention import SemanticWiseAttention
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
+from jobs.layers.normalization import InstanceNorm2d
 from jobs.layers.semantic import NUM_SCALES, SemanticEncoder, heads_of_all_scales, hole_cells, scale_channels
 
 RATES = {1: 2, 2: 1, 3: 1, 4: 1}
@@ -26,9 +27,7 @@ class DilatedBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(ConvNormReLU(channels, channels // 4, dilation=d) for d in (1, 2, 4, 8))
-        self.merge = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1), nn.InstanceNorm2d(channels, affine=True)
-        )
+        self.merge = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), InstanceNorm2d(channels, affine=True))
 
     def forward(self, features: Tensor) -> Tensor:
         return features + self.merge(torch.cat([branch(features) for branch in self.branches], dim=1))

@@ -11,6 +11,7 @@ from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.layers.composite import composite
 from jobs.layers.feature_mask import shrink_by_vote
 from jobs.layers.initialisation import draw_normal
+from jobs.layers.normalization import InstanceNorm2d
 from jobs.layers.unet import UNet
 from jobs.recipe.padding import check_sides
 
@@ -72,7 +73,7 @@ class RefinementNetwork(nn.Module):
         self.shallow = nn.ModuleList(_down(widths[n - 1], widths[n]) for n in range(1, CSA_LEVEL))
         self.before_attention = _down(widths[CSA_LEVEL - 1], widths[CSA_LEVEL], last_norm=False)
         self.attention = attention
-        self.norm = nn.InstanceNorm2d(widths[CSA_LEVEL], affine=True)
+        self.norm = InstanceNorm2d(widths[CSA_LEVEL], affine=True)
         self.deep = nn.ModuleList(_down(widths[n - 1], widths[n]) for n in range(CSA_LEVEL + 1, levels))
         self.deep.append(nn.Sequential(nn.LeakyReLU(0.2), _halving(widths[-2], widths[-1])))
         self.ups = nn.ModuleList([nn.Sequential(nn.ReLU(), *_doubling(widths[-1], widths[-2]))])
@@ -117,7 +118,7 @@ class FeatureDiscriminator(nn.Module):
             nn.Conv2d(256, wide, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(wide, wide, 4, stride=stride, padding=1),
-            nn.InstanceNorm2d(wide),
+            InstanceNorm2d(wide),
             nn.LeakyReLU(0.2),
             nn.Conv2d(wide, wide, 4, stride=stride, padding=1),
         )
@@ -131,12 +132,12 @@ def _down(in_channels: int, out_channels: int, *, last_norm: bool = True) -> nn.
     stage = nn.Sequential(
         nn.LeakyReLU(0.2),
         _halving(in_channels, in_channels),
-        nn.InstanceNorm2d(in_channels, affine=True),
+        InstanceNorm2d(in_channels, affine=True),
         nn.LeakyReLU(0.2),
         nn.Conv2d(in_channels, out_channels, 3, padding=1),
     )
     if last_norm:
-        stage.append(nn.InstanceNorm2d(out_channels, affine=True))
+        stage.append(InstanceNorm2d(out_channels, affine=True))
     return stage
 
 
@@ -144,7 +145,7 @@ def _up(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ReLU(),
         nn.ConvTranspose2d(in_channels, out_channels, 3, padding=1),
-        nn.InstanceNorm2d(out_channels, affine=True),
+        InstanceNorm2d(out_channels, affine=True),
         nn.ReLU(),
         *_doubling(out_channels, out_channels),
     )
@@ -157,5 +158,5 @@ def _halving(in_channels: int, out_channels: int) -> nn.Conv2d:
 def _doubling(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
     return (
         nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1),
-        nn.InstanceNorm2d(out_channels, affine=True),
+        InstanceNorm2d(out_channels, affine=True),
     )

@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
+from jobs.layers.normalization import InstanceNorm2d
 from jobs.recipe.padding import check_sides
 
 
@@ -30,11 +31,11 @@ class ResidualBlock(nn.Module):
         self.block = nn.Sequential(
             nn.ReflectionPad2d(2),
             _normed(nn.Conv2d(channels, channels, 3, dilation=2, bias=bias), spectral),
-            nn.InstanceNorm2d(channels),
+            InstanceNorm2d(channels),
             nn.ReLU(),
             nn.ReflectionPad2d(1),
             _normed(nn.Conv2d(channels, channels, 3, bias=bias), spectral),
-            nn.InstanceNorm2d(channels),
+            InstanceNorm2d(channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ def _white_hole(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def _layer(convolution: nn.Module, spectral: bool) -> tuple[nn.Module, ...]:
-    return _normed(convolution, spectral), nn.InstanceNorm2d(convolution.out_channels), nn.ReLU()
+    return _normed(convolution, spectral), InstanceNorm2d(convolution.out_channels), nn.ReLU()
 
 
 def _normed(convolution: nn.Module, spectral: bool) -> nn.Module:

@@ -130,4 +130,4 @@ def random_windows(batch: Batch, size: int) -> Tensor:
 def _optimizer(config: Config, network: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     if config.optimizer == "adadelta":
         return torch.optim.Adadelta(network.parameters(), learning_rate)  # rho 0.9, eps 1e-6
-    return torch.optim.Adam(network.parameters(), learning_rate, (config.beta1, config.beta2))
+    return torch.optim.Adam(network.parameters(), learning_rate, (config.beta1, config.beta2), fused=True)

@@ -66,7 +66,7 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
         networks={"generator": generator},
         optimizers={
             "generator": torch.optim.Adam(
-                generator.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2)
+                generator.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
             )
         },
         phases=phases if for_training else (),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from jobs.layers.convolution import ConvNormReLU, ResidualBlock
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.initialisation import draw_normal
+from jobs.layers.normalization import InstanceNorm2d
 from jobs.recipe.padding import check_sides
 from jobs.recipe.precision import wide_dtype
 
@@ -42,7 +43,7 @@ class SACA(nn.Module):
         self.region_key = nn.Linear(inner, inner, bias=False)
         self.region_value = nn.Linear(inner, inner, bias=False)
         self.output = nn.Conv2d(inner, channels, 1, bias=False)
-        self.norm = nn.InstanceNorm2d(channels, affine=True)
+        self.norm = InstanceNorm2d(channels, affine=True)
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,17 +10,17 @@ import ray
 import torch
 
 from datasets.shards.manifest import ManifestError
-from jobs.cluster.launch import (
-    GroupWork,
-    WorkerError,
-    _group_size,
-    _temporary_folder,
-    keep_ray,
-    map_tasks,
-    train_workers,
-)
+from jobs.cluster.launch import keep_workers, map_tasks, train_workers
+from jobs.cluster.ray_cluster import _temporary_folder
 from jobs.cluster.settings import ClusterConfig
+from jobs.cluster.work import GroupWork, WorkerError, group_size
 from jobs.tracking.address import tracking_uri
+
+
+@pytest.fixture
+def local_ray(monkeypatch):
+    """Run work on a Ray of this machine alone."""
+    monkeypatch.setenv("RAY_ADDRESS", "local")
 
 
 def square(number):
@@ -68,7 +68,7 @@ def train(function, folder, config, name="here", kill=True, **options):
     train_workers(GroupWork(function=function, arguments=arguments, batch_shares=4, **options), config, name=name)
 
 
-def test_gpus_that_this_machine_has_not_are_said_before_ray_is_started(tmp_path, monkeypatch):
+def test_gpus_that_this_machine_has_not_are_said_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(WorkerError, match=r"cluster\.use_gpu is true, but torch finds no GPU on this machine"):
@@ -123,7 +123,7 @@ def test_work_that_is_not_finished_is_started_again_without_counting(tmp_path):
 )
 def test_a_group_is_as_large_as_there_is_room_and_the_batch_allows(workers, batch, cpus, size):
     config = ClusterConfig(train_workers=workers)
-    assert _group_size(config, batch, {"CPU": float(cpus)}, {"CPU": 1}) == size
+    assert group_size(config, batch, cpus) == size
 
 
 def test_live_trainings_lie_where_they_stay(monkeypatch, tmp_path):
@@ -139,13 +139,13 @@ def test_live_trainings_lie_where_they_stay(monkeypatch, tmp_path):
 
 def test_a_range_without_a_size_that_divides_the_batch_is_refused():
     with pytest.raises(WorkerError, match="no number of processes from 5 to 7 divides the 16 shares of a batch"):
-        _group_size(ClusterConfig(train_workers=(5, 7)), 16, {"CPU": 9.0}, {"CPU": 1})
+        group_size(ClusterConfig(train_workers=(5, 7)), 16, 9)
     with pytest.raises(ValueError, match=r"a number or \[min, max\]"):
         ClusterConfig(train_workers=(3, 2))
 
 
 @pytest.mark.slow
-def test_ray_tasks_give_what_one_process_gives():
+def test_ray_tasks_give_what_one_process_gives(local_ray):
     assert sorted(map_tasks(square, range(7), num_workers=2)) == [square(n) for n in range(7)]
     assert sorted(map_tasks(partial(pow, 2), range(7), num_workers=2)) == [2**n for n in range(7)]
     assert sorted(map_tasks(square, range(7), num_workers=-1)) == [square(n) for n in range(7)]
@@ -154,7 +154,7 @@ def test_ray_tasks_give_what_one_process_gives():
 
 
 @pytest.mark.slow
-def test_ray_train_runs_every_rank_in_a_process_of_its_own(tmp_path):
+def test_ray_train_runs_every_rank_in_a_process_of_its_own(tmp_path, local_ray):
     config = ClusterConfig(train_workers=2, storage=str(tmp_path / "storage"))
     train(note_rank, tmp_path, config, name="ranks")
     processes = {(tmp_path / f"rank-{rank}").read_text() for rank in range(2)}
@@ -163,7 +163,7 @@ def test_ray_train_runs_every_rank_in_a_process_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_size_that_counted_on_a_lost_node_is_given_up_and_counted_anew(tmp_path, monkeypatch):
+def test_a_size_that_counted_on_a_lost_node_is_given_up_and_counted_anew(tmp_path, monkeypatch, local_ray):
     import ray
 
     counted = ray.available_resources
@@ -171,14 +171,14 @@ def test_a_size_that_counted_on_a_lost_node_is_given_up_and_counted_anew(tmp_pat
     monkeypatch.setattr(ray, "available_resources", lambda: answers.pop() if answers else counted())
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
     config = ClusterConfig(train_workers=(1, 2), storage=str(tmp_path / "storage"), max_failures=1)
-    with keep_ray(1):
+    with keep_workers(1):
         train(note_rank, tmp_path, config, name="counts")
     assert not answers
     assert [path.name for path in tmp_path.glob("rank-*")] == ["rank-0"]
 
 
 @pytest.mark.slow
-def test_a_training_that_always_fails_stops_at_the_limit_with_the_first_cause(tmp_path):
+def test_a_training_that_always_fails_stops_at_the_limit_with_the_first_cause(tmp_path, local_ray):
     config = ClusterConfig(train_workers=1, storage=str(tmp_path / "storage"), max_failures=1)
     with pytest.raises(WorkerError, match=r"rank 0: .*no such column: depth"):
         train(fail_with_a_cause, tmp_path, config, name="fails")
@@ -186,7 +186,7 @@ def test_a_training_that_always_fails_stops_at_the_limit_with_the_first_cause(tm
 
 
 @pytest.mark.slow
-def test_a_group_that_lost_its_memory_once_and_a_process_once_finishes(tmp_path, monkeypatch):
+def test_a_group_that_lost_its_memory_once_and_a_process_once_finishes(tmp_path, monkeypatch, local_ray):
     """Though what a failed start has left is collected only amid the next, whose objects have the same numbers."""
     import ray
 

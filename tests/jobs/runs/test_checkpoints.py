@@ -74,6 +74,32 @@ def test_training_goes_on_from_a_checkpoint_as_if_nothing_had_happened(tmp_path)
     assert equal(state(networks), state(again))
 
 
+def test_a_fused_adam_goes_on_with_weights_channels_last(tmp_path):
+    """A checkpoint stores tensors in order; a fused step would mix up the elements of two layouts without an error."""
+
+    def build():
+        torch.manual_seed(0)
+        conv = nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+        return {"generator": conv}, {"generator": torch.optim.Adam(conv.parameters(), fused=True)}
+
+    def train(networks, optimizers, numbers):
+        for number in numbers:
+            torch.manual_seed(number)
+            networks["generator"](torch.randn(2, 3, 5, 5)).square().mean().backward()
+            optimizers["generator"].step()
+            optimizers["generator"].zero_grad()
+
+    networks, optimizers = build()
+    assert not networks["generator"].weight.is_contiguous()
+    train(networks, optimizers, range(3))
+    save(tmp_path, 3, networks, optimizers)
+    train(networks, optimizers, range(3, 6))
+    again, new_optimizers = build()
+    assert load_newest(tmp_path, again, new_optimizers) == 3
+    train(again, new_optimizers, range(3, 6))
+    assert equal(state(networks), state(again))
+
+
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, caplog):
     networks, optimizers = networks_and_optimizers()
     save(tmp_path, 5, networks, optimizers)

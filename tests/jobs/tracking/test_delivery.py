@@ -15,10 +15,10 @@ import mlflow
 import pytest
 
 from jobs.runs.events import EventLog
-from jobs.tracking import delivery
-from jobs.tracking.delivery import TrackingSync, deliver_waiting, describe_run, stage_model
-from jobs.tracking.mlflow_runs import TrackedDataset
+from jobs.tracking.delivery import deliver_waiting
 from jobs.tracking.queue import describe_waiting, park
+from jobs.tracking.staging import TrackedDataset, describe_run, stage_model
+from jobs.tracking.sync import TrackingSync
 from tests.faults import in_child
 
 SILENT_SECONDS = 1
@@ -152,7 +152,7 @@ def test_a_silent_server_holds_up_nobody(silent, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     bounds = {KeyboardInterrupt: "STOP_SECONDS", None: "END_SECONDS"}
     for error, bound in bounds.items():
-        monkeypatch.setattr(delivery, bound, 0.5)
+        monkeypatch.setattr("jobs.tracking.sync." + bound, 0.5)
         with contextlib.suppress(BaseException), sync(folder) as left_behind:
             stopping = time.monotonic()
             if error:

@@ -10,14 +10,13 @@ import pytest
 
 from jobs.tracking import mlflow_runs as tracking
 from jobs.tracking.address import AddressError, tracking_uri
+from jobs.tracking.staging import TrackedDataset
 from tests.faults import in_child
 
 RUN = {
     "parameters": {"seed": 1, "train": {"precision": "no", "masks": {"kind": "free_form"}}},
     "tags": {"generator": "toy"},
-    "datasets": [
-        tracking.TrackedDataset(name="photos-train", digest="a" * 64, source="/x", records=7, context="training")
-    ],
+    "datasets": [TrackedDataset(name="photos-train", digest="a" * 64, source="/x", records=7, context="training")],
     "files": {"params.json": "{}"},
 }
 

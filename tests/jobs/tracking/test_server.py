@@ -21,8 +21,9 @@ from files.checkout import ROOT
 from files.durable import file_digest
 from jobs.runs.events import EventLog, losses_by_step
 from jobs.tracking.address import tracking_uri
-from jobs.tracking.delivery import TrackingSync, deliver_waiting
+from jobs.tracking.delivery import deliver_waiting
 from jobs.tracking.queue import park
+from jobs.tracking.sync import TrackingSync
 from jobs.training import run_writer
 from jobs.training.loop import train
 from tests.jobs.tracking.test_delivery import describe, runs, steps, storage, until
@@ -139,7 +140,7 @@ from pathlib import Path
 import mlflow
 import jobs.training.loop as loop
 import jobs.training.run_writer as run_writer
-from jobs.tracking.delivery import TrackingSync
+from jobs.tracking.sync import TrackingSync
 from jobs.tracking.address import tracking_uri
 from tests.jobs.tracking.test_delivery import runs, steps, until
 job = pickle.loads(sys.stdin.buffer.read())

@@ -36,6 +36,13 @@ def test_operations_that_cannot_repeat_are_done_and_named():
     assert reported == set()
 
 
+def test_new_tensors_are_not_filled():
+    before = torch.utils.deterministic.fill_uninitialized_memory
+    with deterministic(True):
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.utils.deterministic.fill_uninitialized_memory == before
+
+
 def test_names_of_several_words_are_whole():
     """PyTorch's text for operations that only a GPU has."""
     with deterministic(True) as reported:

@@ -27,6 +27,7 @@ import torch._inductor
 from torch import distributed
 
 from files.durable import file_digest
+from jobs.cluster.processes import preload, start_fork_server
 from jobs.recipe.contract import Recipe
 from jobs.runs.folder import WEIGHTS_NAME
 from jobs.training import loop as training_loop
@@ -35,7 +36,7 @@ from jobs.training.settings import TrainConfig
 from tests.jobs.training.toy import Toy, build_toy
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.jobs.training.trainings", "pipeline.stages.train"])
+preload(["tests.jobs.training.trainings", "pipeline.stages.train"])
 PLAIN_WORKER = {"threads": 1, "loader_workers": 0, "prefetch_batches": 2, "collective_seconds": 600.0}
 """Fields of a TrainJob: one thread, without loader workers."""
 _GRACE_SECONDS = 1.0
@@ -121,6 +122,7 @@ def run_group(
             )
             for rank, rank_job in enumerate(jobs)
         ]
+        start_fork_server()
         for process in ranks:
             process.start()
         failed_at = None

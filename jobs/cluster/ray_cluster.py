@@ -1,0 +1,219 @@
+"""Run work on the workers of a Ray cluster: the only file that imports ray.
+
+`RAY_ADDRESS` names the cluster. "local" starts a Ray of this machine alone, on loopback, which is stopped again.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from files.code_archive import Code, process_code
+from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
+from jobs.cluster.settings import ClusterConfig
+from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_size
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+_SOCKET_BYTES = 107  # longest path of a socket
+_SOCKET = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0"  # as long as Ray's own names
+
+
+def map_on_cluster(
+    task: Callable[[Item], Result], items: Sequence[Item], *, num_workers: int | None
+) -> Iterator[Result]:
+    """Apply a function to every item on the cluster and yield the results in order of completion.
+
+    num_workers: how many run at once; None = as many as the cluster has CPUs.
+    Raises the first failure as the task raised it; later items are not started.
+    """
+    with connect_ray(num_workers) as ray:
+        num_workers = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        remote = ray.remote(num_cpus=1, max_retries=3)(_apply)
+        waiting = list(reversed(items))
+        running = []
+        while waiting or running:
+            while waiting and len(running) < num_workers:
+                running.append(remote.remote(task, waiting.pop()))
+            done, running = ray.wait(running, num_returns=1)
+            try:
+                result = ray.get(done[0])
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            yield result
+
+
+def run_group_on_cluster(work: GroupWork, config: ClusterConfig, name: str) -> None:
+    """Run the work once, by Ray Train.
+
+    name: of this start, which no other start has.
+    Raises GroupError if processes of the group fail.
+    """
+    storage = config.storage_folder / "ray"
+    fitting: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            fitting.set_result(_fit(work, config, name, storage))
+        except BaseException as error:
+            fitting.set_exception(_group_error(error))
+
+    # In the main thread Ray would put its own signal handlers in place of the stage's.
+    threading.Thread(target=fit, name="ray", daemon=True).start()
+    try:
+        while not wait([fitting], timeout=0.2).done:  # signals are handled in between
+            _restore_handler()
+        fitting.result()
+    finally:
+        shutil.rmtree(storage / name, ignore_errors=True)
+
+
+def _restore_handler() -> None:
+    """Put this process's own handler of SIGTERM back.
+
+    Ray's library replaces it by one that calls it and then, three seconds later, aborts the process, even while a
+    checkpoint is being saved.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> None:
+    with connect_ray(config.worker_range[1]) as ray:
+        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        resources = {"CPU": 1} if not config.use_gpu else {"CPU": 1, "GPU": 1}
+        available = ray.available_resources()
+        room = min(int(available.get(name, 0) // amount) for name, amount in resources.items())
+        size = group_size(config, work.batch_shares, room)
+        trainer = TorchTrainer(
+            partial(_on_worker, work.function),
+            train_loop_config=work.arguments,
+            torch_config=TorchConfig(
+                backend="nccl" if config.use_gpu else "gloo", timeout_s=round(config.collective_seconds)
+            ),
+            scaling_config=ScalingConfig(
+                num_workers=size,
+                use_gpu=config.use_gpu,
+                resources_per_worker=resources,
+            ),
+            run_config=RunConfig(
+                name=name,
+                storage_path=str(storage),
+                failure_config=FailureConfig(
+                    max_failures=0,
+                    max_preemption_failures=0,
+                    # The smallest group waits for room. A larger group may find none, if Ray still counted a node that
+                    # was just lost: then it fails, and the next start counts again.
+                    controller_failure_limit=0 if size > config.worker_range[0] else -1,
+                ),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+            ),
+        )
+        trainer.fit()
+
+
+def _on_worker(function: Callable[[dict], None], arguments: dict) -> None:
+    import ray.train
+
+    function({**arguments, "is_preempted": lambda: ray.train.get_preemption_info() is not None})
+
+
+def _apply(task: Callable[[Item], Result], item: Item) -> Result:
+    return task(item)
+
+
+def _group_error(error: BaseException) -> BaseException:
+    """Return the error of Ray Train as a GroupError, or any other as it is."""
+    failures = getattr(error, "worker_failures", None)
+    if not failures:
+        return error
+    # Ray wraps the exception of a worker and keeps the original in the private `_base_exc`.
+    return GroupError({rank: getattr(failure, "_base_exc", failure) for rank, failure in failures.items()})
+
+
+def _temporary_folder() -> str | None:
+    """Return a folder with a short path for Ray's sockets; None leaves the choice to Ray.
+
+    Slurm may set TMPDIR to a path with which the paths of sockets are longer than the system allows.
+    Raises WorkerError if there is no such folder.
+    """
+    chosen = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    if len(os.fsencode(chosen / _SOCKET)) <= _SOCKET_BYTES:
+        return None
+    short = Path("/tmp")
+    if not os.access(short, os.W_OK | os.X_OK):
+        raise WorkerError(
+            f"TMPDIR is {chosen}, which is too long for Ray's sockets, and /tmp cannot be written to; set TMPDIR to a "
+            f"path of at most {_SOCKET_BYTES - len(_SOCKET) - 1} characters"
+        )
+    return str(short / f"ray-{os.getuid()}")
+
+
+@contextmanager
+def connect_ray(num_cpus: int | None) -> Iterator[Any]:
+    """Connect to Ray and yield its module. Ray is stopped at the end if this call started it.
+
+    num_cpus: CPUs of a Ray that is started here; None takes all.
+    """
+    set_quiet_environment()
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # keeps a one-machine Ray on loopback, on Linux too
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it prints several lines at every start
+    import ray
+
+    started = not ray.is_initialized()
+    if started:
+        # Frames of an earlier failure may still hold references to objects of the Ray that ran then. This Ray gives its
+        # objects the same numbers, so freeing such a reference later would free an object of this Ray.
+        gc.collect()
+        _connect(ray, num_cpus)
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file():
+        token.chmod(0o600)  # Ray leaves it readable for every user
+    try:
+        yield ray
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _connect(ray: ModuleType, num_cpus: int | None) -> None:
+    """Join the cluster of RAY_ADDRESS or start a Ray here, and give its workers the code of this process."""
+    local = os.environ["RAY_ADDRESS"] == "local"
+    code = process_code()
+    _tell_differences(code)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder, "code.zip")
+        archive.write_bytes(code.archive)
+        ray.init(
+            address="local" if local else None,
+            include_dashboard=False if local else None,
+            num_cpus=max(num_cpus, 1) if local and num_cpus is not None else None,  # None: Ray counts them
+            runtime_env={"working_dir": str(archive), "env_vars": QUIET_ENVIRONMENT},
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            # Private arguments: they keep a Ray of this machine alone on loopback, and its sockets in short paths.
+            **({"_node_ip_address": "127.0.0.1", "_temp_dir": _temporary_folder()} if local else {}),
+        )
+
+
+@cache  # a training may start Ray several times
+def _tell_differences(code: Code) -> None:
+    """Log which code of the workers is not as git has it."""
+    if differences := code.describe_differences():
+        log.warning("workers get the code of this checkout, which differs from its commit: %s", differences)
