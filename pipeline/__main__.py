@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import argparse
 import errno
-import logging
 import os
 import select
 import signal
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from files.addresses import without_secrets
 from files.environment import set_quiet_environment
 from files.errors import UserError
+from pipeline.command_line import make_parser
 from pipeline.discovery import Verb, find_verbs
 from pipeline.places import check_checkout, check_home
 from pipeline.terminal import outlast_readers
+from pipeline.verbosity import set_verbosity
 
 _ACCESS = "make it readable and writable for this user with chmod, or chown {folder} if another user owns it"
 _SPACE = "make room in {folder}, then run this again: finished work is kept"
@@ -38,37 +38,18 @@ _REMEDIES = {
 }
 
 
-class _SecretlessFormatter(logging.Formatter):
-    """Remove the secrets of addresses from every line of the log, also from those of libraries."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(super().format(record))
-
-
-class _Stderr:
-    """The present standard error: a stage puts another one in its place."""
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-
 def main(words: list[str] | None = None) -> int:
     """Run one verb.
 
     words: the command line after `python -m pipeline`; None takes this process's own.
     Returns the exit code. A UserError, or an error of the machine such as a full disk, is printed as one line on
-    standard error and gives 1, or the error's own `exit_code`. Any other exception is a defect and is raised with its
-    traceback. Ctrl-C gives 130. A reader of the output that goes away gives 141, as for other commands.
+    standard error, and the page of docs/ that helps in the next line. It gives 1, or the error's own `exit_code`. Any
+    other exception is a defect and is raised with its traceback. Ctrl-C gives 130. A reader of the output that goes
+    away gives 141, as for other commands.
     """
     set_quiet_environment()
-    handler = logging.StreamHandler(_Stderr())
-    handler.setFormatter(_SecretlessFormatter("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     verbs = find_verbs()
-    arguments = _make_parser(verbs).parse_args(words)
+    arguments = make_parser(verbs).parse_args(words)
     verb = verbs[arguments.verb]
     with outlast_readers(of_output=verb.writes_outputs):
         return _run(verb, arguments)
@@ -77,9 +58,10 @@ def main(words: list[str] | None = None) -> int:
 def _run(verb: Verb, arguments: argparse.Namespace) -> int:
     """Run a verb and return the exit code, as `main` does."""
     try:
-        check_home()
-        check_checkout()
-        code = verb.run(arguments)
+        with set_verbosity(arguments.verbosity):
+            check_home()
+            check_checkout()
+            code = verb.run(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -90,30 +72,14 @@ def _run(verb: Verb, arguments: argparse.Namespace) -> int:
     except Exception as error:
         if not _is_mendable(error):
             raise
+        from pipeline.help_pages import page_for
         from pipeline.progress import printable
 
         print(f"{arguments.verb}: {printable(_describe(error))}", file=sys.stderr)  # it may hold names from outside
+        print(f"see {page_for(error)}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     except KeyboardInterrupt:
         return 130
-
-
-def _make_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline",
-        description="Retrain the image-inpainting generators of the papers. Stages are run by `dvc repro`.",
-    )
-    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="verb")
-    for name, verb in verbs.items():
-        subparser = subparsers.add_parser(
-            name,
-            help=verb.help,
-            description=verb.help,
-            epilog=f"example: python -m pipeline {verb.example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        verb.add_arguments(subparser)
-    return parser
 
 
 def _is_output_closed() -> bool:

@@ -33,13 +33,18 @@ class Declaration:
     params: tuple[str, ...]
 
 
+def read_stages() -> dict[str, Any]:
+    """Return the stages of dvc.yaml as it declares them, by name."""
+    return _parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+
+
 def read_declaration(stage: str, key: str = "") -> Declaration:
     """Read the inputs that a stage declares.
 
     stage: a name in dvc.yaml, such as "masks".
     key: the generator, for a stage that has one variant per generator.
     """
-    stages = _parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    stages = read_stages()
     declared = stages[stage].get("do", stages[stage])
     deps, params = ([name.replace("${key}", key) for name in declared[part]] for part in ("deps", "params"))
     code = tuple(dep for dep in deps if dep == LOCK or dep.split("/")[0] in FOLDERS)
@@ -63,8 +68,7 @@ def find_stage(words: list[str]) -> tuple[str, str] | None:
 
     A name in place of ${key} is not compared with params.yaml.
     """
-    stages = _parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    commands = {name: body.get("do", body)["cmd"].split()[3:] for name, body in stages.items()}
+    commands = {name: body.get("do", body)["cmd"].split()[3:] for name, body in read_stages().items()}
     for name, command in sorted(commands.items(), key=lambda item: "${key}" in item[1]):
         if len(command) == len(words) and all(c in (w, "${key}") for c, w in zip(command, words, strict=True)):
             return name, words[command.index("${key}")] if "${key}" in command else ""

@@ -34,7 +34,8 @@ class Verb:
     module: dotted name of its file.
     help: one line, shown in the list of verbs and above its arguments.
     example: words that follow `python -m pipeline`.
-    arguments: name or option -> keyword arguments of `add_argument`; `type` is the text "int" or "float".
+    arguments: name or option -> keyword arguments of `add_argument`; `type` is the text "int" or "float". `completes`
+        names the words that a shell offers, see pipeline/verbs/completion.py.
     reads_params: whether params.yaml is read and checked before the file is imported. If not, `main` gets None.
     """
 
@@ -58,7 +59,8 @@ class Verb:
         """Add the declared arguments to the parser of this verb."""
         for name, options in self.arguments.items():
             kind = {"type": _TYPES[options["type"]]} if "type" in options else {}
-            parser.add_argument(name, **{**options, **kind})
+            known = {key: value for key, value in options.items() if key != "completes"}
+            parser.add_argument(name, **{**known, **kind}).completes = options.get("completes")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Import the file and run its `main`. Returns the exit code.
@@ -66,10 +68,27 @@ class Verb:
         The inputs of a stage are read before its code is imported. Raises InputsChangedError if they change until its
         end.
         """
+        from pipeline.stage_notes import note_stage
+
+        words = self._words(arguments)
+        with note_stage(words):
+            return self._run(arguments, words)
+
+    def _words(self, arguments: argparse.Namespace) -> list[str]:
+        """Return the command line of some arguments: the positional ones, and the options that are not at default."""
+        words = [self.name]
+        for name, declared in self.arguments.items():
+            value = getattr(arguments, name.lstrip("-").replace("-", "_"))
+            if not name.startswith("-"):
+                words.append(str(value))
+            elif value not in (None, False, declared.get("default")):
+                words.append(name)
+        return words
+
+    def _run(self, arguments: argparse.Namespace, words: list[str]) -> int:
         from pipeline.inputs import read_inputs_of
 
-        words = [str(getattr(arguments, name)) for name in self.arguments if not name.startswith("-")]
-        inputs = read_inputs_of([self.name, *words])
+        inputs = read_inputs_of(words)
         if inputs is not None:
             process_code()
         params = None

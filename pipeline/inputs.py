@@ -79,6 +79,14 @@ def read_inputs_of(words: list[str]) -> StageInputs | None:
     return StageInputs.read(*found)
 
 
+def read_values() -> Any:
+    """Return the content of params.yaml with nothing checked; None if it cannot be read."""
+    try:
+        return _parse(_PARAMS.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError):
+        return None
+
+
 def _list_files(path: Path) -> Iterator[Path]:
     """Yield a file, or the files below a folder: of a folder with a manifest or a receipt, that file alone."""
     if path.is_file():
@@ -91,9 +99,8 @@ def _list_files(path: Path) -> Iterator[Path]:
 
 def _read_parameters(names: tuple[str, ...]) -> dict[str, Any]:
     """Return the values of some keys of params.yaml by the path of each leaf; no value if the file cannot be read."""
-    try:
-        tree = _parse(_PARAMS.read_text(encoding="utf-8"))
-    except (OSError, ValueError, YAMLError):
+    tree = read_values()
+    if tree is None:
         return {}
     leaves: dict[str, Any] = {}
     for name in names:

@@ -72,6 +72,11 @@ def unfinished_folder(row: str) -> Path:
     return Path(".unfinished") / row
 
 
+def stage_note(stage: str, key: str = "") -> Path:
+    """Return the file in which a stage tells that it runs or has failed. key: see `pipeline.code.read_declaration`."""
+    return Path(".unfinished") / ".stages" / f"{stage}{'@' if key else ''}{key}.json"
+
+
 def metrics_file(row: str) -> Path:
     """Return the file that `dvc metrics show` reads as one line: of a generator, or of "baselines/<name>"."""
     return Path("metrics") / f"{row}.json"
@@ -88,4 +93,6 @@ def undelivered_folder(storage: Path) -> Path:
 BASELINES_ROW = "baselines"
 SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
 REPORT = Path("report") / "index.html"
+PARTIAL_REPORT = Path("report") / "partial.html"
+"""The page of an unfinished run. DVC ignores it, see .dvcignore, so that it does not change the output `report`."""
 TOMBSTONES = Path("tombstones.jsonl")

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
+from pipeline.verbosity import is_quiet
+
 Item = TypeVar("Item")
 
 _LINE_SECONDS = 15.0
@@ -36,7 +38,8 @@ class Bar:
         self._done = 0
         self._skipped = 0
         self._rich: Progress | None = None
-        if sys.stderr.isatty():
+        self._is_quiet = is_quiet()
+        if sys.stderr.isatty() and not self._is_quiet:
             self._rich = _make_progress(Console(stderr=True), what, total)
             self._task = self._rich.add_task(what, total=total, pace="", left="", note="")
 
@@ -48,7 +51,7 @@ class Bar:
     def __exit__(self, kind: type | None, *rest: object) -> None:
         if self._rich:
             self._rich.stop()
-        elif kind is None:
+        elif kind is None and not self._is_quiet:
             seconds = time.monotonic() - self._opened
             print(f"{self.what}: {self._done} {self.unit} in {seconds:.1f} s", file=sys.stderr, flush=True)
 
@@ -69,7 +72,7 @@ class Bar:
         if self._rich:
             pace, left = self._pace(done, rate), self._left(done, rate)
             self._rich.update(self._task, completed=done, pace=pace, left=left, note=note)
-        elif now - self._printed > _LINE_SECONDS:
+        elif now - self._printed > _LINE_SECONDS and not self._is_quiet:
             self._printed = now
             words = [f"{self.what}: {done}/{self.total} {self.unit}", self._pace(done, rate), note]
             print(", ".join(word for word in words if word), file=sys.stderr, flush=True)
@@ -78,7 +81,7 @@ class Bar:
         return f"{rate:,.1f} {self.unit}/s, {self._left(done, rate)}" if rate > 0 else ""
 
     def _left(self, done: int, rate: float) -> str:
-        return f"{_span((self.total - done) / rate)} left" if rate > 0 else ""
+        return f"{span((self.total - done) / rate)} left" if rate > 0 else ""
 
 
 def _make_progress(console: Console, what: str = "", total: int = 1) -> Progress:
@@ -101,7 +104,7 @@ def _make_progress(console: Console, what: str = "", total: int = 1) -> Progress
     return Progress(*columns, console=console, expand=True)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """Return a text such as "45 s", "12 min" or "3 h 20 min"."""
     minutes = round(seconds / 60)
     if seconds < 100:

@@ -31,6 +31,7 @@ PAGES = sorted(
 # Commands that the tests cannot check here, by how they begin, and why.
 NOT_RUN = {
     "cd model": "tests/jobs/tracking/test_registered_model.py runs this line",
+    "eval": "changes the user's shell; tests/pipeline/verbs/test_completion.py runs the script in bash",
     "export": "sets variables of the user's shell",
     "kubectl": "needs a Kubernetes cluster",
     "mlflow artifacts": "needs a registered model; tests/jobs/tracking/test_registered_model.py runs this line",

@@ -32,12 +32,15 @@ INERT = {
     "files/errors.py": "names a kind of error",
     "pipeline/code.py": "tells which code makes an output",
     "pipeline/inputs.py": "refuses to write outputs and changes none",
+    "pipeline/browser.py": "opens a page",
+    "pipeline/partial.py": "describes an unfinished run, of which the stage writes nothing",
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/columns.py": "refuses columns and changes none",
     "pipeline/trained.py": "refuses receipts and changes none",
     "pipeline/progress.py": "prints",
     "pipeline/start.py": "refuses what a later stage would refuse",
+    "pipeline/verbosity.py": "prints",
     "pipeline/writing.py": "passes folders, workers and code digests to the room that writes columns",
     "jobs/checks/fitness.py": "refuses columns and changes none",
     "jobs/checks/footprint.py": "counts the steps and parameters of a recipe, which is declared",
@@ -48,6 +51,7 @@ INERT = {
     "jobs/runs/claim.py": "lets one process at a time run a training",
     "jobs/runs/experiment.py": "finds the folder of a training, which is no output",
     "jobs/runs/folder.py": "names files in that folder",
+    "jobs/runs/note.py": "tells other processes about a training",
     "jobs/runs/stopping.py": "decides after which step a training rests; it ends with the same weights",
     "jobs/tracking/address.py": "names the tracking server",
     "jobs/tracking/delivery.py": "carries what training wrote to the tracking server",
@@ -263,7 +267,8 @@ def test_names_on_the_command_line_are_compared_and_no_more(tmp_path, monkeypatc
     for name in HOSTILE:
         for words in (["train", "--", name], ["evaluate", "--", name], ["takedown", "--reason", "x", "--", name]):
             assert main(words) == 1
-            assert len(capsys.readouterr().err.strip().splitlines()) == 1
+            lines = capsys.readouterr().err.splitlines()
+            assert [line.startswith("see docs/") for line in lines] == [False, True]
     assert sorted(tmp_path.parent.rglob("*")) == before
 
 

@@ -73,19 +73,32 @@ class GalleryRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """What the page of an unfinished run lacks.
+
+    made: date and time of the page.
+    missing: (row, why it is not on the page), such as ("csa", "training, step 640 of 1,400").
+    """
+
+    made: str
+    missing: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """The content of the page.
 
     size: height and width of the evaluated images in pixels, such as "64 × 77", or "64 × 64–96" if they differ.
     num_masks: masks per image.
-    suite: id of the frozen evaluation suite.
-    budget: how long each generator was trained.
+    suite: id of the frozen evaluation suite; "" if it has no masks yet.
+    budget: how long each generator was trained; "" if none has been.
     tv_truth: `tv_percent` of the true images.
     fid_images: number of pictures that FID compares; shown in the title of its column.
     bins: (name, number of pairs).
     facts: (label, text) of digests, parameters and licences.
     commands: shell lines that rebuild the page.
     notes: facts that a reader needs to judge the numbers, such as deviations from the papers.
+    unfinished: what is missing; None for the page of a finished run.
     """
 
     dataset: str
@@ -103,6 +116,7 @@ class Page:
     facts: Sequence[tuple[str, str]] = ()
     commands: Sequence[str] = ()
     notes: Sequence[str] = ()
+    unfinished: Unfinished | None = None
 
 
 def sort_rows(rows: Sequence[Row]) -> list[Row]:

@@ -29,10 +29,9 @@ from jobs.runs.checkpoints import (
     STATE,
     CheckpointError,
     is_whole,
-    list_checkpoints,
     verify_checkpoint,
 )
-from jobs.runs.folder import RunFolder
+from jobs.runs.folder import RunFolder, list_checkpoints
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from files.durable import file_digest, sync_file, sync_folder, write_durably
-from jobs.runs.folder import CheckpointError
+from jobs.runs.folder import CheckpointError, list_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -111,11 +111,6 @@ def _write_partial(folder: Path, name: str, snapshot: Snapshot) -> Path:
     }
     write_durably(partial / STATE, json.dumps(state, indent=2, sort_keys=True).encode())
     return partial
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the committed checkpoints, highest step first. File times are not used, since clocks may run backwards."""
-    return sorted(folder.glob("step-*"), reverse=True)
 
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:

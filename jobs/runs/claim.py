@@ -14,6 +14,7 @@ from files.locks import is_at, lock_file
 from jobs.runs.folder import RunFolder
 
 _POLL_SECONDS = 0.5
+_LOOK_SECONDS = 0.2  # `find_holder` holds the lock for a moment, too
 _UNNAMED = "another process"
 
 Watch = Callable[[str], contextlib.AbstractContextManager[Callable[[], None]]]
@@ -22,7 +23,7 @@ Watch = Callable[[str], contextlib.AbstractContextManager[Callable[[], None]]]
 def find_holder(folder: RunFolder) -> str | None:
     """Return the name of the process that holds a training's lock; None if it is free."""
     try:
-        with folder.stage_lock.open("r+") as lock:
+        with folder.stage_lock.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return None
     except FileNotFoundError:
@@ -45,7 +46,7 @@ def claim_folder(folder: RunFolder, watch: Watch) -> Iterator[bool]:
     while True:
         folder.path.mkdir(parents=True, exist_ok=True)
         with folder.stage_lock.open("a+") as lock:
-            if not lock_file(lock, timeout_seconds=0):
+            if not lock_file(lock, timeout_seconds=_LOOK_SECONDS):
                 has_waited = True
                 _wait_for_lock(lock, folder, watch)
             # The other process may have finished and removed the folder; then this lock protects nothing.

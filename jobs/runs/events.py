@@ -16,9 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-
 log = logging.getLogger(__name__)
 
 
@@ -142,12 +139,16 @@ class _Load:
     """Measure what this process uses of its machine."""
 
     def __init__(self) -> None:
+        import psutil  # here and below, since readers of a log need neither
+
         self._process = psutil.Process()
         self._process.cpu_percent()  # each call measures since the one before
         self._has_utilization = True
 
     def read(self) -> dict[str, float]:
         """Return the load: cpu_percent since the last reading, 100 per busy core; gpu_peak_bytes of this process."""
+        import torch
+
         figures = {
             "cpu_percent": self._process.cpu_percent(),
             "resident_bytes": float(self._process.memory_info().rss),
@@ -177,6 +178,31 @@ def read_log(path: Path, *, offset: int = 0) -> Iterator[tuple[Event | str, int]
             yield Event(**line), end
         elif "warning" in line:
             yield line["warning"], end
+
+
+def read_newest_events(path: Path, *, num_bytes: int = 100_000) -> list[Event]:
+    """Return the last events of the newest segment, oldest first. A missing file has none.
+
+    num_bytes: how much of the end of the log is read, since a log may have many megabytes.
+    """
+    events: list[Event] = []
+    for line, _ in _read_lines(path, _line_start(path, num_bytes)):
+        if "segment" in line:
+            events.clear()
+        elif "step" in line:
+            events.append(Event(**line))
+    return events
+
+
+def _line_start(path: Path, num_bytes: int) -> int:
+    """Return the offset of the first line that begins in the last bytes of a file."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size <= num_bytes:
+        return 0
+    with path.open("rb") as file:
+        file.seek(size - num_bytes)
+        file.readline()
+        return file.tell()
 
 
 def losses_by_step(path: Path) -> dict[int, dict[str, float]]:

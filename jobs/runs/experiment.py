@@ -13,9 +13,8 @@ from typing import Any
 
 from files.durable import write_durably
 from files.errors import UserError
-from jobs.runs.checkpoints import list_checkpoints
 from jobs.runs.claim import find_holder
-from jobs.runs.folder import RunFolder, list_run_folders
+from jobs.runs.folder import RunFolder, list_checkpoints, list_run_folders
 
 _MAX_DIFFERENCES = 8  # in a message
 _MAX_VALUE_LENGTH = 24

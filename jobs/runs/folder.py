@@ -57,6 +57,11 @@ class RunFolder:
         return self.path / WEIGHTS_NAME
 
     @property
+    def note(self) -> Path:
+        """Note of the stage that runs this training, see `jobs/runs/note.py`."""
+        return self.path / "note.json"
+
+    @property
     def run(self) -> Path:
         """Description of the tracked run, as JSON."""
         return self.path / self.RUN
@@ -99,6 +104,14 @@ class RunFolder:
     def writer_lock(self) -> Path:
         """Lock of the process that writes checkpoints and events, rank 0."""
         return self.path / "writer.lock"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the committed checkpoints, highest step first. File times are not used, since clocks may run backwards.
+
+    folder: of one training's checkpoints.
+    """
+    return sorted(folder.glob("step-*"), reverse=True)
 
 
 def list_run_folders(storage: Path, generator: str | None = None) -> list[RunFolder]:

@@ -7,6 +7,7 @@ hand or from a node's shutdown hook. A notice that a node will be taken away cou
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import threading
@@ -23,6 +24,8 @@ from jobs.recipe.collectives import num_processes
 
 RESUMABLE = 75
 """Exit code of a training that was stopped and can be continued: EX_TEMPFAIL of sysexits.h."""
+
+log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.2  # a shared file system should not be asked at every step
 _NOTICE_SECONDS = 5.0  # a notice of preemption comes minutes ahead
@@ -54,7 +57,8 @@ def request_stop_on_signals(request: Path) -> Iterator[None]:
             raise KeyboardInterrupt
         request.touch()
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print("saving, then stopping; send the signal again to stop at once", file=sys.stderr, flush=True)
+            if log.isEnabledFor(logging.WARNING):  # not with --quiet
+                print("saving, then stopping; send the signal again to stop at once", file=sys.stderr, flush=True)
 
     handlers = {signal.SIGTERM: create_request, signal.SIGINT: create_request, signal.SIGHUP: signal.SIG_IGN}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -36,6 +36,7 @@ from pipeline.layout import (
 from pipeline.params import Params, check_listed
 from pipeline.progress import track
 from pipeline.trained import open_receipt
+from pipeline.verbosity import say
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def run(params: Params, row: str) -> None:
     _move(staged, row)
     if row != BASELINES_ROW:
         _track(row, summary)
-    print(f"evaluated {row}: {results_folder(row)}, {_metrics_place(row)}")
+    say(f"evaluated {row}: {results_folder(row)}, {_metrics_place(row)}")
 
 
 def _metrics_place(row: str) -> Path:
@@ -194,7 +195,7 @@ def _metric_points(groups: Mapping[str, Group]) -> dict[str, float]:
 VERB = {
     "help": "stage: score one generator, or the baselines",
     "example": "evaluate edge_connect",
-    "arguments": {"row": {"help": 'a generator that params.yaml lists, or "baselines"'}},
+    "arguments": {"row": {"help": 'a generator that params.yaml lists, or "baselines"', "completes": "rows"}},
 }
 
 

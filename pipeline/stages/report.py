@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import logging
-import math
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -24,16 +23,19 @@ from jobs.evaluation.metrics.value import Metric, Value
 from jobs.evaluation.results import OVERALL, Group, Summary, read_scores, read_summary
 from jobs.evaluation.suite import suite_id, untrained_row
 from jobs.generators import card
-from jobs.report.data import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Kind, Page, Row
+from jobs.report.curves import Phases, make_curves
+from jobs.report.data import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Kind, Page, Row, Unfinished
 from jobs.report.page import render
 from jobs.runs.receipt import Receipt
 from masks.hole_ratio import BINS, member_of_bin
-from pipeline.code import LOCK
+from pipeline.browser import open_page
+from pipeline.code import LOCK, stage_code
 from pipeline.columns import open_column
 from pipeline.inputs import StageInputs
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
+    PARTIAL_REPORT,
     REPORT,
     SCORES_NAME,
     SUMMARY_NAME,
@@ -41,7 +43,9 @@ from pipeline.layout import (
     results_folder,
 )
 from pipeline.params import Params
+from pipeline.partial import describe_time, find_live_trainings, find_missing, live_curves, open_masks
 from pipeline.trained import open_receipt
+from pipeline.verbosity import say
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +68,19 @@ class Results:
     summaries: generator, or "baselines" -> summary.
     hole_l1: hole L1 of every pair of every row.
     receipts: generator -> receipt of its weights.
-    images, masks: the columns of the suite.
+    images, masks: the columns of the suite. The page of an unfinished run may lack masks.
     """
 
     summaries: Mapping[str, Summary]
     hole_l1: HoleL1
     receipts: Mapping[str, Receipt]
     images: Column
-    masks: Column
+    masks: Column | None
+
+    @property
+    def generators(self) -> list[str]:
+        """The generators that have results, in the order of params.yaml."""
+        return list(self.receipts)
 
     @property
     def rows(self) -> dict[str, Mapping[str, Group]]:
@@ -86,20 +95,57 @@ def run(params: Params) -> None:
     lack their row, or when generators were trained on different images.
     """
     inputs = StageInputs.read("report")
-    results = _read_results(params)
+    images = open_column(params, "image", params.suite.split)
+    masks = open_column(params, "mask", params.suite.split, images=images)
+    rows = (*params.generators, BASELINES_ROW)
+    _check_complete(rows)
+    results = _read_results(rows, images, masks)
     suite = _common_suite(results)
     _check_one_protocol(results)
     page = render(_page(params, results, suite, inputs.code[LOCK])).encode()
     inputs.check_unchanged()
     write_durably(REPORT, page)
+    PARTIAL_REPORT.unlink(missing_ok=True)
     _track(suite, results.rows)
-    print(f"the results are one page: {REPORT.resolve()}")
+    say(f"the results are one page: {REPORT.resolve()}")
 
 
-def _read_results(params: Params) -> Results:
+def run_partial(params: Params) -> None:
+    """Write report/partial.html with the results that there are, the rows that are missing, and losses of live runs.
+
+    It is no output of the stage, and nothing is tracked.
+    Raises ManifestError or ShardError if there are no images, or other ones than params.yaml describes.
+    """
     images = open_column(params, "image", params.suite.split)
-    masks = open_column(params, "mask", params.suite.split, images=images)
-    folders = {name: results_folder(name) for name in (*params.generators, BASELINES_ROW)}
+    masks = open_masks(params, images)
+    suite = suite_id(images, masks) if masks else ""
+    trainings = find_live_trainings(params)
+    missing = find_missing(params, suite, trainings)
+    results = _read_results([row for row in (*params.generators, BASELINES_ROW) if row not in missing], images, masks)
+    unfinished = Unfinished(made=describe_time(), missing=list(missing.items()))
+    page = _page(params, results, suite, stage_code("report")[LOCK])
+    curves = [
+        each
+        for name in params.generators
+        for each in (live_curves(trainings[name]) if name in trainings else _curves(name))
+    ]
+    write_durably(PARTIAL_REPORT, render(replace(page, curves=curves, commands=(), unfinished=unfinished)).encode())
+    say(f"what there is so far is one page: {PARTIAL_REPORT.resolve()}")
+
+
+def _check_complete(rows: Sequence[str]) -> None:
+    """Raise ReportError unless every row has results."""
+    for row in rows:
+        if not (results_folder(row) / SUMMARY_NAME).is_file():
+            raise ReportError(
+                f"{results_folder(row)} has no results; run: dvc repro; for a page of what there is so far, run: "
+                "python -m pipeline report --partial"
+            )
+
+
+def _read_results(rows: Sequence[str], images: Column, masks: Column | None) -> Results:
+    """Read the results of generators and, if it is among the rows, of "baselines"."""
+    folders = {name: results_folder(name) for name in rows}
     hole_l1: HoleL1 = {}
     for folder in folders.values():
         for score in read_scores(folder / SCORES_NAME):
@@ -107,7 +153,7 @@ def _read_results(params: Params) -> Results:
     return Results(
         summaries={name: read_summary(folder / SUMMARY_NAME) for name, folder in folders.items()},
         hole_l1=hole_l1,
-        receipts={name: open_receipt(name) for name in params.generators},
+        receipts={name: open_receipt(name) for name in rows if name != BASELINES_ROW},
         images=images,
         masks=masks,
     )
@@ -153,7 +199,7 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str) -> P
     kinds: dict[str, Kind] = {}
     for name in params.generators:
         kinds |= {name: "generator", untrained_row(name): "untrained"}
-    any_row = next(iter(results.rows.values()))
+    any_row = next(iter(results.rows.values()), None)
     code = process_code()
     steps = ", ".join(f"{name} {receipt.steps:,}" for name, receipt in results.receipts.items())
     return Page(
@@ -162,10 +208,10 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str) -> P
         num_images=results.images.manifest.records,
         num_masks=len(BINS),
         suite=suite,
-        budget=f"{steps} steps",
+        budget=f"{steps} steps" if steps else "",
         rows=[_row(row, groups, kinds.get(row, "baseline"), results.hole_l1) for row, groups in results.rows.items()],
-        tv_truth=any_row[OVERALL].metrics[_TV_TRUE].mean,
-        bins=[(name, any_row[name].pairs) for name, _, _ in BINS],
+        tv_truth=any_row[OVERALL].metrics[_TV_TRUE].mean if any_row else None,
+        bins=[(name, any_row[name].pairs) for name, _, _ in BINS] if any_row else (),
         curves=[curves for name in params.generators for curves in _curves(name)],
         gallery=_gallery(params, results),
         facts=_facts(results, packages_lock, code),
@@ -185,7 +231,8 @@ def _row(name: str, groups: Mapping[str, Group], kind: Kind, hole_l1: HoleL1) ->
     paper = card(generator) if kind != "baseline" else None
     baseline = BASELINES.get(name)
     pairs = sorted(hole_l1[name])
-    values, reference = ([hole_l1[row][pair] for pair in pairs] for row in (name, REFERENCE))
+    values = [hole_l1[name][pair] for pair in pairs]
+    reference = [hole_l1[REFERENCE][pair] for pair in pairs] if REFERENCE in hole_l1 else None
     return Row(
         name=generator if kind == "untrained" else name,
         kind=kind,
@@ -193,7 +240,7 @@ def _row(name: str, groups: Mapping[str, Group], kind: Kind, hole_l1: HoleL1) ->
         by_bin={bin_name: _shown(groups[bin_name]) for bin_name, _, _ in BINS},
         paper=paper.PAPER if paper else baseline.description,
         year=paper.YEAR if paper else baseline.year,
-        against_reference=paired_difference(values, reference, [key for key, _ in pairs], seed=0),
+        against_reference=reference and paired_difference(values, reference, [key for key, _ in pairs], seed=0),
     )
 
 
@@ -203,25 +250,24 @@ def _shown(group: Group) -> dict[str, Metric]:
 
 def _curves(generator: str) -> Iterator[Curves]:
     """Yield the curves of every phase of a generator, in the order of training."""
-    phases: dict[str, dict[str, dict[int, float]]] = {}
+    phases: Phases = {}
     for path in sorted(curves_folder(generator).rglob("*.tsv")):
         with path.open(encoding="utf-8") as file:
             points = {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file, delimiter="\t")}
         phases.setdefault(path.parent.name, {})[path.stem] = points
-    for phase, terms in sorted(phases.items(), key=lambda item: min(min(points) for points in item[1].values())):
-        steps = sorted(set().union(*terms.values()))  # some updates are not due at every step
-        series = {term: [points.get(step, math.nan) for step in steps] for term, points in terms.items()}
-        yield Curves(generator=generator, phase=phase, steps=steps, series=series)
+    yield from make_curves(generator, phases)
 
 
 def _gallery(params: Params, results: Results) -> list[GalleryRow]:
     """Choose pairs by a rule: of each bin, those at fixed quantiles of the trained generators' mean error."""
-    galleries = {name: _open_gallery(name, results.images) for name in (*params.generators, BASELINES_ROW)}
-    candidates = galleries[BASELINES_ROW].keys.to_pylist()
+    if results.masks is None or not results.generators:
+        return []
+    galleries = {name: _open_gallery(name, results.images) for name in results.summaries}
+    candidates = next(iter(galleries.values())).keys.to_pylist()  # the same in all
     rows = []
     for bin_name, _, _ in BINS:
         errors = {
-            key: float(np.mean([results.hole_l1[name][key, bin_name] for name in params.generators]))
+            key: float(np.mean([results.hole_l1[name][key, bin_name] for name in results.generators]))
             for key in candidates
         }
         by_error = sorted(errors, key=lambda key: (errors[key], key))
@@ -246,12 +292,12 @@ def _cells(
     image = decode_image(_member(results.images, key))
     hole = decode_map(_member(results.masks, key, member_of_bin("mask", bin_name))) > 0
     yield "input", encode_png(np.where(hole[..., None], np.uint8(_HIDDEN_COLOUR), image))
-    for name in params.generators:
+    for name in results.generators:
         edges = member_of_bin(f"{name}-edge", bin_name)
         if edges in galleries[name].fields:
             yield f"edges of {name}", encode_grey_png(255 - decode_map(_member(galleries[name], key, edges)))
         yield name, _member(galleries[name], key, member_of_bin(f"{name}-composite", bin_name))
-    for name in params.evaluate.baselines:
+    for name in params.evaluate.baselines if BASELINES_ROW in galleries else ():
         yield name, _member(galleries[BASELINES_ROW], key, member_of_bin(f"{name}-composite", bin_name))
     yield "truth", encode_png(image)
 
@@ -267,7 +313,7 @@ def _facts(results: Results, packages_lock: str, code: Code) -> list[tuple[str, 
         ("Differs from the commit", code.describe_changes()),
         ("Training images, manifest", ", ".join(dict.fromkeys(receipt.images for receipt in receipts.values()))),
         ("Evaluation images, manifest", results.images.manifest.digest),
-        ("Evaluation masks, manifest", results.masks.manifest.digest),
+        *([("Evaluation masks, manifest", results.masks.manifest.digest)] if results.masks else []),
         *((f"Weights of {name}", receipt.weights_sha256) for name, receipt in receipts.items()),
         *((f"Training of {name}", _training(receipt)) for name, receipt in receipts.items()),
         ("Packages, lock file", packages_lock),
@@ -331,10 +377,22 @@ def _track(suite: str, rows: Mapping[str, Mapping[str, Group]]) -> None:
         log.warning("%s is written, but not tracked (%s); later: python -m pipeline report", REPORT, why)
 
 
-VERB = {"help": "stage: all results to one page", "example": "report"}
+VERB = {
+    "help": "stage: all results to one page",
+    "example": "report --partial --open",
+    "arguments": {
+        "--partial": {"action": "store_true", "help": "write what there is of an unfinished run, to another page"},
+        "--open": {"action": "store_true", "help": "open the page in the browser"},
+    },
+}
 
 
 def main(params: Params, arguments: Namespace) -> int:
-    """Run the stage."""
-    run(params)
+    """Run the stage, or write the page of an unfinished run. Open the page if that is asked for."""
+    if arguments.partial:
+        run_partial(params)
+    else:
+        run(params)
+    if arguments.open:
+        open_page(PARTIAL_REPORT if arguments.partial else REPORT)
     return 0

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ from jobs.runs.curves import write_curves
 from jobs.runs.events import Event, read_events, read_not_repeatable
 from jobs.runs.experiment import Experiment, discard
 from jobs.runs.folder import WEIGHTS_NAME, CheckpointError, RunFolder
+from jobs.runs.note import leave_note
 from jobs.runs.receipt import Receipt, read_receipt, write_receipt
 from jobs.runs.stopping import StoppedError, request_stop_on_signals
 from jobs.tracking.queue import describe_waiting, park
@@ -46,6 +46,7 @@ from pipeline.inputs import InputsChangedError, StageInputs
 from pipeline.layout import curves_folder, model_folder, undelivered_folder
 from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
+from pipeline.verbosity import say
 
 log = logging.getLogger(__name__)
 _LATE_MODULES = ("albumentations", "torch._dynamo")  # the first batch and the first optimizer import them
@@ -96,6 +97,7 @@ def run(params: Params, generator: str) -> None:
     with (
         claim_folder(folder, lambda holder: _watch(training, holder)) as has_waited,
         request_stop_on_signals(folder.stop_request),
+        leave_note(folder.note, steps=training.footprint.steps, resumable=(StoppedError,)),
     ):
         if has_waited and _has_outputs(training):
             _remove_copies(training)
@@ -111,7 +113,7 @@ def run(params: Params, generator: str) -> None:
             _write_outputs(training)
         _remove_copies(training)
         _clean_up(training, tracking)
-    print(f"trained {generator}: {model_folder(generator)}, {curves_folder(generator)}")
+    say(f"trained {generator}: {model_folder(generator)}, {curves_folder(generator)}")
 
 
 def _check(params: Params, generator: str) -> _Training:
@@ -185,7 +187,7 @@ def _experiment_inputs(
 def _watch(training: _Training, holder: str) -> Iterator[Callable[[], None]]:
     """Show the progress of a training that another process runs. Yields a function that looks for new events."""
     generator, offset = training.generator, 0
-    print(f"train {generator}: {holder} is training this; watching", file=sys.stderr, flush=True)
+    log.warning("train %s: %s is training this; watching", generator, holder)
     with Bar(f"train {generator}", training.footprint.steps, "steps") as bar:
 
         def look() -> None:
@@ -380,7 +382,7 @@ def _render(event: Event) -> str:
 VERB = {
     "help": "stage: train one generator",
     "example": "train edge_connect",
-    "arguments": {"generator": {"help": "a name that params.yaml lists"}},
+    "arguments": {"generator": {"help": "a name that params.yaml lists", "completes": "generators"}},
 }
 
 

@@ -17,6 +17,7 @@ from pipeline.configuring.rendering import render
 from pipeline.params import PARAMS_PATH, check_tree, read_tree
 from pipeline.progress import printable
 from pipeline.tables import wrap_last
+from pipeline.verbosity import say
 
 
 def run(words: Sequence[str], path: Path = PARAMS_PATH) -> str:
@@ -84,6 +85,7 @@ VERB = {
         "words": {
             "nargs": "*",
             "metavar": "key=value",
+            "completes": "words",
             "help": "dataset, scale, cluster, masks or generators and a preset; or a key of params.yaml and its value",
         }
     },
@@ -93,5 +95,8 @@ VERB = {
 
 def main(params: None, arguments: Namespace) -> int:
     """Print what changed, or the presets."""
-    print(run(arguments.words) if arguments.words else list_presets())
+    if arguments.words:
+        say(run(arguments.words))
+    else:
+        print(list_presets())
     return 0

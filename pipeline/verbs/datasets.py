@@ -81,7 +81,11 @@ VERB = {
     "help": "list the data sets and the files that each needs on disk",
     "example": "datasets places2",
     "arguments": {
-        "name": {"nargs": "?", "help": "show this data set alone, with its known defects and options"},
+        "name": {
+            "nargs": "?",
+            "help": "show this data set alone, with its known defects and options",
+            "completes": "data sets",
+        },
         "--json": {"action": "store_true", "help": "print JSON"},
     },
     "reads_params": False,

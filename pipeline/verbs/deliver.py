@@ -10,6 +10,7 @@ from dataclasses import asdict
 from jobs.tracking.delivery import Delivery, deliver_waiting
 from pipeline.layout import undelivered_folder
 from pipeline.params import Params
+from pipeline.verbosity import say
 
 
 def run(params: Params) -> list[Delivery]:
@@ -43,5 +44,7 @@ VERB = {
 def main(params: Params, arguments: Namespace) -> int:
     """Deliver the waiting trainings and print the outcome of each. Returns 1 if one still waits."""
     deliveries = run(params)
-    print(render(deliveries, as_json=arguments.json))
-    return int(any(delivery.problem for delivery in deliveries))
+    has_problem = any(delivery.problem for delivery in deliveries)
+    tell = print if arguments.json or has_problem else say
+    tell(render(deliveries, as_json=arguments.json))
+    return int(has_problem)

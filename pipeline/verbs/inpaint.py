@@ -15,6 +15,7 @@ from files.pictures import RejectedImageError, decode, encode_png
 from jobs.tracking.mlflow_runs import load_model
 from masks.hole_ratio import hole_ratio
 from masks.reading import Reading, fit_mask, read_mask
+from pipeline.verbosity import say
 
 MAX_HOLE_RATIO = 0.95
 """A larger hole is more likely an inverted mask than a wish."""
@@ -100,10 +101,13 @@ VERB = {
     "help": "fill the hole of an image with a registered generator",
     "example": "inpaint edge_connect photo.png hole.png filled.png",
     "arguments": {
-        "generator": {},
-        "image": {"help": "PNG or JPEG"},
-        "mask": {"help": "PNG or JPEG: a white hole on black, strokes in colour or on a transparent layer"},
-        "output": {"help": "PNG to write"},
+        "generator": {"completes": "generators"},
+        "image": {"help": "PNG or JPEG", "completes": "files"},
+        "mask": {
+            "help": "PNG or JPEG: a white hole on black, strokes in colour or on a transparent layer",
+            "completes": "files",
+        },
+        "output": {"help": "PNG to write", "completes": "files"},
         "--version": {"default": "candidate", "help": "a version number or an alias (default: candidate)"},
         "--hole": {
             "default": "white",
@@ -117,7 +121,7 @@ VERB = {
 
 def main(params: None, arguments: Namespace) -> int:
     """Write the filled image, and print where it is."""
-    print(
+    say(
         run(
             arguments.generator, arguments.image, arguments.mask, arguments.output, arguments.version, arguments.hole
         )

@@ -21,7 +21,10 @@ VERB = {
             "default": 100.0,
             "help": "the speed for which MB/s are stated (default: 100)",
         },
-        "--generators": {"help": "only these of params.yaml, with commas between (default: all)"},
+        "--generators": {
+            "help": "only these of params.yaml, with commas between (default: all)",
+            "completes": "generators",
+        },
         "--probe": {"action": "store_true", "help": "take a few steps of each generator here and price its run"},
         "--seconds": {"type": "float", "help": "with --probe: time for each generator (default: 20)"},
         "--gigabits-per-second": {

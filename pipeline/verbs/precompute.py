@@ -6,6 +6,7 @@ import importlib
 from argparse import Namespace
 
 from pipeline.params import Params
+from pipeline.verbosity import say
 
 VERB = {
     "help": "stage: columns made from the images",
@@ -41,5 +42,5 @@ def _make_labels(params: Params) -> None:
         _run("semantics", params)
     else:
         remove_label_maps()
-        print("semantics: none of the generators reads label maps, so none are made")
+        say("semantics: none of the generators reads label maps, so none are made")
     write_label_files(params.generators, readers)

@@ -15,6 +15,7 @@ from files.code_archive import read_archive
 from files.durable import file_digest, write_durably
 from files.errors import UserError
 from jobs.tracking.mlflow_runs import fetch_record
+from pipeline.verbosity import say
 
 
 class RestoreError(UserError):
@@ -75,5 +76,5 @@ VERB = {
 def main(params: None, arguments: Namespace) -> int:
     """Restore, and print the names of the files that were changed."""
     changed = run(arguments.training)
-    print(f"restored: {name_some(changed) or 'everything was in place'}")
+    say(f"restored: {name_some(changed) or 'everything was in place'}")
     return 0

@@ -7,6 +7,7 @@ from argparse import Namespace
 from jobs.runs.claim import find_holder
 from jobs.runs.folder import list_run_folders
 from pipeline.params import Params
+from pipeline.verbosity import say
 
 
 def run(params: Params, generator: str | None) -> str:
@@ -27,11 +28,17 @@ def run(params: Params, generator: str | None) -> str:
 VERB = {
     "help": "ask running trainings to save and stop; they exit with 75",
     "example": "stop edge_connect",
-    "arguments": {"generator": {"nargs": "?", "help": "a name that params.yaml lists (default: all of them)"}},
+    "arguments": {
+        "generator": {
+            "nargs": "?",
+            "help": "a name that params.yaml lists (default: all of them)",
+            "completes": "generators",
+        }
+    },
 }
 
 
 def main(params: Params, arguments: Namespace) -> int:
     """Ask the trainings to stop, and print which were asked."""
-    print(run(params, arguments.generator))
+    say(run(params, arguments.generator))
     return 0

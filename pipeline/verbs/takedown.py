@@ -20,6 +20,7 @@ from pipeline.layout import TOMBSTONES, column_folder, columns_of, stage_of
 from pipeline.params import Params
 from pipeline.progress import printable
 from pipeline.removal import Outcome, remove
+from pipeline.verbosity import say
 
 _SHOWN = 20  # names of removed records
 _COMMIT = "the shards are those that these stages would write now, if dvc status reported no change before"
@@ -158,5 +159,6 @@ VERB = {
 def main(params: Params, arguments: Namespace) -> int:
     """Remove the images and print the changes."""
     outcome = run(params, arguments.names, arguments.reason, arguments.date, this_copy_only=arguments.this_copy_only)
-    print(render(outcome, as_json=arguments.json))
+    tell = print if arguments.json else say
+    tell(render(outcome, as_json=arguments.json))
     return 0

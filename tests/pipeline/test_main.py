@@ -39,12 +39,12 @@ def _raised(error: Exception):
 
 
 @pytest.mark.parametrize("error", [UserError("such a disk"), OSError(errno.ENOSPC, "such a disk")])
-def test_an_error_that_a_user_can_mend_is_one_line(fails, capsys, error):
+def test_an_error_that_a_user_can_mend_is_one_line_and_a_page(fails, capsys, error):
     assert fails(_raised(error)) == 1
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1
+    said, page = capsys.readouterr().err.splitlines()
     assert said.startswith("ingest: ")
     assert "such a disk" in said
+    assert page.startswith("see docs/")
 
 
 @pytest.mark.parametrize(

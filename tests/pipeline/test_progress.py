@@ -55,7 +55,7 @@ def test_what_an_earlier_run_did_does_not_count_as_speed(clock, capsys):
 
 @pytest.mark.parametrize(("seconds", "words"), [(3, "3 s"), (99, "99 s"), (720, "12 min"), (12_000, "3 h 20 min")])
 def test_spans_are_as_exact_as_they_can_be(seconds, words):
-    assert progress._span(seconds) == words
+    assert progress.span(seconds) == words
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -1,8 +1,13 @@
 """From pictures to a report, in this process: the stages as DVC calls them, at the smallest size."""
 
+import contextlib
 import dataclasses
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,6 +31,9 @@ from jobs.evaluation.metrics.pixels import composite_uint8
 from jobs.evaluation.settings import EvaluateConfig
 from jobs.generators import card, names
 from jobs.generators.build import build_recipe
+from jobs.runs.events import EventLog
+from jobs.runs.folder import RunFolder
+from jobs.runs.note import leave_note
 from jobs.runs.receipt import read_receipt
 from jobs.tracking import mlflow_runs as tracking
 from jobs.tracking.mlflow_runs import load_model
@@ -189,8 +197,10 @@ def test_the_report_stands_alone(params):
 def test_a_tracking_server_that_is_gone_does_not_hold_up_the_report(params, monkeypatch, caplog):
     before = Path("report/index.html").read_bytes()
     Path("report/index.html").unlink()
+    Path("report/partial.html").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing listens there
     report.run(params)
+    assert not Path("report/partial.html").exists()
     assert len(Path("report/index.html").read_bytes()) == len(before)
     assert "is written, but not tracked (http://127.0.0.1:9 does not answer)" in caplog.text
 
@@ -299,3 +309,77 @@ def test_the_size_of_images_is_that_of_the_data(tmp_path, monkeypatch):
     ingest.run(small_params(tmp_path / "pictures", rule="shorter"))
     sizes = {split: report._describe_size(Column(Path("shards/image") / split)) for split in ("train", "val")}
     assert sizes == {"train": "32–48 × 32–38", "val": "32 × 38"}
+
+
+@contextlib.contextmanager
+def _without(*names):
+    """Put folders of outputs aside until the context ends."""
+    for name in names:
+        Path(name).rename(f"{name}.aside")
+    try:
+        yield
+    finally:
+        for name in names:
+            Path(f"{name}.aside").rename(name)
+
+
+def _with_three(params):
+    """Leave three generators: a page of all takes long to draw."""
+    return dataclasses.replace(params, generators={name: params.generators[name] for name in ("csa", "spl", "unet")})
+
+
+def _partial(params) -> tuple[str, list[str]]:
+    """Write the partial page. Returns its text, and the rows of its comparison."""
+    report.run_partial(params)
+    html = Path("report/partial.html").read_text()
+    comparison = html.partition("<h2>Comparison</h2>")[2].partition("</section>")[0]
+    return html, re.findall(r'<th scope="row"><bdi>(\w+)</bdi>', comparison)
+
+
+def test_the_page_of_an_unfinished_run_shows_what_there_is(params):
+    params = _with_three(params)
+    before = Path("report/index.html").read_bytes()
+    folder = RunFolder(params.cluster.storage_folder / "csa" / "0123")
+    log = EventLog(folder.events)
+    for step in (1, 2, 3):
+        log.log(step, {"refine/l1": 1.0 / step, "refine/adversarial": 0.5})
+    log.close()
+    (folder.checkpoints / "step-00000002").mkdir(parents=True)
+    with _without("models/csa", "results/spl"), leave_note(folder.note, steps=50):
+        folder.stage_lock.touch()
+        html, rows = _partial(params)
+        with pytest.raises(UserError, match=r"results/spl has no results; run: dvc repro; .* report --partial"):
+            report.run(params)
+    shutil.rmtree(folder.path)
+    assert sorted(rows) == sorted(["unet", "unet", *params.evaluate.baselines])
+    assert "<title>Partial: " in html
+    assert re.search(r"<h2>Partial report, made \d{4}-\d\d-\d\d \d\d:\d\d UTC</h2>", html)
+    for name, why in {"csa": "stopped, step 2 of 50", "spl": "trained, not evaluated yet"}.items():
+        assert f'<th scope="row"><bdi>{name}</bdi></th><td><bdi>{why}</bdi></td>' in html
+    assert re.search(r"<bdi>csa, stopped</bdi> <small><bdi>refine</bdi>.*?adversarial", html, re.DOTALL)
+    assert "To rebuild it" not in html
+    assert Path("report/index.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("gone", ["results/baselines", "shards/mask", "models"])
+def test_an_unfinished_run_without_baselines_masks_or_models_has_a_page(params, gone):
+    params = _with_three(params)
+    with _without(gone):
+        html, rows = _partial(params)
+    kept = {"results/baselines": 2 * len(params.generators), "shards/mask": 0, "models": len(params.evaluate.baselines)}
+    assert len(rows) == kept[gone]
+    assert "Partial report, made" in html
+
+
+def test_the_page_is_opened_in_the_browser_of_the_user(params, tmp_path):
+    """BROWSER names the program, as for every other Python program."""
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    command = [sys.executable, "-c", "from pathlib import Path; from pipeline.browser import open_page; "
+               "open_page(Path('report/index.html'))"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": "/nowhere", "DISPLAY": ""}
+    for variable, said in ((str(browser), "opened in the browser"), ("", "no browser can be opened here; open this")):
+        env = {**environment, "BROWSER": variable}
+        assert subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.startswith(said)
+    assert (tmp_path / "opened").read_text().strip() == Path("report/index.html").resolve().as_uri()

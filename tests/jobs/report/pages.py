@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jobs.evaluation.metrics.value import Missing, Value
-from jobs.report.data import Curves, GalleryRow, Page, Row
+from jobs.report.data import Curves, GalleryRow, Page, Row, Unfinished
 
 HOSTILE = (
     "</title></style><script>alert(1)</script>'\" onload='x' <img src=x onerror=alert(1)>"
@@ -92,4 +92,5 @@ def full_page(text):
         facts=[(text, text)],
         commands=[text],
         notes=[text],
+        unfinished=Unfinished(made=text, missing=[(text, text)]),
     )

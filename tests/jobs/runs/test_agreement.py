@@ -9,8 +9,8 @@ from torch import nn
 from files.objects import StoreConfig
 from jobs.runs.agreement import Group, agree_on_checkpoint
 from jobs.runs.checkpoint_store import CheckpointStore
-from jobs.runs.checkpoints import list_checkpoints, take_snapshot, verify_checkpoint, write_checkpoint
-from jobs.runs.folder import RunFolder
+from jobs.runs.checkpoints import take_snapshot, verify_checkpoint, write_checkpoint
+from jobs.runs.folder import RunFolder, list_checkpoints
 
 STORE = StoreConfig(url="s3://bucket/live/toy/0123", attempts=2, wait_seconds=0.01)
 NAME = "step-00000005"

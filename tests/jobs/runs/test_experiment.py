@@ -230,7 +230,7 @@ def test_a_store_that_takes_no_checkpoints_is_a_clear_stop(s3, checkout, monkeyp
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     code, said = run(checkout)
     assert code == 1
-    (line,) = said.splitlines()
+    line, _ = said.splitlines()
     assert line.startswith("train: live checkpoints cannot be copied to s3://nowhere/live/context_encoder/")
     assert line.endswith("or set cluster.checkpoints to null")
     assert newest(checkout) == 0

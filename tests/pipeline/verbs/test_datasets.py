@@ -49,6 +49,8 @@ def test_json_holds_every_field_and_params_that_work():
 
 def test_the_command_names_the_nearest_data_set(capsys):
     assert main(["datasets", "places"]) == 1
-    assert capsys.readouterr().err == "datasets: 'places' is not a data set; did you mean places2?\n"
+    assert capsys.readouterr().err == (
+        "datasets: 'places' is not a data set; did you mean places2?\nsee docs/data.md#choose-a-data-set\n"
+    )
     assert main(["datasets", "dtd", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["train"] == 1880
