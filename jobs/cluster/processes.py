@@ -191,7 +191,9 @@ def preload(modules: Sequence[str]) -> None:
 def start_fork_server() -> None:
     """Start the process that all others are forked from, unless it runs. It imports the preloaded modules."""
     forkserver.set_forkserver_preload(_preloaded)
-    with _environment(_ONE_THREAD):  # libraries read it when they are imported
+    # It imports from where this process does; by itself it would look in the present working directory first.
+    path = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}
+    with _environment(_ONE_THREAD | path):  # libraries read the number of threads when they are imported
         forkserver.ensure_running()
 
 
@@ -290,11 +292,11 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update({name: value for name, value in variables.items() if name not in os.environ})
+    before = {name: os.environ[name] for name in variables if name in os.environ}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+        for name in variables:
+            del os.environ[name]
+        os.environ.update(before)
