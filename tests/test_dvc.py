@@ -24,7 +24,7 @@ from tests.pipeline.pictures import tree, write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
-MODULES = {"baselines": "evaluate"}
+MODULES = {"baselines": "evaluate", "others": "evaluate"}
 BASELINE_NAMES = ("telea", "mean_colour")
 
 # Code that every stage imports and that cannot change what a stage writes, with the reason. Not followed further.
@@ -142,7 +142,7 @@ def test_a_training_is_the_same_experiment_while_the_code_that_its_stage_declare
     assert closure({ROOT / "jobs/training/loop.py"}) <= code
 
 
-@pytest.mark.parametrize("stage", ["baselines", "evaluate", "report"])
+@pytest.mark.parametrize("stage", ["baselines", "evaluate", "others", "report"])
 def test_the_code_of_training_cannot_make_an_evaluation_stale(stage):
     """An edit in the loader's shared memory, for one, changes no metric."""
     generators = names() if "foreach" in STAGES[stage] else [""]
@@ -170,8 +170,9 @@ def test_inert_code_exists():
     assert all((ROOT / path).is_file() for path in INERT)
 
 
-def test_the_watched_path_is_the_only_value_of_params_that_reaches_dvc_beside_names():
-    assert set(re.findall(r"\$\{([^}]*)\}", (ROOT / "dvc.yaml").read_text())) == {"generators", "key", "dataset.watch"}
+def test_watched_paths_are_the_only_values_of_params_that_reach_dvc_beside_names():
+    names = set(re.findall(r"\$\{([^}]*)\}", (ROOT / "dvc.yaml").read_text()))
+    assert names == {"generators", "key", "dataset.watch", "evaluate.rows.watch"}
 
 
 def test_every_package_that_a_stage_imports_is_in_the_lock():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
+from jobs.evaluation.settings import EvaluateConfig, RowsConfig
 from jobs.generators import card, names
 from jobs.training.settings import TrainConfig
 from pipeline.configuring.keys import ConfigureError, KeyPath, block_at, find_key, keys_at
@@ -43,7 +44,7 @@ def compose(present: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
     for key, text in values.items():
         if key.startswith("generators."):
             _set_value(tree, key, text)
-    _fill_train(tree)
+    _fill_defaults(tree)
     return tree
 
 
@@ -128,11 +129,13 @@ def _choose_generators(tree: dict[str, Any], present: Mapping[str, Any], chosen:
             tree["generators"][name] = {**values, "image_size": size}
 
 
-def _fill_train(tree: dict[str, Any]) -> None:
-    """Write the defaults of `train` that the file lacks: dvc.yaml names each key, and DVC refuses a file without it."""
-    given = block_at(tree, ("train",))
-    defaults = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}
-    tree["train"] = {**given, **{name: value for name, value in defaults.items() if name not in given}}
+def _fill_defaults(tree: dict[str, Any]) -> None:
+    """Write the defaults that the file lacks: DVC refuses a file without a key that dvc.yaml names."""
+    for block, config in (("train", TrainConfig), ("evaluate", EvaluateConfig), ("evaluate.rows", RowsConfig)):
+        path = tuple(block.split("."))
+        given = block_at(tree, path)
+        defaults = {field.name: _plain(field.default) for field in fields(config) if field.default is not MISSING}
+        _put(tree, path, {**given, **{name: value for name, value in defaults.items() if name not in given}})
 
 
 def _names(chosen: str) -> list[str]:

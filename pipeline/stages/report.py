@@ -35,6 +35,7 @@ from pipeline.inputs import StageInputs
 from pipeline.layout import (
     BASELINES_ROW,
     GALLERY_NAME,
+    GROUP_ROWS,
     REPORT,
     SCORES_NAME,
     SUMMARY_NAME,
@@ -88,7 +89,7 @@ def run(params: Params) -> None:
     """
     inputs = StageInputs.read("report")
     results = _read_results(params)
-    suite = _common_suite(results)
+    suite = _common_suite(params, results)
     _check_one_protocol(results)
     page = render(_page(params, results, suite, inputs.code[LOCK])).encode()
     inputs.check_unchanged()
@@ -100,7 +101,7 @@ def run(params: Params) -> None:
 def _read_results(params: Params) -> Results:
     images = open_column(params, "image", params.suite.split)
     masks = open_column(params, "mask", params.suite.split, images=images)
-    folders = {name: results_folder(name) for name in (*params.generators, BASELINES_ROW)}
+    folders = {name: results_folder(name) for name in (*params.generators, *GROUP_ROWS)}
     hole_l1: HoleL1 = {}
     for folder in folders.values():
         for score in read_scores(folder / SCORES_NAME):
@@ -114,7 +115,7 @@ def _read_results(params: Params) -> Results:
     )
 
 
-def _common_suite(results: Results) -> str:
+def _common_suite(params: Params, results: Results) -> str:
     """Return the suite of all results, which is that of the images and masks in shards/."""
     summaries = results.summaries
     first, *others = summaries
@@ -124,7 +125,7 @@ def _common_suite(results: Results) -> str:
                 f"{first} was evaluated on suite {summaries[first].suite}, {other} on {summaries[other].suite}: "
                 "their numbers cannot be compared; run: dvc repro"
             )
-    here = suite_id(results.images, results.masks)
+    here = suite_id(results.images, results.masks, params.evaluate)
     if summaries[first].suite != here:
         raise ReportError(
             f"{first} was evaluated on suite {summaries[first].suite}, but {results.images.folder} and "
@@ -136,7 +137,7 @@ def _common_suite(results: Results) -> str:
 def _check_one_protocol(results: Results) -> None:
     """Raise ReportError unless each folder of results has its row, and all generators saw the same images."""
     for name, summary in results.summaries.items():
-        if name != BASELINES_ROW and name not in summary.rows:
+        if name not in GROUP_ROWS and name not in summary.rows:
             raise ReportError(
                 f"{results_folder(name)} has the rows {', '.join(summary.rows)}, expected {name}; run: dvc repro "
                 f"evaluate@{name}"
@@ -236,7 +237,7 @@ def _gallery(params: Params, results: Results) -> list[GalleryRow]:
 
 def _open_gallery(row: str, images: Column) -> Column:
     expected = Expectation(split=images.manifest.split, column=GALLERY_NAME, made_from=images.manifest.digest)
-    remedy = f"dvc repro {row if row == BASELINES_ROW else f'evaluate@{row}'}"
+    remedy = f"dvc repro {row if row in GROUP_ROWS else f'evaluate@{row}'}"
     return Column(results_folder(row) / GALLERY_NAME, remedy=remedy, expected=expected)
 
 
