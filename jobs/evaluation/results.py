@@ -69,11 +69,7 @@ def write_scores(path: Path, scores: Sequence[Score]) -> None:
         {"row": score.row, "key": score.key, "bin": score.bin, "hole_ratio": score.hole_ratio, **score.values}
         for score in sorted(scores, key=lambda score: (score.row, score.key, score.bin))
     ]
-    names = dict.fromkeys(name for line in table for name in line)  # `from_pylist` would take those of the first line
-    columns = {name: [line.get(name) for line in table] for name in names}
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
-    write_durably(path, sink.getvalue().to_pybytes())
+    write_table(path, table)
 
 
 def read_scores(path: Path) -> list[Score]:
@@ -105,6 +101,14 @@ def read_summary(path: Path) -> Summary:
     }
     over_limit = {row: [tuple(pair) for pair in pairs] for row, pairs in tree["over_limit"].items()}
     return Summary(tree["suite"], tree["images"], rows, over_limit, tree["about"])
+
+
+def write_table(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write a parquet table of lines, which need not have the same columns; null where a line lacks one."""
+    names = dict.fromkeys(name for line in lines for name in line)  # `from_pylist` would take those of the first line
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({name: [line.get(name) for line in lines] for name in names}), sink, compression="zstd")
+    write_durably(path, sink.getvalue().to_pybytes())
 
 
 def write_json(path: Path, tree: object) -> None:

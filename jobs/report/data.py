@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Metric, Value
+from jobs.evaluation.suite import untrained_row
 
-Kind = Literal["generator", "untrained", "baseline"]
+Kind = Literal["generator", "registered", "external", "untrained", "baseline"]
 
 REFERENCE = "mean_colour"
 """The baseline that the summary compares every other row with."""
@@ -18,6 +20,8 @@ REFERENCE_METRIC = "l1_hole_percent"
 
 GROUPS: dict[Kind, str] = {
     "generator": "Trained generators",
+    "registered": "Registered versions",
+    "external": "Results of other programs",
     "untrained": "The same, untrained",
     "baseline": "Baselines without a network",
 }
@@ -26,11 +30,11 @@ GROUPS: dict[Kind, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One method: a trained generator, the same before its first step, or a classical baseline.
+    """One method: a trained generator, the same before its first step, a registered version, or another program.
 
     metrics: name -> value over all pairs of image and mask. Every metric that some row has becomes a column.
-    by_bin: bin -> metrics over the pairs of that bin. The page shows `l1_hole_percent` and `psnr` of trained generators
-        and baselines.
+    by_bin: bin -> metrics over the pairs of that bin. The page shows `l1_hole_percent` and `psnr` of all rows but the
+        untrained ones.
     paper, year: the publication, or a description.
     against_reference: paired difference of `l1_hole_percent`, this row minus `mean_colour`. Without its interval, or
         without the difference, the summary compares the means.
@@ -43,6 +47,11 @@ class Row:
     paper: str = ""
     year: int | None = None
     against_reference: Value | None = None
+
+    @property
+    def id(self) -> str:
+        """The name of the row in results and comparisons, which differs from that of every other row."""
+        return untrained_row(self.name) if self.kind == "untrained" else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +92,7 @@ class Page:
     tv_truth: `tv_percent` of the true images.
     fid_images: number of pictures that FID compares; shown in the title of its column.
     bins: (name, number of pairs).
+    comparisons: of any two rows.
     facts: (label, text) of digests, parameters and licences.
     commands: shell lines that rebuild the page.
     notes: facts that a reader needs to judge the numbers, such as deviations from the papers.
@@ -98,6 +108,7 @@ class Page:
     tv_truth: float | None = None
     fid_images: int | None = None
     bins: Sequence[tuple[str, int]] = ()
+    comparisons: Sequence[Comparison] = ()
     curves: Sequence[Curves] = ()
     gallery: Sequence[GalleryRow] = ()
     facts: Sequence[tuple[str, str]] = ()

@@ -106,7 +106,7 @@ def _write_metrics(staged: Path, row: str, summary: Summary) -> None:
     if row not in GROUP_ROWS:
         write_json(place, _headline(summary.rows[row][OVERALL]))
         return
-    place.mkdir()
+    place.mkdir(parents=True, exist_ok=True)
     for name, groups in summary.rows.items():
         write_json(place / f"{name}.json", _headline(groups[OVERALL]))
 

@@ -6,7 +6,7 @@ import csv
 import logging
 import math
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,14 @@ from files.durable import write_durably
 from files.errors import UserError
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
 from jobs.evaluation.baselines import BASELINES
+from jobs.evaluation.comparison import Comparison, compare_rows, write_comparisons
 from jobs.evaluation.metrics.intervals import paired_difference
 from jobs.evaluation.metrics.value import Metric, Value
-from jobs.evaluation.results import OVERALL, Group, Summary, read_scores, read_summary
+from jobs.evaluation.results import OVERALL, Group, Score, Summary, read_scores, read_summary
 from jobs.evaluation.suite import suite_id, untrained_row
 from jobs.generators import card
 from jobs.report.data import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Kind, Page, Row
+from jobs.report.notes import describe_results
 from jobs.report.page import render
 from jobs.runs.receipt import Receipt
 from jobs.tracking import mlflow_runs as tracking
@@ -34,8 +36,10 @@ from pipeline.columns import open_column
 from pipeline.inputs import StageInputs
 from pipeline.layout import (
     BASELINES_ROW,
+    COMPARISONS,
     GALLERY_NAME,
     GROUP_ROWS,
+    OTHERS_ROW,
     REPORT,
     SCORES_NAME,
     SUMMARY_NAME,
@@ -50,6 +54,7 @@ log = logging.getLogger(__name__)
 _QUANTILES = (0.1, 0.5, 0.9)
 _HIDDEN_COLOUR = 255
 _TV_TRUE = "tv_true_percent"  # of the true images, hence equal in every row: the page shows it once
+_NOT_IN_TABLE = (_TV_TRUE, "psnr_exact", "mae_ratio")
 
 HoleL1 = dict[str, dict[tuple[str, str], float]]
 """Row -> (key, bin) -> `l1_hole_percent`."""
@@ -63,13 +68,15 @@ class ReportError(UserError):
 class Results:
     """All data of the page.
 
-    summaries: generator, or "baselines" -> summary.
+    summaries: generator, "baselines" or "others" -> summary.
+    scores: row -> its scores.
     hole_l1: hole L1 of every pair of every row.
     receipts: generator -> receipt of its weights.
     images, masks: the columns of the suite.
     """
 
     summaries: Mapping[str, Summary]
+    scores: Mapping[str, Sequence[Score]]
     hole_l1: HoleL1
     receipts: Mapping[str, Receipt]
     images: Column
@@ -91,8 +98,10 @@ def run(params: Params) -> None:
     results = _read_results(params)
     suite = _common_suite(params, results)
     _check_one_protocol(results)
-    page = render(_page(params, results, suite, inputs.code[LOCK])).encode()
+    comparisons = compare_rows(results.scores, samples=params.evaluate.bootstrap_samples)
+    page = render(_page(params, results, suite, inputs.code[LOCK], comparisons)).encode()
     inputs.check_unchanged()
+    write_comparisons(COMPARISONS, comparisons)
     write_durably(REPORT, page)
     _track(suite, results.rows)
     print(f"the results are one page: {REPORT.resolve()}")
@@ -102,12 +111,15 @@ def _read_results(params: Params) -> Results:
     images = open_column(params, "image", params.suite.split)
     masks = open_column(params, "mask", params.suite.split, images=images)
     folders = {name: results_folder(name) for name in (*params.generators, *GROUP_ROWS)}
+    scores: dict[str, list[Score]] = {}
     hole_l1: HoleL1 = {}
     for folder in folders.values():
         for score in read_scores(folder / SCORES_NAME):
+            scores.setdefault(score.row, []).append(score)
             hole_l1.setdefault(score.row, {})[score.key, score.bin] = score.values[REFERENCE_METRIC]
     return Results(
         summaries={name: read_summary(folder / SUMMARY_NAME) for name, folder in folders.items()},
+        scores=scores,
         hole_l1=hole_l1,
         receipts={name: open_receipt(name) for name in params.generators},
         images=images,
@@ -151,8 +163,9 @@ def _check_one_protocol(results: Results) -> None:
             )
 
 
-def _page(params: Params, results: Results, suite: str, packages_lock: str) -> Page:
-    kinds: dict[str, Kind] = {}
+def _page(params: Params, results: Results, suite: str, packages_lock: str, comparisons: Sequence[Comparison]) -> Page:
+    kinds: dict[str, Kind] = dict.fromkeys(results.summaries[OTHERS_ROW].rows, "registered")
+    kinds |= {row.name: "external" for row in params.evaluate.rows.external}
     for name in params.generators:
         kinds |= {name: "generator", untrained_row(name): "untrained"}
     any_row = next(iter(results.rows.values()))
@@ -165,14 +178,15 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str) -> P
         num_masks=len(BINS),
         suite=suite,
         budget=f"{steps} steps",
-        rows=[_row(row, groups, kinds.get(row, "baseline"), results.hole_l1) for row, groups in results.rows.items()],
+        rows=[_row(row, groups, kinds.get(row, "baseline"), results) for row, groups in results.rows.items()],
+        comparisons=comparisons,
         tv_truth=any_row[OVERALL].metrics[_TV_TRUE].mean,
         bins=[(name, any_row[name].pairs) for name, _, _ in BINS],
         curves=[curves for name in params.generators for curves in _curves(name)],
         gallery=_gallery(params, results),
         facts=_facts(results, packages_lock, code),
         commands=_rebuild_commands(code),
-        notes=_notes(results.images.manifest.dataset, code),
+        notes=[*describe_results(results.summaries.values()), *_notes(results.images.manifest.dataset, code)],
     )
 
 
@@ -182,25 +196,33 @@ def _describe_size(images: Column) -> str:
     return " × ".join("–".join(map(str, sorted({*each.values()}))) for each in ranges)
 
 
-def _row(name: str, groups: Mapping[str, Group], kind: Kind, hole_l1: HoleL1) -> Row:
-    generator = name.removesuffix("_untrained")
-    paper = card(generator) if kind != "baseline" else None
-    baseline = BASELINES.get(name)
-    pairs = sorted(hole_l1[name])
-    values, reference = ([hole_l1[row][pair] for pair in pairs] for row in (name, REFERENCE))
+def _row(name: str, groups: Mapping[str, Group], kind: Kind, results: Results) -> Row:
+    pairs = sorted(results.hole_l1[name])
+    values, reference = ([results.hole_l1[row][pair] for pair in pairs] for row in (name, REFERENCE))
+    paper, year = _origin(name, kind, results)
     return Row(
-        name=generator if kind == "untrained" else name,
+        name=name.removesuffix("_untrained") if kind == "untrained" else name,
         kind=kind,
         metrics=_shown(groups[OVERALL]),
-        by_bin={bin_name: _shown(groups[bin_name]) for bin_name, _, _ in BINS},
-        paper=paper.PAPER if paper else baseline.description,
-        year=paper.YEAR if paper else baseline.year,
+        by_bin={bin_name: _shown(groups[bin_name]) for bin_name, _, _ in BINS if bin_name in groups},
+        paper=paper,
+        year=year,
         against_reference=paired_difference(values, reference, [key for key, _ in pairs], seed=0),
     )
 
 
+def _origin(name: str, kind: Kind, results: Results) -> tuple[str, int | None]:
+    """Return where a row comes from, and the year of its publication."""
+    if kind == "baseline":
+        return BASELINES[name].description, BASELINES[name].year
+    if kind in ("registered", "external"):
+        return results.summaries[OTHERS_ROW].about[name], None
+    paper = card(name.removesuffix("_untrained"))
+    return paper.PAPER, paper.YEAR
+
+
 def _shown(group: Group) -> dict[str, Metric]:
-    return {name: metric for name, metric in group.metrics.items() if name != _TV_TRUE}
+    return {name: metric for name, metric in group.metrics.items() if name not in _NOT_IN_TABLE}
 
 
 def _curves(generator: str) -> Iterator[Curves]:
@@ -219,6 +241,8 @@ def _curves(generator: str) -> Iterator[Curves]:
 def _gallery(params: Params, results: Results) -> list[GalleryRow]:
     """Choose pairs by a rule: of each bin, those at fixed quantiles of the trained generators' mean error."""
     galleries = {name: _open_gallery(name, results.images) for name in (*params.generators, BASELINES_ROW)}
+    if results.summaries[OTHERS_ROW].rows:
+        galleries[OTHERS_ROW] = _open_gallery(OTHERS_ROW, results.images)
     candidates = galleries[BASELINES_ROW].keys.to_pylist()
     rows = []
     for bin_name, _, _ in BINS:
@@ -253,8 +277,10 @@ def _cells(
         if edges in galleries[name].fields:
             yield f"edges of {name}", encode_grey_png(255 - decode_map(_member(galleries[name], key, edges)))
         yield name, _member(galleries[name], key, member_of_bin(f"{name}-composite", bin_name))
-    for name in params.evaluate.baselines:
-        yield name, _member(galleries[BASELINES_ROW], key, member_of_bin(f"{name}-composite", bin_name))
+    for group, names in ((OTHERS_ROW, results.summaries[OTHERS_ROW].rows), (BASELINES_ROW, params.evaluate.baselines)):
+        for name in names:
+            if (key, bin_name) in results.hole_l1.get(name, {}):  # it was filled in time
+                yield name, _member(galleries[group], key, member_of_bin(f"{name}-composite", bin_name))
     yield "truth", encode_png(image)
 
 
