@@ -96,5 +96,6 @@ GROUP_ROWS = (BASELINES_ROW, OTHERS_ROW)
 """Names of evaluations of several rows, none of which is a generator of params.yaml."""
 SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
 REPORT = Path("report") / "index.html"
+QUALITY_AND_COST = Path("costs") / "quality.json"
 COMPARISONS = REPORT.with_name("comparisons.parquet")
 TOMBSTONES = Path("tombstones.jsonl")

@@ -14,8 +14,7 @@ from jobs.evaluation.baselines import BASELINES, SLOW, FillOne
 from jobs.evaluation.external import read_composites
 from jobs.evaluation.inference import inpaint_images, load_trained
 from jobs.evaluation.job import EvaluationJob
-from jobs.evaluation.settings import External
-from jobs.evaluation.suite import untrained_row
+from jobs.evaluation.settings import External, untrained_row
 from jobs.evaluation.time_limit import TimeLimit
 
 

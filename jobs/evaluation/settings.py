@@ -97,3 +97,8 @@ def parse_version(address: str) -> Version | None:
     """Read models:/<name>@<alias> or models:/<name>/<number>. Returns None for any other text."""
     match = re.fullmatch(r"models:/([\w.-]+)(?:@([\w.-]+)|/([0-9]+))", address)
     return match and Version(match[1], match[2] or match[3])
+
+
+def untrained_row(generator: str) -> str:
+    """Name the row of a generator's weights before the first step."""
+    return f"{generator}_untrained"

@@ -1,4 +1,4 @@
-"""The frozen suite: its identity, the names of its rows, and the images of the gallery."""
+"""The frozen suite: its identity, and the images of the gallery."""
 
 from __future__ import annotations
 
@@ -37,8 +37,3 @@ def gallery_keys(keys: Sequence[str], count: int) -> frozenset[str]:
     count: how many to choose, at most.
     """
     return frozenset(sorted(keys, key=lambda key: derive_seed("gallery", key))[:count])
-
-
-def untrained_row(generator: str) -> str:
-    """Name the row of a generator's weights before the first step."""
-    return f"{generator}_untrained"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Metric, Value
-from jobs.evaluation.suite import untrained_row
+from jobs.evaluation.settings import untrained_row
+from jobs.report.settings import Track
 
 Kind = Literal["generator", "registered", "external", "untrained", "baseline"]
 
@@ -29,6 +30,20 @@ GROUPS: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a training cost, as far as it is the same in every run.
+
+    images_seen: records read, with repetition.
+    parameters: number of parameters of the networks that fill holes.
+    trained_parameters: the same with discriminators.
+    """
+
+    images_seen: int
+    parameters: int
+    trained_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One method: a trained generator, the same before its first step, a registered version, or another program.
 
@@ -38,6 +53,7 @@ class Row:
     paper, year: the publication, or a description.
     against_reference: paired difference of `l1_hole_percent`, this row minus `mean_colour`. Without its interval, or
         without the difference, the summary compares the means.
+    cost: of a trained generator.
     """
 
     name: str
@@ -47,6 +63,7 @@ class Row:
     paper: str = ""
     year: int | None = None
     against_reference: Value | None = None
+    cost: Cost | None = None
 
     @property
     def id(self) -> str:
@@ -82,6 +99,53 @@ class GalleryRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """How the numbers of the page were measured: what decides which published numbers they can be compared with.
+
+    dataset: name of the data set.
+    size: of the images, such as "256 × 256".
+    mask_kind: `suite.masks.kind`.
+    images: number of images.
+    track: `report.track`.
+    """
+
+    dataset: str
+    size: str
+    mask_kind: str
+    images: int
+    track: Track | None
+
+
+VerdictWord = Literal["reproduced", "not reproduced", "not comparable"]
+
+
+class Verdict(NamedTuple):
+    """The judgement of one number, with its reason in words."""
+
+    word: VerdictWord
+    reason: str
+
+
+class PublishedLine(NamedTuple):
+    """One line of the page: a published number beside ours, or all numbers of a source that none of ours compares with.
+
+    row, source, protocol, certainty: as texts.
+    what: metric and bin, or the metrics.
+    published, ours, tolerance: numbers as texts; "" where there is none.
+    """
+
+    row: str
+    source: str
+    protocol: str
+    certainty: str
+    what: str
+    published: str
+    ours: str
+    tolerance: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """The content of the page.
 
@@ -93,6 +157,8 @@ class Page:
     fid_images: number of pictures that FID compares; shown in the title of its column.
     bins: (name, number of pairs).
     comparisons: of any two rows.
+    track: a sentence on what the trainings had in common.
+    published: numbers that others printed, beside ours.
     facts: (label, text) of digests, parameters and licences.
     commands: shell lines that rebuild the page.
     notes: facts that a reader needs to judge the numbers, such as deviations from the papers.
@@ -109,6 +175,8 @@ class Page:
     fid_images: int | None = None
     bins: Sequence[tuple[str, int]] = ()
     comparisons: Sequence[Comparison] = ()
+    track: str = ""
+    published: Sequence[PublishedLine] = ()
     curves: Sequence[Curves] = ()
     gallery: Sequence[GalleryRow] = ()
     facts: Sequence[tuple[str, str]] = ()

@@ -34,8 +34,8 @@ def _notes_of_row(row: str, pairs: int, metrics: Mapping[str, Metric]) -> Iterat
     if isinstance(edges, Value):
         having = edges.pairs or pairs
         yield (
-            f"Edge precision and recall of {row} are means over {_count(having)}; the holes of {pairs - having:,} others "
-            "hide no edge."
+            f"Edge precision and recall of {row} are means over {_count(having)}; "
+            f"the holes of {pairs - having:,} others hide no edge."
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from jobs.report.charts import bin_chart, loss_chart
+from jobs.report.costs import cost_lines
 from jobs.report.data import GROUPS, Page, rows_by_bin
 from jobs.report.gallery import lay_out
 from jobs.report.pairs import pair_table
@@ -40,6 +41,7 @@ def render(page: Page) -> str:
         comparison=comparison_table(page),
         bin_table=bin_table(by_bin, page) if by_bin else None,
         pairs=pair_table(page),
+        costs=cost_lines(page),
         absent=absent_columns(page.rows),
         bin_chart=bin_chart(by_bin, [name for name, _ in page.bins]) if by_bin else None,
         losses=[loss_chart(curves, number) for number, curves in enumerate(page.curves)],

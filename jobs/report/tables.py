@@ -45,6 +45,7 @@ class Table(NamedTuple):
     footnotes: list[str]
 
 
+_HIDDEN = ("psnr_exact", "mae_ratio")  # a count, and a number of use only beside published ones
 _HINTS = {"lower": "lower is better", "higher": "higher is better", "truth": "closer to the truth is better", None: ""}
 
 
@@ -96,7 +97,7 @@ def absent_columns(rows: Sequence[Row]) -> list[str]:
     titles: dict[str, dict[str, None]] = {}
     for row in rows:
         for name, metric in row.metrics.items():
-            if name not in shown and isinstance(metric, Missing):
+            if name not in shown and isinstance(metric, Missing) and name not in _HIDDEN:
                 column = _column_of(name)
                 title = f"{column.title} ({column.unit})" if column.title == "LPIPS" else column.title
                 titles.setdefault(metric.reason, {})[title] = None
@@ -129,6 +130,8 @@ def _shown_names(rows: Iterable[Row]) -> list[str]:
     """Return the metrics that some row has a value of: known ones in their order, then others as they come."""
     rows = list(rows)
     having = dict.fromkeys(name for row in rows for name, metric in row.metrics.items() if isinstance(metric, Value))
+    for name in _HIDDEN:
+        having.pop(name, None)
     known = [metric.name for metric in METRICS if metric.name in having]
     return [*known, *(name for name in having if name not in known)]
 

@@ -183,6 +183,12 @@ def run_of_version(name: str, tags: Mapping[str, str]) -> str | None:
     return None if newest is None else newest.run_id
 
 
+def run_seconds(run_id: str) -> float | None:
+    """Return how long a run took, waits between its segments included; None while it has no end."""
+    info = _client().get_run(run_id).info
+    return None if info.end_time is None else (info.end_time - info.start_time) / 1000
+
+
 def log_points(run_id: str, points: Sequence[Point]) -> None:
     """Log points in order. Equal points are stored once."""
     metrics = [Metric(key, value, _milliseconds(seconds), step) for key, value, step, seconds in points]

@@ -23,16 +23,19 @@ from jobs.evaluation.comparison import Comparison, compare_rows, write_compariso
 from jobs.evaluation.metrics.intervals import paired_difference
 from jobs.evaluation.metrics.value import Metric, Value
 from jobs.evaluation.results import OVERALL, Group, Score, Summary, read_scores, read_summary
-from jobs.evaluation.suite import suite_id, untrained_row
+from jobs.evaluation.settings import untrained_row
+from jobs.evaluation.suite import suite_id
 from jobs.generators import card
-from jobs.report.data import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Kind, Page, Row
+from jobs.report.data import REFERENCE, REFERENCE_METRIC, Conditions, Curves, GalleryRow, Kind, Page, Row
 from jobs.report.notes import describe_results
 from jobs.report.page import render
+from jobs.report.published import published_lines, read_published
 from jobs.runs.receipt import Receipt
 from jobs.tracking import mlflow_runs as tracking
 from masks.hole_ratio import BINS, member_of_bin
 from pipeline.code import LOCK
 from pipeline.columns import open_column
+from pipeline.costs import training_cost, write_quality_and_cost
 from pipeline.inputs import StageInputs
 from pipeline.layout import (
     BASELINES_ROW,
@@ -47,6 +50,7 @@ from pipeline.layout import (
     results_folder,
 )
 from pipeline.params import Params
+from pipeline.tracks import check_trainings, describe_track
 from pipeline.trained import open_receipt
 
 log = logging.getLogger(__name__)
@@ -54,7 +58,6 @@ log = logging.getLogger(__name__)
 _QUANTILES = (0.1, 0.5, 0.9)
 _HIDDEN_COLOUR = 255
 _TV_TRUE = "tv_true_percent"  # of the true images, hence equal in every row: the page shows it once
-_NOT_IN_TABLE = (_TV_TRUE, "psnr_exact", "mae_ratio")
 
 HoleL1 = dict[str, dict[tuple[str, str], float]]
 """Row -> (key, bin) -> `l1_hole_percent`."""
@@ -98,11 +101,14 @@ def run(params: Params) -> None:
     results = _read_results(params)
     suite = _common_suite(params, results)
     _check_one_protocol(results)
+    check_trainings(params.report.track, results.receipts)
     comparisons = compare_rows(results.scores, samples=params.evaluate.bootstrap_samples)
-    page = render(_page(params, results, suite, inputs.code[LOCK], comparisons)).encode()
+    page = _page(params, results, suite, inputs.code[LOCK], comparisons)
+    html = render(page).encode()
     inputs.check_unchanged()
     write_comparisons(COMPARISONS, comparisons)
-    write_durably(REPORT, page)
+    write_durably(REPORT, html)
+    write_quality_and_cost(page.rows, results.receipts)
     _track(suite, results.rows)
     print(f"the results are one page: {REPORT.resolve()}")
 
@@ -171,15 +177,25 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str, comp
     any_row = next(iter(results.rows.values()))
     code = process_code()
     steps = ", ".join(f"{name} {receipt.steps:,}" for name, receipt in results.receipts.items())
-    return Page(
+    rows = [_row(row, groups, kinds.get(row, "baseline"), results) for row, groups in results.rows.items()]
+    conditions = Conditions(
         dataset=results.images.manifest.dataset,
         size=_describe_size(results.images),
-        num_images=results.images.manifest.records,
+        mask_kind=params.suite.masks.kind,
+        images=results.images.manifest.records,
+        track=params.report.track,
+    )
+    return Page(
+        dataset=conditions.dataset,
+        size=conditions.size,
+        num_images=conditions.images,
         num_masks=len(BINS),
         suite=suite,
         budget=f"{steps} steps",
-        rows=[_row(row, groups, kinds.get(row, "baseline"), results) for row, groups in results.rows.items()],
+        rows=rows,
         comparisons=comparisons,
+        track=describe_track(params.report.track, results.receipts),
+        published=published_lines(rows, conditions, read_published()),
         tv_truth=any_row[OVERALL].metrics[_TV_TRUE].mean,
         bins=[(name, any_row[name].pairs) for name, _, _ in BINS],
         curves=[curves for name in params.generators for curves in _curves(name)],
@@ -208,6 +224,7 @@ def _row(name: str, groups: Mapping[str, Group], kind: Kind, results: Results) -
         paper=paper,
         year=year,
         against_reference=paired_difference(values, reference, [key for key, _ in pairs], seed=0),
+        cost=training_cost(results.receipts[name]) if kind == "generator" else None,
     )
 
 
@@ -222,7 +239,7 @@ def _origin(name: str, kind: Kind, results: Results) -> tuple[str, int | None]:
 
 
 def _shown(group: Group) -> dict[str, Metric]:
-    return {name: metric for name, metric in group.metrics.items() if name not in _NOT_IN_TABLE}
+    return {name: metric for name, metric in group.metrics.items() if name != _TV_TRUE}
 
 
 def _curves(generator: str) -> Iterator[Curves]:

@@ -181,7 +181,7 @@ def test_an_external_row_that_lacks_a_picture_is_named_with_it(params, tmp_path)
         return str(error.value)
 
     Image.new("RGB", (64, 32)).save(small)
-    assert f"{small} is 64x32, its image is 64x64" in refused()
+    assert f"{small} is 64x32, the image is 64x64" in refused()
     lost.unlink()
     assert refused().startswith(f"{lost}: No such file or directory; the external row copied needs")
     lost.write_bytes(b"\xff\xd8\xff")
