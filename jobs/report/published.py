@@ -75,8 +75,6 @@ def published_lines(rows: Sequence[Row], conditions: Conditions, table: Publishe
 
 def find_obstacle(row: Row, protocol: Protocol, conditions: Conditions) -> str | None:
     """Return why no number of a protocol can be compared with the row, or None."""
-    if row.kind == "generator" and conditions.track != "paper":
-        return "the row is not on the paper track"
     if conditions.dataset != protocol.data:
         return f"data set {conditions.dataset}, not {protocol.data}"
     if protocol.size is None or conditions.size != f"{protocol.size} × {protocol.size}":
@@ -85,6 +83,8 @@ def find_obstacle(row: Row, protocol: Protocol, conditions: Conditions) -> str |
         return f"masks {conditions.mask_kind}, not {protocol.masks}"
     if protocol.images is not None and conditions.images != protocol.images:
         return f"{conditions.images:,} images, not {protocol.images:,}"
+    if row.kind == "generator" and conditions.track != "paper":
+        return "the row is not on the paper track"
     return None
 
 
