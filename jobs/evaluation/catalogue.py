@@ -43,6 +43,9 @@ METRICS = (
 
 BY_NAME = {metric.name: metric for metric in METRICS}
 
+SET_METRICS = ("fid", "kid", "p_ids_percent", "u_ids_percent")
+"""Metrics that compare two sets of pictures by their features."""
+
 HEADLINE = (
     "l1_hole_percent",
     "psnr",

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from datasets.maps.edges import EdgeConfig, canny_edges
+from jobs.evaluation.catalogue import SET_METRICS
 from jobs.evaluation.metrics.edges import has_edges, score_edges
 from jobs.evaluation.metrics.feature_weights import WeightsError
 from jobs.evaluation.metrics.inception import INCEPTION, extract_features, load_inception
@@ -21,9 +22,6 @@ from jobs.evaluation.metrics.value import Missing
 from jobs.evaluation.settings import EvaluateConfig, Weights
 
 log = logging.getLogger(__name__)
-
-SET_METRICS = ("fid", "kid", "p_ids_percent", "u_ids_percent")
-"""Metrics that compare two sets of pictures by their features."""
 
 _TRUE_EDGES = EdgeConfig()  # those of EdgeConnect, whatever edges a generator was trained with
 

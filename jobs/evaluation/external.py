@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -23,27 +24,33 @@ def external_path(row: External, key: str, bin_name: str) -> Path:
     return Path(row.root) / f"{key}-{bin_name}.png"
 
 
-def read_composites(row: External, key: str, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def read_composites(row: External, key: str, images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, str]:
     """Read the pictures of one image, and take from them only the holes.
 
     key: of the image.
     images: uint8 (N, H, W, 3), one per bin, in the order of BINS.
     masks: uint8 (N, H, W), 1 = hole.
-    Returns uint8 (N, H, W, 3).
+    Returns uint8 (N, H, W, 3), and the SHA-256 over the digests of the files.
     Raises ExternalError for a picture that is missing, is no PNG, or has another size.
     """
-    outputs = [_read(row, external_path(row, key, name), images.shape[1:3]) for name, _, _ in BINS]
-    return composite_uint8(np.stack(outputs), images, masks)
+    paths = [external_path(row, key, name) for name, _, _ in BINS]
+    contents = [_read(row, path) for path in paths]
+    outputs = [_decode(content, path, images.shape[1:3]) for content, path in zip(contents, paths, strict=True)]
+    digests = b"".join(hashlib.sha256(content).digest() for content in contents)
+    return composite_uint8(np.stack(outputs), images, masks), hashlib.sha256(digests).hexdigest()
 
 
-def _read(row: External, path: Path, size: tuple[int, int]) -> np.ndarray:
+def _read(row: External, path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ExternalError(
             f"{path}: {error.strerror}; the external row {row.name} needs a picture <key>-<bin>.png of every image and "
             "bin of the suite"
         ) from error
+
+
+def _decode(content: bytes, path: Path, size: tuple[int, int]) -> np.ndarray:
     if format_of(content) != "PNG":
         raise ExternalError(f"{path} is no PNG; write the results as PNG, since JPEG changes pixels")
     try:

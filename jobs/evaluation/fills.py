@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,36 +23,43 @@ class Filled(NamedTuple):
     pairs: numbers of the pairs that were filled, in order; the others took longer than the limit.
     pictures: "composite", uint8 (len(pairs), H, W, 3), and of a generator that completes edges "edge",
         uint8 (len(pairs), H, W).
+    source: digest of the files that the pictures were read from; "" if they were computed.
     """
 
     pairs: list[int]
     pictures: Mapping[str, np.ndarray]
+    source: str = ""
 
 
 Fill = Callable[[str, np.ndarray, np.ndarray], Filled]
 """fill(key, images, masks): key of the image, uint8 (N, H, W, 3) and (N, H, W), 1 = hole."""
 
 
-@contextmanager
-def open_fills(job: EvaluationJob) -> Iterator[dict[str, Fill]]:
-    """Load what the rows of a job need. Yields row -> function that fills holes."""
-    with ExitStack() as stack:
-        yield {
-            **(_baselines(job, stack) if job.has_baselines else {}),
-            **(_generator(job) if job.model is not None else {}),
-            **{name: partial(_fill_together, opener()) for name, opener in job.registered.items()},
-            **{row.name: partial(_read_pictures, row) for row in job.external},
-        }
+def open_fills(job: EvaluationJob) -> dict[str, Fill]:
+    """Load what the rows of a job need. Returns row -> function that fills holes."""
+    return {
+        **(_baselines(job) if job.has_baselines else {}),
+        **(_generator(job) if job.model is not None else {}),
+        **{name: partial(_fill_together, opener()) for name, opener in job.registered.items()},
+        **{row.name: partial(_read_pictures, row) for row in job.external},
+    }
 
 
-def _baselines(job: EvaluationJob, stack: ExitStack) -> dict[str, Fill]:
-    limit = TimeLimit(job.config.seconds_per_fill)
-    stack.callback(limit.close)
+def _baselines(job: EvaluationJob) -> dict[str, Fill]:
+    limit = _time_limit(job.config.seconds_per_fill)
+    if SLOW.intersection(job.config.baselines):
+        limit.start()
     fills = {name: BASELINES[name].fill for name in job.config.baselines}
     return {
         name: partial(_fill_one_by_one, partial(limit.fill, fill) if name in SLOW else fill)
         for name, fill in fills.items()
     }
+
+
+@cache
+def _time_limit(seconds: float) -> TimeLimit:
+    """Return the limit of this process, so that the tasks of an evaluation share its child."""
+    return TimeLimit(seconds)
 
 
 def _generator(job: EvaluationJob) -> dict[str, Fill]:
@@ -88,4 +94,5 @@ def _fill_one_by_one(fill: FillOne, key: str, images: np.ndarray, masks: np.ndar
 
 
 def _read_pictures(row: External, key: str, images: np.ndarray, masks: np.ndarray) -> Filled:
-    return Filled(list(range(len(images))), {"composite": read_composites(row, key, images, masks)})
+    composites, source = read_composites(row, key, images, masks)
+    return Filled(list(range(len(images))), {"composite": composites}, source)

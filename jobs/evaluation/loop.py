@@ -33,6 +33,7 @@ class ShardResult:
     features: row -> features of its pairs in parts; empty without the network.
     missing: metric -> reason, of metrics that could not be computed.
     costs: row -> what its fills cost.
+    sources: row -> digest of the files of each image, of a row that was read and not computed.
     """
 
     shard: int
@@ -42,13 +43,14 @@ class ShardResult:
     features: dict[str, list[Features]] = field(default_factory=dict)
     missing: dict[str, Missing] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
+    sources: dict[str, list[str]] = field(default_factory=dict)
 
 
 def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
     """Fill every hole of every image of one shard and score the composites.
 
-    Raises ManifestError or ShardError when images and masks have changed or do not belong together, WeightsError for
-    feature weights that are not the configured ones.
+    Raises ManifestError or ShardError when images and masks have changed or do not belong together, ExternalError for a
+    picture of another program that is missing or does not fit.
     """
     images, masks = (
         Column(Path(folder), store=job.store, expected=Expectation(digest=digest))
@@ -58,18 +60,20 @@ def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
     evaluator = Evaluator(job.config)
     in_gallery = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)
     result = ShardResult(shard=shard, missing=evaluator.missing)
-    with open_fills(job) as fills:
-        for record in images.records_of(shard):
-            key = images.keys[record].as_py()
-            image = decode_image(images.read(record))
-            holes = np.stack([decode_map(masks.read(record, member_of_bin("mask", bin))) // 255 for bin in _BIN_NAMES])
-            truths = np.broadcast_to(image, (len(holes), *image.shape))
-            for row, fill in fills.items():
-                with measure_cost(result.costs, row, len(holes)):
-                    filled = fill(key, truths, holes)
-                _score(result, evaluator, row, key, image, holes, filled)
-                if key in in_gallery:
-                    result.gallery.setdefault(key, {}).update(_members(row, filled))
+    fills = open_fills(job)
+    for record in images.records_of(shard):
+        key = images.keys[record].as_py()
+        image = decode_image(images.read(record))
+        holes = np.stack([decode_map(masks.read(record, member_of_bin("mask", bin))) // 255 for bin in _BIN_NAMES])
+        truths = np.broadcast_to(image, (len(holes), *image.shape))
+        for row, fill in fills.items():
+            with measure_cost(result.costs, row, len(holes)):
+                filled = fill(key, truths, holes)
+            _score(result, evaluator, row, key, image, holes, filled)
+            if filled.source:
+                result.sources.setdefault(row, []).append(filled.source)
+            if key in in_gallery:
+                result.gallery.setdefault(key, {}).update(_members(row, filled))
     return result
 
 

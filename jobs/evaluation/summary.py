@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -46,6 +47,15 @@ def late_pairs(results: Sequence[ShardResult]) -> dict[str, list[tuple[str, str]
     for row, key, bin_name in sorted(pair for result in results for pair in result.over_limit):
         late.setdefault(row, []).append((key, bin_name))
     return late
+
+
+def describe_sources(results: Sequence[ShardResult]) -> dict[str, str]:
+    """Return row -> text with the digest of all its files, in the order of the images, of each row that was read."""
+    digests: dict[str, str] = {}
+    for result in results:
+        for row, of_images in result.sources.items():
+            digests[row] = digests.get(row, "") + "".join(of_images)
+    return {row: f"SHA-256 {hashlib.sha256(text.encode()).hexdigest()}" for row, text in digests.items()}
 
 
 def _groups(scores: Sequence[Score], missing: Mapping[str, Missing], config: EvaluateConfig) -> dict[str, Group]:

@@ -14,8 +14,8 @@ from jobs.evaluation.baselines import FillOne
 class TimeLimit:
     """Call fills in a process of its own, which is ended when a call takes too long.
 
-    Compiled code cannot be interrupted in any other way. The process is started by the first call, and again after it
-    was ended. Its start is not counted. Call `close` at the end.
+    Compiled code cannot be interrupted in any other way. The process ends with the one that started it. It is started
+    again after it was ended; its start counts towards no call.
 
     seconds: limit of one call.
     """
@@ -31,8 +31,7 @@ class TimeLimit:
         fill: a function of a module, which the process imports by name.
         Raises what the fill raises, and UserError when its process ends early.
         """
-        if self._process is None:
-            self._start()
+        self.start()
         self._pipe.send((fill, image, mask))
         if not self._pipe.poll(self._seconds):
             self.close()
@@ -50,7 +49,10 @@ class TimeLimit:
             self._pipe.close()
         self._process = self._pipe = None
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process, unless it runs."""
+        if self._process is not None:
+            return
         context = multiprocessing.get_context("spawn")
         self._pipe, its_end = context.Pipe()
         self._process = context.Process(target=_serve, args=(its_end,), daemon=True)

@@ -154,7 +154,7 @@ class Page:
     suite: id of the frozen evaluation suite.
     budget: how long each generator was trained.
     tv_truth: `tv_percent` of the true images.
-    fid_images: number of pictures that FID compares; shown in the title of its column.
+    fid_images: number of pairs behind FID, KID, P-IDS and U-IDS; shown in the titles of their columns.
     bins: (name, number of pairs).
     comparisons: of any two rows.
     track: a sentence on what the trainings had in common.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from jobs.evaluation.catalogue import BY_NAME, METRICS, MetricInfo
+from jobs.evaluation.catalogue import BY_NAME, METRICS, SET_METRICS, MetricInfo
 from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Metric, Missing, Value
 from jobs.evaluation.results import OVERALL
@@ -144,8 +144,8 @@ def _heading(column: MetricInfo, page: Page) -> Heading:
     unit = column.unit
     if column.name == "tv_percent" and page.tv_truth is not None:
         unit = f"{unit}, truth {page.tv_truth:.{column.digits}f}"
-    if column.name == "fid" and page.fid_images is not None:
-        unit = f"N = {page.fid_images:,}"
+    if column.name in SET_METRICS and page.fid_images is not None:
+        unit = f"{unit} N = {page.fid_images:,}".lstrip()
     return Heading(column.title, unit, _HINTS[column.better])
 
 

@@ -23,7 +23,7 @@ from jobs.evaluation.loop import ShardResult, evaluate_shard
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
 from jobs.evaluation.suite import suite_id
-from jobs.evaluation.summary import late_pairs, summarise
+from jobs.evaluation.summary import describe_sources, late_pairs, summarise
 from jobs.tracking import mlflow_runs as tracking
 from pipeline.columns import open_column
 from pipeline.declared_rows import DeclaredRows, fetch_rows
@@ -71,12 +71,13 @@ def run(params: Params, row: str) -> None:
     shutil.rmtree(staged, ignore_errors=True)  # of a killed evaluation
     declared = fetch_rows(params, staged / "registered") if row == OTHERS_ROW else DeclaredRows()
     results = _evaluate(params, row, images, masks, declared)
+    sources = describe_sources(results)
     summary = Summary(
         suite_id(images, masks, params.evaluate),
         images.manifest.records,
         summarise(results, params.evaluate),
         late_pairs(results),
-        declared.about,
+        {row: ", ".join(filter(None, (text, sources.get(row)))) for row, text in declared.about.items()},
     )
     folder = staged / "results"
     write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])

@@ -86,6 +86,11 @@ class Results:
     masks: Column
 
     @property
+    def others(self) -> tuple[str, ...]:
+        """Names of the registered and external rows."""
+        return tuple(self.summaries[OTHERS_ROW].rows) if OTHERS_ROW in self.summaries else ()
+
+    @property
     def rows(self) -> dict[str, Mapping[str, Group]]:
         """The groups of every row, in the order of params.yaml."""
         return {row: groups for summary in self.summaries.values() for row, groups in summary.rows.items()}
@@ -116,7 +121,7 @@ def run(params: Params) -> None:
 def _read_results(params: Params) -> Results:
     images = open_column(params, "image", params.suite.split)
     masks = open_column(params, "mask", params.suite.split, images=images)
-    folders = {name: results_folder(name) for name in (*params.generators, *GROUP_ROWS)}
+    folders = {name: results_folder(name) for name in (*params.generators, *_groups_of_rows(params))}
     scores: dict[str, list[Score]] = {}
     hole_l1: HoleL1 = {}
     for folder in folders.values():
@@ -131,6 +136,12 @@ def _read_results(params: Params) -> Results:
         images=images,
         masks=masks,
     )
+
+
+def _groups_of_rows(params: Params) -> tuple[str, ...]:
+    """Return the evaluations of several rows that the page has."""
+    rows = params.evaluate.rows
+    return GROUP_ROWS if rows.registered or rows.external else (BASELINES_ROW,)
 
 
 def _common_suite(params: Params, results: Results) -> str:
@@ -170,7 +181,7 @@ def _check_one_protocol(results: Results) -> None:
 
 
 def _page(params: Params, results: Results, suite: str, packages_lock: str, comparisons: Sequence[Comparison]) -> Page:
-    kinds: dict[str, Kind] = dict.fromkeys(results.summaries[OTHERS_ROW].rows, "registered")
+    kinds: dict[str, Kind] = dict.fromkeys(results.others, "registered")
     kinds |= {row.name: "external" for row in params.evaluate.rows.external}
     for name in params.generators:
         kinds |= {name: "generator", untrained_row(name): "untrained"}
@@ -196,6 +207,7 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str, comp
         comparisons=comparisons,
         track=describe_track(params.report.track, results.receipts),
         published=published_lines(rows, conditions, read_published()),
+        fid_images=any_row[OVERALL].pairs,
         tv_truth=any_row[OVERALL].metrics[_TV_TRUE].mean,
         bins=[(name, any_row[name].pairs) for name, _, _ in BINS],
         curves=[curves for name in params.generators for curves in _curves(name)],
@@ -258,7 +270,7 @@ def _curves(generator: str) -> Iterator[Curves]:
 def _gallery(params: Params, results: Results) -> list[GalleryRow]:
     """Choose pairs by a rule: of each bin, those at fixed quantiles of the trained generators' mean error."""
     galleries = {name: _open_gallery(name, results.images) for name in (*params.generators, BASELINES_ROW)}
-    if results.summaries[OTHERS_ROW].rows:
+    if results.others:
         galleries[OTHERS_ROW] = _open_gallery(OTHERS_ROW, results.images)
     candidates = galleries[BASELINES_ROW].keys.to_pylist()
     rows = []
@@ -294,7 +306,7 @@ def _cells(
         if edges in galleries[name].fields:
             yield f"edges of {name}", encode_grey_png(255 - decode_map(_member(galleries[name], key, edges)))
         yield name, _member(galleries[name], key, member_of_bin(f"{name}-composite", bin_name))
-    for group, names in ((OTHERS_ROW, results.summaries[OTHERS_ROW].rows), (BASELINES_ROW, params.evaluate.baselines)):
+    for group, names in ((OTHERS_ROW, results.others), (BASELINES_ROW, params.evaluate.baselines)):
         for name in names:
             if (key, bin_name) in results.hole_l1.get(name, {}):  # it was filled in time
                 yield name, _member(galleries[group], key, member_of_bin(f"{name}-composite", bin_name))

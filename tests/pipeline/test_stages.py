@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -153,6 +154,11 @@ def test_an_external_row_has_the_very_figures_of_the_same_results_computed_insid
     assert outside["suite"] == inside["suite"]
     figures = [Path(f"metrics/{name}.json").read_bytes() for name in ("baselines/telea", "others/copied")]
     assert figures[0] == figures[1]
+    images = Column(Path("shards/image/val")).keys.to_pylist()
+    contents = [[Path(f"copied/{key}-{name}.png").read_bytes() for name, _, _ in BINS] for key in images]
+    of_images = [sha256(b"".join(sha256(file).digest() for file in files)).hexdigest() for files in contents]
+    digest = sha256("".join(of_images).encode()).hexdigest()
+    assert outside["about"]["copied"] == f"results in {Path('copied').resolve()}, SHA-256 {digest}"
 
 
 def test_a_registered_version_has_the_figures_of_its_training(params):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from datasets.maps.edges import EdgeConfig, canny_edges
-from jobs.evaluation.evaluator import SET_METRICS, Evaluator
+from jobs.evaluation.catalogue import SET_METRICS
+from jobs.evaluation.evaluator import Evaluator
 from jobs.evaluation.metrics.inception import extract_features, load_inception
 from jobs.evaluation.metrics.lpips import load_lpips, lpips
 from jobs.evaluation.metrics.pixels import score_pair
