@@ -82,6 +82,11 @@ def metrics_file(row: str) -> Path:
     return Path("metrics") / f"{row}.json"
 
 
+def costs_file(row: str) -> Path:
+    """Return the file of the time and memory of an evaluation. They differ from run to run: no stage declares it."""
+    return Path("costs") / f"{row}.json"
+
+
 def undelivered_folder(storage: Path) -> Path:
     """Return the folder of finished trainings that the tracking server does not know completely.
 
@@ -91,8 +96,13 @@ def undelivered_folder(storage: Path) -> Path:
 
 
 BASELINES_ROW = "baselines"
+OTHERS_ROW = "others"
+GROUP_ROWS = (BASELINES_ROW, OTHERS_ROW)
+"""Names of evaluations of several rows, none of which is a generator of params.yaml."""
 SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
 REPORT = Path("report") / "index.html"
 PARTIAL_REPORT = Path("report") / "partial.html"
 """The page of an unfinished run. DVC ignores it, see .dvcignore, so that it does not change the output `report`."""
+QUALITY_AND_COST = Path("costs") / "quality.json"
+COMPARISONS = REPORT.with_name("comparisons.parquet")
 TOMBSTONES = Path("tombstones.jsonl")

@@ -27,11 +27,14 @@ from files.errors import UserError
 from files.nearest import suggest
 from files.objects import StoreConfig
 from jobs.cluster.settings import ClusterConfig
-from jobs.evaluation.settings import EvaluateConfig
+from jobs.evaluation.settings import FEATURE_WEIGHTS, EvaluateConfig
 from jobs.generators import card
+from jobs.report.settings import ReportConfig
 from jobs.training.settings import TrainConfig
 from masks.config import MaskConfig
+from pipeline.budgets import find_unequal_budgets, phase_steps
 from pipeline.ranges import find_problem
+from pipeline.row_names import find_wrong_row
 from pipeline.texts import find_wrong_texts
 
 PARAMS_PATH = Path("params.yaml")
@@ -71,6 +74,7 @@ class Params:
     generators: short name of a paper -> its hyperparameters: a `preset` ("paper" if there is none) and the values that
         differ from it. These generators are trained and compared.
     store: object store of the shards, if they are in one.
+    report: rules of the comparison.
     """
 
     seed: int
@@ -84,6 +88,7 @@ class Params:
     cluster: ClusterConfig
     generators: Mapping[str, Any]
     store: StoreConfig = field(default_factory=StoreConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values, defaults included, as plain data that `check_tree` accepts.
@@ -129,7 +134,7 @@ def find_mismatch(params: Params) -> str | None:
     """Return what is wrong with the first value that no later stage could use, or that does not fit another one."""
     if len(set(params.evaluate.baselines)) < len(params.evaluate.baselines):
         return "evaluate.baselines names a baseline twice; name each once"
-    for name in ("inception", "alexnet"):
+    for name in FEATURE_WEIGHTS:
         weights = getattr(params.evaluate, name)
         if weights and not re.fullmatch(r"[0-9a-f]{64}", weights.sha256):
             return f"evaluate.{name}.sha256 must be 64 hexadecimal digits, got {weights.sha256!r}"
@@ -137,11 +142,12 @@ def find_mismatch(params: Params) -> str | None:
     if crop is not None and crop > size and params.ingest.rule != "keep":
         return f"train.samples.crop is {crop}, more than the shorter side of the images, ingest.size, {size}; lower it"
     for name, config in params.generators.items():
-        steps = {key: value for key, value in asdict(config).items() if key == "steps" or key.endswith("_steps")}
-        steps.pop("halving_steps", None)
+        steps = phase_steps(config)
         if steps and not any(steps.values()):
             return f"generators.{name} has no step to train: {', '.join(steps)} are 0; raise one"
-    return None
+    return find_wrong_row(params.evaluate, params.generators) or (
+        find_unequal_budgets(params.generators) if params.report.track == "common" else None
+    )
 
 
 def _dataset(values: Any, where: str) -> SourceConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from datasets.shards.column import Column
@@ -16,7 +16,7 @@ from jobs.runs.events import losses_by_step
 from jobs.runs.folder import list_run_folders
 from jobs.runs.state import TrainingState, is_training, read_state
 from pipeline.columns import open_column
-from pipeline.layout import BASELINES_ROW, SUMMARY_NAME, model_folder, results_folder
+from pipeline.layout import GROUP_ROWS, SUMMARY_NAME, model_folder, results_folder
 from pipeline.params import Params
 from pipeline.progress import span
 from pipeline.status.recorded import Record
@@ -47,16 +47,21 @@ def find_live_trainings(params: Params) -> dict[str, TrainingState]:
     return {state.generator: state for state in ordered}
 
 
-def find_missing(params: Params, suite: str, trainings: Mapping[str, TrainingState]) -> dict[str, str]:
-    """Return the generators, and "baselines", whose results cannot be shown, each with the reason.
+def find_missing(
+    params: Params, groups: Sequence[str], suite: str, trainings: Mapping[str, TrainingState]
+) -> dict[str, str]:
+    """Return the generators and groups of rows whose results cannot be shown, each with the reason.
 
+    groups: "baselines", and "others" if there are such rows.
     suite: id of the suite in shards/; "" if it has no masks.
     trainings: see `find_live_trainings`.
     """
-    return dict(_find_missing(params, suite, trainings))
+    return dict(_find_missing(params, groups, suite, trainings))
 
 
-def _find_missing(params: Params, suite: str, trainings: Mapping[str, TrainingState]) -> Iterator[tuple[str, str]]:
+def _find_missing(
+    params: Params, groups: Sequence[str], suite: str, trainings: Mapping[str, TrainingState]
+) -> Iterator[tuple[str, str]]:
     record = Record.read()
     images = None
     for name in params.generators:
@@ -67,14 +72,15 @@ def _find_missing(params: Params, suite: str, trainings: Mapping[str, TrainingSt
             problem = None if receipt.images == images else "trained on other images than the rows of this page"
         if problem:
             yield name, describe_training(trainings[name]) if name in trainings else problem
-    if problem := _find_problem(BASELINES_ROW, suite, record):
-        yield BASELINES_ROW, problem
+    for group in groups:
+        if problem := _find_problem(group, suite, record):
+            yield group, problem
 
 
 def _find_problem(row: str, suite: str, record: Record) -> str | None:
     """Return why a row has no results that belong to its weights and to the suite; None if it has."""
     summary = results_folder(row) / SUMMARY_NAME
-    if row != BASELINES_ROW:
+    if row not in GROUP_ROWS:
         if not model_folder(row).is_dir():
             return "not trained yet"
         try:
@@ -84,11 +90,11 @@ def _find_problem(row: str, suite: str, record: Record) -> str | None:
         if record.has_changed(f"evaluate@{row}", str(model_folder(row))):
             return "trained, not evaluated since"
     if not summary.is_file():
-        return "not evaluated yet" if row == BASELINES_ROW else "trained, not evaluated yet"
+        return "not evaluated yet" if row in GROUP_ROWS else "trained, not evaluated yet"
     read = read_summary(summary)
     if read.suite != suite:
         return "evaluated on another suite"
-    return None if row == BASELINES_ROW or row in read.rows else f"{summary} has another row"
+    return None if row in GROUP_ROWS or row in read.rows else f"{summary} has another row"
 
 
 def live_curves(state: TrainingState) -> Iterator[Curves]:

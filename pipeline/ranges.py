@@ -47,6 +47,7 @@ _RANGES: tuple[tuple[str, Range], ...] = (
     ("train.ema_decay", _SHARE),
     ("train.clip_norm", _POSITIVE),
     ("evaluate.gallery_images", Range(1, 100_000)),
+    ("evaluate.seconds_per_fill", _POSITIVE),
     ("evaluate.bootstrap_samples", Range(1, 100_000)),
     ("cluster.num_workers", Range(-1, 10_000)),
     ("cluster.max_failures", Range(0)),

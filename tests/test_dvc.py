@@ -16,6 +16,7 @@ from datasets.shards.manifest import read_manifest
 from files.checkout import FOLDERS
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary
+from jobs.evaluation.settings import EvaluateConfig, RowsConfig
 from jobs.generators import card, names
 from jobs.training.settings import WITHOUT_EFFECT, TrainConfig
 from pipeline.code import stage_code
@@ -24,7 +25,7 @@ from tests.pipeline.pictures import tree, write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
-MODULES = {"baselines": "evaluate"}
+MODULES = {"baselines": "evaluate", "others": "evaluate"}
 BASELINE_NAMES = ("telea", "mean_colour")
 
 # Code that every stage imports and that cannot change what a stage writes, with the reason. Not followed further.
@@ -150,7 +151,7 @@ def test_a_training_is_the_same_experiment_while_the_code_that_its_stage_declare
     assert closure({ROOT / "jobs/training/loop.py"}) <= code
 
 
-@pytest.mark.parametrize("stage", ["baselines", "evaluate", "report"])
+@pytest.mark.parametrize("stage", ["baselines", "evaluate", "others", "report"])
 def test_the_code_of_training_cannot_make_an_evaluation_stale(stage):
     """An edit in the loader's shared memory, for one, changes no metric."""
     generators = names() if "foreach" in STAGES[stage] else [""]
@@ -178,8 +179,9 @@ def test_inert_code_exists():
     assert all((ROOT / path).is_file() for path in INERT)
 
 
-def test_the_watched_path_is_the_only_value_of_params_that_reaches_dvc_beside_names():
-    assert set(re.findall(r"\$\{([^}]*)\}", (ROOT / "dvc.yaml").read_text())) == {"generators", "key", "dataset.watch"}
+def test_watched_paths_are_the_only_values_of_params_that_reach_dvc_beside_names():
+    names = set(re.findall(r"\$\{([^}]*)\}", (ROOT / "dvc.yaml").read_text()))
+    assert names == {"generators", "key", "dataset.watch", "evaluate.rows.watch"}
 
 
 def test_every_package_that_a_stage_imports_is_in_the_lock():
@@ -291,6 +293,22 @@ def test_every_setting_of_training_that_can_change_an_output_is_a_parameter_of_t
     assert TrainConfig(log_steps=7).describe() != TrainConfig().describe()
 
 
+@pytest.mark.parametrize("stage", ["evaluate", "baselines", "others"])
+def test_every_setting_of_evaluation_is_a_parameter_of_the_stage_that_uses_it(stage):
+    """And adding a row makes no other row stale."""
+    declared = {key for key in STAGES[stage].get("do", STAGES[stage])["params"] if key.startswith("evaluate.")}
+    own = {
+        "evaluate": {"evaluate.rows.untrained"},
+        "baselines": {"evaluate.baselines", "evaluate.seconds_per_fill"},
+        "others": {"evaluate.rows"},
+    }
+    names = {f"evaluate.{each.name}" for each in fields(EvaluateConfig)}
+    assert declared == (names - {"evaluate.rows"} - own["baselines"]) | own[stage]
+    written = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())["evaluate"]
+    assert names == {f"evaluate.{name}" for name in written}, "DVC wants every declared parameter in the file"
+    assert set(written["rows"]) == {each.name for each in fields(RowsConfig)}
+
+
 def test_metrics_are_one_line_per_row_with_equal_columns(project, capsys):
     """With the real command, of files as the stage `evaluate` writes them."""
     from dvc.cli import main
@@ -302,6 +320,7 @@ def test_metrics_are_one_line_per_row_with_equal_columns(project, capsys):
     for name in names:
         evaluate._write_metrics(Path("metrics"), name, Summary("", 1, {name: groups, f"{name}_untrained": groups}))
     evaluate._write_metrics(Path("metrics"), "baselines", Summary("", 1, {"telea": groups, "mean_colour": groups}))
+    evaluate._write_metrics(Path("metrics"), "others", Summary("", 1, {}))  # no other row
     assert main(["metrics", "show"]) == 0
     heading, *lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert heading == ["Path", *row]

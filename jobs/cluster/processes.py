@@ -192,7 +192,7 @@ def start_fork_server() -> None:
     """Start the process that all others are forked from, unless it runs. It imports the preloaded modules."""
     forkserver.set_forkserver_preload(_preloaded)
     # It imports from where this process does; by itself it would look in the present working directory first.
-    path = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(folder or os.getcwd() for folder in sys.path)}
+    path = {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
     with _environment(_ONE_THREAD | path):  # libraries read the number of threads when they are imported
         forkserver.ensure_running()
 

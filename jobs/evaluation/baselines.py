@@ -147,3 +147,6 @@ BASELINES: dict[str, Baseline] = {
         2009,
     ),
 }
+
+SLOW = frozenset({"biharmonic", "patch_match"})
+"""Baselines whose time grows faster than the hole. They have a time limit."""

@@ -3,56 +3,103 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from jobs.evaluation.metrics.fid import INCEPTION, FidSums, load_inception, sum_features
-from jobs.evaluation.metrics.lpips import ALEXNET, load_lpips, lpips
+from datasets.maps.edges import EdgeConfig, canny_edges
+from jobs.evaluation.catalogue import SET_METRICS
+from jobs.evaluation.metrics.edges import has_edges, score_edges
+from jobs.evaluation.metrics.feature_weights import WeightsError
+from jobs.evaluation.metrics.inception import INCEPTION, extract_features, load_inception
+from jobs.evaluation.metrics.lpips import ALEXNET, VGG16, load_lpips, lpips
 from jobs.evaluation.metrics.pixels import score_pair
+from jobs.evaluation.metrics.structure import MS_SSIM_MIN_SIDE
 from jobs.evaluation.metrics.value import Missing
 from jobs.evaluation.settings import EvaluateConfig, Weights
 
 log = logging.getLogger(__name__)
+
+_TRUE_EDGES = EdgeConfig()  # those of EdgeConnect, whatever edges a generator was trained with
 
 
 class Evaluator:
     """Hold the feature networks of one evaluation and score composites with them.
 
     config: names the files of feature weights.
-    missing: metric -> reason, of the metrics whose weights are not configured or not on this disk.
-    Raises WeightsError for feature weights that are not the configured ones.
+    missing: metric -> reason, of the metrics that cannot be computed: their weights are not configured, not on this
+        disk or not the configured ones, or the images are too small.
     """
 
     def __init__(self, config: EvaluateConfig) -> None:
         self.missing: dict[str, Missing] = {}
-        self._inception = self._load("fid", config.inception, load_inception, INCEPTION)
-        self._alexnet = self._load("lpips_alex", config.alexnet, load_lpips, ALEXNET)
+        self._inception = self._load(SET_METRICS, "inception", config.inception, load_inception, INCEPTION)
+        self._lpips = {
+            "lpips_alex": self._load(["lpips_alex"], "alexnet", config.alexnet, load_lpips, ALEXNET),
+            "lpips_vgg": self._load(["lpips_vgg"], "vgg16", config.vgg16, partial(load_lpips, trunk="vgg"), VGG16),
+        }
 
-    def score(self, truths: np.ndarray, composites: np.ndarray, masks: np.ndarray) -> Iterator[tuple[str, list[float]]]:
-        """Yield each metric's name and its N values, one per pair.
+    def score(
+        self, image: np.ndarray, composites: np.ndarray, masks: np.ndarray, edges: np.ndarray | None = None
+    ) -> list[dict[str, float]]:
+        """Score the composites of one image.
 
-        truths, composites: uint8 (N, H, W, 3).
+        image: uint8 (H, W, 3).
+        composites: uint8 (N, H, W, 3).
         masks: (N, H, W), 1 = hole.
+        edges: predicted edges, uint8 (N, H, W), or None.
+        Returns metric -> number for each pair. Scores of edges are left out where the hole hides no edge.
         """
-        pairs = [score_pair(*pair) for pair in zip(truths, composites, masks, strict=True)]
-        for name in pairs[0]:
-            yield name, [pair[name] for pair in pairs]
-        if self._alexnet is not None:
-            yield "lpips_alex", lpips(truths, composites, self._alexnet).tolist()
+        values = [score_pair(image, *pair) for pair in zip(composites, masks, strict=True)]
+        if "ms_ssim" not in values[0]:
+            side = MS_SSIM_MIN_SIDE
+            self.missing["ms_ssim"] = Missing(f"not computed: needs images of at least {side} x {side} pixels")
+        truths = np.broadcast_to(image, composites.shape)
+        for name, network in self._lpips.items():
+            if network is not None:
+                for of_pair, distance in zip(values, lpips(truths, composites, network).tolist(), strict=True):
+                    of_pair[name] = distance
+        if edges is not None:
+            truth = canny_edges(image, _TRUE_EDGES) == 1
+            for of_pair, predicted, mask in zip(values, edges, masks, strict=True):
+                if has_edges(truth, mask):
+                    of_pair |= score_edges(predicted > 127, truth, mask)
+        return values
 
-    def fid_sums(self, truths: np.ndarray, composites: np.ndarray) -> FidSums | None:
-        """Sum up the features for FID, or return None where FID is missing. Arguments are those of `score`."""
-        return None if self._inception is None else sum_features(truths, composites, self._inception)
+    def features(self, image: np.ndarray, composites: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Compute the features of the image, repeated for each composite, and of the composites; None without network.
+
+        image, composites: those of `score`.
+        """
+        if self._inception is None:
+            return None
+        real = extract_features(image[None], self._inception)
+        return real.repeat(len(composites), axis=0), extract_features(composites, self._inception)
 
     def _load(
-        self, metric: str, weights: Weights | None, load: Callable[[Weights], nn.Module], needs: str
+        self,
+        metrics: Sequence[str],
+        key: str,
+        weights: Weights | None,
+        load: Callable[[Weights], nn.Module],
+        needs: str,
     ) -> nn.Module | None:
-        if weights is not None and Path(weights.path).exists():
-            return load(weights)
+        """Load a network, or note the reason why its metrics are missing.
+
+        key: the key of params.yaml below `evaluate`.
+        needs: what the file contains.
+        """
+        reason = f"not computed: needs {needs}; set evaluate.{key}"
         if weights is not None:
-            log.warning("%s does not exist; %s is not computed: it needs %s", weights.path, metric, needs)
-        self.missing[metric] = Missing(f"not computed: needs {needs}")
+            try:
+                if Path(weights.path).exists():
+                    return load(weights)
+                reason = f"not computed: needs {needs}; {weights.path} does not exist"
+            except WeightsError as error:
+                reason = f"not computed: {error}"
+            log.warning("%s: %s", ", ".join(metrics), reason)
+        self.missing |= dict.fromkeys(metrics, Missing(reason))
         return None

@@ -53,7 +53,8 @@ def inpaint_images(
     outputs = inpaint(recipe, batch)
     filled = {"composite": composite_uint8(to_uint8(outputs["output"]), images, masks)}
     if "edge" in outputs:
-        filled["edge"] = (outputs["edge"][:, 0].cpu().numpy() * 255).round().astype(np.uint8)
+        # Rounded half down, so that exactly the values above 0.5 are above 127.
+        filled["edge"] = np.ceil(outputs["edge"][:, 0].double().cpu().numpy() * 255 - 0.5).astype(np.uint8)
     return filled
 
 

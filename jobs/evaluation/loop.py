@@ -2,76 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from datasets.shards.column import Column, check_alignment
 from datasets.shards.expectation import Expectation
-from files.objects import StoreConfig
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
-from jobs.evaluation.baselines import BASELINES, FillOne
+from jobs.evaluation.costs import Cost, measure_cost
 from jobs.evaluation.evaluator import Evaluator
-from jobs.evaluation.inference import inpaint_images, load_trained
-from jobs.evaluation.metrics.fid import FidSums, add_sums
+from jobs.evaluation.fills import Filled, open_fills
+from jobs.evaluation.job import EvaluationJob
+from jobs.evaluation.metrics.inception import Features
 from jobs.evaluation.metrics.value import Missing
 from jobs.evaluation.results import Score
-from jobs.evaluation.settings import EvaluateConfig
-from jobs.evaluation.suite import gallery_keys, untrained_row
+from jobs.evaluation.suite import gallery_keys
 from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 
-Fill = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
-"""fill(images, masks): uint8 (N, H, W, 3) and (N, H, W), 1 = hole -> "composite" and other pictures, N each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationJob:
-    """Rows to evaluate on the images and masks of the suite.
-
-    name: the generator, or "baselines".
-    images, masks: folders of the two columns.
-    images_digest, masks_digest: digests that their manifests must have; None accepts any.
-    model: folder of a trained generator, which gives the rows `<name>` and `<name>_untrained`; None gives one row per
-        baseline.
-    config: parameters of the evaluation.
-    store: object store with the shards that are not on this disk.
-    """
-
-    name: str
-    images: str
-    masks: str
-    model: str | None
-    config: EvaluateConfig
-    store: StoreConfig = field(default_factory=StoreConfig)
-    images_digest: str | None = None
-    masks_digest: str | None = None
+_BIN_NAMES = tuple(name for name, _, _ in BINS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
     """Results of one shard of images.
 
-    scores: one per row and pair.
+    scores: one per row and pair that was filled.
+    over_limit: (row, key, bin) of each pair that was not filled in time.
     gallery: key -> members, the pictures of each image that is in the gallery.
-    fid_sums: row -> sums for FID; empty where FID is missing.
+    features: row -> features of its pairs in parts; empty without the network.
     missing: metric -> reason, of metrics that could not be computed.
+    costs: row -> what its fills cost.
+    sources: row -> digest of the files of each image, of a row that was read and not computed.
     """
 
     shard: int
     scores: list[Score] = field(default_factory=list)
+    over_limit: list[tuple[str, str, str]] = field(default_factory=list)
     gallery: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    fid_sums: dict[str, FidSums] = field(default_factory=dict)
+    features: dict[str, list[Features]] = field(default_factory=dict)
     missing: dict[str, Missing] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
+    sources: dict[str, list[str]] = field(default_factory=dict)
 
 
 def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
     """Fill every hole of every image of one shard and score the composites.
 
-    Raises ManifestError or ShardError when images and masks have changed or do not belong together, WeightsError for
-    feature weights that are not the configured ones.
+    Raises ManifestError or ShardError when images and masks have changed or do not belong together, ExternalError for a
+    picture of another program that is missing or does not fit.
     """
     images, masks = (
         Column(Path(folder), store=job.store, expected=Expectation(digest=digest))
@@ -81,63 +60,48 @@ def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
     evaluator = Evaluator(job.config)
     in_gallery = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)
     result = ShardResult(shard=shard, missing=evaluator.missing)
-    fills = _fills(job)
+    fills = open_fills(job)
     for record in images.records_of(shard):
         key = images.keys[record].as_py()
         image = decode_image(images.read(record))
-        holes = np.stack([decode_map(masks.read(record, member_of_bin("mask", name))) // 255 for name, _, _ in BINS])
+        holes = np.stack([decode_map(masks.read(record, member_of_bin("mask", bin))) // 255 for bin in _BIN_NAMES])
         truths = np.broadcast_to(image, (len(holes), *image.shape))
         for row, fill in fills.items():
-            pictures = fill(truths, holes)
-            _score(result, evaluator, row, key, truths, pictures["composite"], holes)
+            with measure_cost(result.costs, row, len(holes)):
+                filled = fill(key, truths, holes)
+            _score(result, evaluator, row, key, image, holes, filled)
+            if filled.source:
+                result.sources.setdefault(row, []).append(filled.source)
             if key in in_gallery:
-                result.gallery.setdefault(key, {}).update(_members(row, pictures))
+                result.gallery.setdefault(key, {}).update(_members(row, filled))
     return result
 
 
-def _fills(job: EvaluationJob) -> dict[str, Fill]:
-    """Return row -> function that fills holes."""
-    if job.model is None:
-        return {name: partial(_fill_one_by_one, BASELINES[name].fill) for name in job.config.baselines}
-    fills: dict[str, Fill] = {}
-    for row, trained in ((job.name, True), (untrained_row(job.name), False)):
-        recipe, receipt = load_trained(Path(job.model), trained=trained)
-        fills[row] = partial(inpaint_images, recipe, receipt.edges)
-    return fills
-
-
-def _fill_one_by_one(fill: FillOne, images: np.ndarray, holes: np.ndarray) -> dict[str, np.ndarray]:
-    return {"composite": np.stack([fill(image, mask) for image, mask in zip(images, holes, strict=True)])}
-
-
 def _score(
-    result: ShardResult,
-    evaluator: Evaluator,
-    row: str,
-    key: str,
-    truths: np.ndarray,
-    composites: np.ndarray,
-    holes: np.ndarray,
+    result: ShardResult, evaluator: Evaluator, row: str, key: str, image: np.ndarray, holes: np.ndarray, filled: Filled
 ) -> None:
-    """Add the scores of one image to the result; arrays have one entry per bin."""
-    values = dict(evaluator.score(truths, composites, holes))
-    for number, (bin_name, _, _) in enumerate(BINS):
-        of_pair = {name: numbers[number] for name, numbers in values.items()}
-        ratio = hole_ratio(holes[number])
-        result.scores.append(Score(row=row, key=key, bin=bin_name, hole_ratio=ratio, values=of_pair))
-    sums = evaluator.fid_sums(truths, composites)
-    if sums is not None:
-        before = result.fid_sums.get(row)
-        result.fid_sums[row] = sums if before is None else add_sums([before, sums])
+    """Add the scores and features of one image to the result.
 
-
-def _members(row: str, filled: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Encode one row's pictures of one image as members `<row>-<kind>-<bin>.png` of a gallery record.
-
-    filled: kind -> one picture per bin; the kinds are "composite" and, of a generator that completes edges, "edge".
+    holes: one mask per bin.
     """
+    bins = tuple(_BIN_NAMES[number] for number in filled.pairs)
+    result.over_limit.extend((row, key, bin) for bin in _BIN_NAMES if bin not in bins)
+    if not bins:
+        return
+    holes, composites = holes[filled.pairs], filled.pictures["composite"]
+    values = evaluator.score(image, composites, holes, filled.pictures.get("edge"))
+    for bin, hole, of_pair in zip(bins, holes, values, strict=True):
+        result.scores.append(Score(row=row, key=key, bin=bin, hole_ratio=hole_ratio(hole), values=of_pair))
+    sides = evaluator.features(image, composites)
+    if sides is not None:
+        features = Features(*sides, images=(key,) * len(bins), bins=bins)
+        result.features.setdefault(row, []).append(features)
+
+
+def _members(row: str, filled: Filled) -> dict[str, bytes]:
+    """Encode one row's pictures of one image as members `<row>-<kind>-<bin>.png` of a gallery record."""
     return {
-        member_of_bin(f"{row}-{what}", bin_name): (encode_grey_png if what == "edge" else encode_png)(picture)
-        for what, pictures in filled.items()
-        for (bin_name, _, _), picture in zip(BINS, pictures, strict=True)
+        member_of_bin(f"{row}-{what}", _BIN_NAMES[number]): (encode_grey_png if what == "edge" else encode_png)(picture)
+        for what, pictures in filled.pictures.items()
+        for number, picture in zip(filled.pairs, pictures, strict=True)
     }

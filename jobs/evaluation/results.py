@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Group:
     """The metrics of one row over one group of pairs.
 
     pairs: number of pairs of image and mask.
-    metrics: name -> value. FID, and the reasons of missing metrics, are only in the group of all pairs.
+    metrics: name -> value. The reasons of missing metrics are only in the group of all pairs.
     """
 
     pairs: int
@@ -52,31 +52,34 @@ class Summary:
     suite: id of the frozen suite.
     images: number of images.
     rows: row -> OVERALL or bin -> group.
+    over_limit: row -> (key, bin) of each pair that the row did not fill in time, and that is not in its groups.
+    about: row -> what it is, such as the version of a registered model or the digest of a folder.
     """
 
     suite: str
     images: int
     rows: Mapping[str, Mapping[str, Group]]
+    over_limit: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_scores(path: Path, scores: Sequence[Score]) -> None:
-    """Write a parquet table with one row per score, sorted by row, key and bin."""
+    """Write a parquet table with one row per score, sorted by row, key and bin; null where a pair lacks a metric."""
     table = [
         {"row": score.row, "key": score.key, "bin": score.bin, "hole_ratio": score.hole_ratio, **score.values}
         for score in sorted(scores, key=lambda score: (score.row, score.key, score.bin))
     ]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(table), sink, compression="zstd")
-    write_durably(path, sink.getvalue().to_pybytes())
+    write_table(path, table)
 
 
 def read_scores(path: Path) -> list[Score]:
     """Read the scores that `write_scores` wrote, in its order."""
     fixed = ("row", "key", "bin", "hole_ratio")
-    return [
-        Score(**{name: line[name] for name in fixed}, values={k: v for k, v in line.items() if k not in fixed})
-        for line in pq.read_table(path).to_pylist()
-    ]
+    scores = []
+    for line in pq.read_table(path).to_pylist():
+        values = {name: value for name, value in line.items() if name not in fixed and value is not None}
+        scores.append(Score(**{name: line[name] for name in fixed}, values=values))
+    return scores
 
 
 def write_summary(path: Path, summary: Summary) -> None:
@@ -85,7 +88,8 @@ def write_summary(path: Path, summary: Summary) -> None:
         row: {name: {"pairs": group.pairs, **_to_json(group.metrics)} for name, group in groups.items()}
         for row, groups in summary.rows.items()
     }
-    write_json(path, {"suite": summary.suite, "images": summary.images, "rows": rows})
+    tree = {"suite": summary.suite, "images": summary.images, "rows": rows}
+    write_json(path, tree | {"over_limit": summary.over_limit, "about": summary.about})
 
 
 def read_summary(path: Path) -> Summary:
@@ -95,7 +99,16 @@ def read_summary(path: Path) -> Summary:
         row: {name: Group(group.pop("pairs"), _from_json(group)) for name, group in groups.items()}
         for row, groups in tree["rows"].items()
     }
-    return Summary(tree["suite"], tree["images"], rows)
+    over_limit = {row: [tuple(pair) for pair in pairs] for row, pairs in tree["over_limit"].items()}
+    return Summary(tree["suite"], tree["images"], rows, over_limit, tree["about"])
+
+
+def write_table(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write a parquet table of lines, which need not have the same columns; null where a line lacks one."""
+    names = dict.fromkeys(name for line in lines for name in line)  # `from_pylist` would take those of the first line
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({name: [line.get(name) for line in lines] for name in names}), sink, compression="zstd")
+    write_durably(path, sink.getvalue().to_pybytes())
 
 
 def write_json(path: Path, tree: object) -> None:

@@ -1,4 +1,4 @@
-"""The frozen suite: its identity, the names of its rows, and the images of the gallery."""
+"""The frozen suite: its identity, and the images of the gallery."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from pathlib import Path
 from datasets.shards.column import Column
 from files.durable import file_digest
 from files.seeds import derive_seed
+from jobs.evaluation.settings import FEATURE_WEIGHTS, EvaluateConfig
 
 _METRICS = Path(__file__).parent / "metrics"
 
 
-def suite_id(images: Column, masks: Column) -> str:
-    """Compute the suite's identity: SHA-256 over the digests of images, masks and every file of metric code."""
+def suite_id(images: Column, masks: Column, config: EvaluateConfig) -> str:
+    """Compute the suite's identity.
+
+    Returns the SHA-256 over the digests of images, masks, every file of metric code and the feature weights.
+    """
+    weights = {name: getattr(config, name) for name in FEATURE_WEIGHTS}
     digests = {
         "images": images.manifest.digest,
         "masks": masks.manifest.digest,
         "metrics": {path.name: file_digest(path) for path in _METRICS.glob("*.py")},
+        "weights": {name: of_file.sha256 for name, of_file in weights.items() if of_file is not None},
     }
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
@@ -31,8 +37,3 @@ def gallery_keys(keys: Sequence[str], count: int) -> frozenset[str]:
     count: how many to choose, at most.
     """
     return frozenset(sorted(keys, key=lambda key: derive_seed("gallery", key))[:count])
-
-
-def untrained_row(generator: str) -> str:
-    """Name the row of a generator's weights before the first step."""
-    return f"{generator}_untrained"

@@ -77,17 +77,17 @@ class _Line(NamedTuple):
 
 
 def bin_chart(rows: Sequence[Row], names: Sequence[str]) -> BinChart:
-    """Draw hole L1 over the bins: generators in colours, baselines in grey and dashed.
+    """Draw hole L1 over the bins: baselines in grey and dashed, all other rows in colours.
 
-    rows: trained generators and baselines.
+    rows: all but the untrained ones.
     names: of the bins.
     """
     lines: list[_Line] = []
-    drawn = {"generator": 0, "baseline": 0}
+    drawn = {True: 0, False: 0}
     for row in rows:
-        number = drawn[row.kind]
-        drawn[row.kind] += 1
-        key = _line_key(row.name, number) if row.kind == "generator" else _baseline_key(row.name, number)
+        is_baseline = row.kind == "baseline"
+        key = (_baseline_key if is_baseline else _line_key)(row.name, drawn[is_baseline])
+        drawn[is_baseline] += 1
         metrics = (row.by_bin.get(name, {}).get(REFERENCE_METRIC) for name in names)
         y = np.array([metric.mean if isinstance(metric, Value) else np.nan for metric in metrics])
         lines.append(_Line(key, np.arange(len(names)), y))

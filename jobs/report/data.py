@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Metric, Value
+from jobs.evaluation.settings import untrained_row
+from jobs.report.settings import Track
 
-Kind = Literal["generator", "untrained", "baseline"]
+Kind = Literal["generator", "registered", "external", "untrained", "baseline"]
 
 REFERENCE = "mean_colour"
 """The baseline that the summary compares every other row with."""
@@ -18,6 +21,8 @@ REFERENCE_METRIC = "l1_hole_percent"
 
 GROUPS: dict[Kind, str] = {
     "generator": "Trained generators",
+    "registered": "Registered versions",
+    "external": "Results of other programs",
     "untrained": "The same, untrained",
     "baseline": "Baselines without a network",
 }
@@ -25,15 +30,30 @@ GROUPS: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a training cost, as far as it is the same in every run.
+
+    images_seen: records read, with repetition.
+    parameters: number of parameters of the networks that fill holes.
+    trained_parameters: the same with discriminators.
+    """
+
+    images_seen: int
+    parameters: int
+    trained_parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
-    """One method: a trained generator, the same before its first step, or a classical baseline.
+    """One method: a trained generator, the same before its first step, a registered version, or another program.
 
     metrics: name -> value over all pairs of image and mask. Every metric that some row has becomes a column.
-    by_bin: bin -> metrics over the pairs of that bin. The page shows `l1_hole_percent` and `psnr` of trained generators
-        and baselines.
+    by_bin: bin -> metrics over the pairs of that bin. The page shows `l1_hole_percent` and `psnr` of all rows but the
+        untrained ones.
     paper, year: the publication, or a description.
     against_reference: paired difference of `l1_hole_percent`, this row minus `mean_colour`. Without its interval, or
         without the difference, the summary compares the means.
+    cost: of a trained generator.
     """
 
     name: str
@@ -43,6 +63,12 @@ class Row:
     paper: str = ""
     year: int | None = None
     against_reference: Value | None = None
+    cost: Cost | None = None
+
+    @property
+    def id(self) -> str:
+        """The name of the row in results and comparisons, which differs from that of every other row."""
+        return untrained_row(self.name) if self.kind == "untrained" else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +111,53 @@ class Unfinished:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """How the numbers of the page were measured: what decides which published numbers they can be compared with.
+
+    dataset: name of the data set.
+    size: of the images, such as "256 × 256".
+    mask_kind: `suite.masks.kind`.
+    images: number of images.
+    track: `report.track`.
+    """
+
+    dataset: str
+    size: str
+    mask_kind: str
+    images: int
+    track: Track | None
+
+
+VerdictWord = Literal["reproduced", "not reproduced", "not comparable"]
+
+
+class Verdict(NamedTuple):
+    """The judgement of one number, with its reason in words."""
+
+    word: VerdictWord
+    reason: str
+
+
+class PublishedLine(NamedTuple):
+    """One line of the page: a published number beside ours, or all numbers of a source that none of ours compares with.
+
+    row, source, protocol, certainty: as texts.
+    what: metric and bin, or the metrics.
+    published, ours, tolerance: numbers as texts; "" where there is none.
+    """
+
+    row: str
+    source: str
+    protocol: str
+    certainty: str
+    what: str
+    published: str
+    ours: str
+    tolerance: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """The content of the page.
 
@@ -93,8 +166,11 @@ class Page:
     suite: id of the frozen evaluation suite; "" if it has no masks yet.
     budget: how long each generator was trained; "" if none has been.
     tv_truth: `tv_percent` of the true images.
-    fid_images: number of pictures that FID compares; shown in the title of its column.
+    fid_images: number of pairs behind FID, KID, P-IDS and U-IDS; shown in the titles of their columns.
     bins: (name, number of pairs).
+    comparisons: of any two rows.
+    track: a sentence on what the trainings had in common.
+    published: numbers that others printed, beside ours.
     facts: (label, text) of digests, parameters and licences.
     commands: shell lines that rebuild the page.
     notes: facts that a reader needs to judge the numbers, such as deviations from the papers.
@@ -111,6 +187,9 @@ class Page:
     tv_truth: float | None = None
     fid_images: int | None = None
     bins: Sequence[tuple[str, int]] = ()
+    comparisons: Sequence[Comparison] = ()
+    track: str = ""
+    published: Sequence[PublishedLine] = ()
     curves: Sequence[Curves] = ()
     gallery: Sequence[GalleryRow] = ()
     facts: Sequence[tuple[str, str]] = ()

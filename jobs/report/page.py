@@ -11,10 +11,12 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from jobs.report.charts import bin_chart, loss_chart
+from jobs.report.costs import cost_lines
 from jobs.report.data import GROUPS, Page, rows_by_bin
 from jobs.report.gallery import lay_out
+from jobs.report.pairs import pair_table
 from jobs.report.summary import summarise_rows
-from jobs.report.tables import bin_table, comparison_table
+from jobs.report.tables import absent_columns, bin_table, comparison_table
 from jobs.report.text import encodable
 
 
@@ -37,7 +39,10 @@ def render(page: Page) -> str:
         groups=GROUPS,
         summary=summarise_rows(page.rows),
         comparison=comparison_table(page),
-        bin_table=bin_table(by_bin, page.bins) if by_bin else None,
+        bin_table=bin_table(by_bin, page) if by_bin else None,
+        pairs=pair_table(page),
+        costs=cost_lines(page),
+        absent=absent_columns(page.rows),
         bin_chart=bin_chart(by_bin, [name for name, _ in page.bins]) if by_bin else None,
         losses=[loss_chart(curves, number) for number, curves in enumerate(page.curves)],
         gallery=lay_out(page.gallery),

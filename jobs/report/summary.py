@@ -13,6 +13,8 @@ Verdict = Literal["better", "unclear", "worse"]
 
 _NOUNS: dict[Kind, str] = {
     "generator": "trained generators",
+    "registered": "registered versions",
+    "external": "other programs",
     "untrained": "untrained networks",
     "baseline": "other baselines",
 }

@@ -16,6 +16,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -56,6 +58,7 @@ from mlflow.entities import (
     RunTag,
     ViewType,
 )
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -163,6 +166,12 @@ def run_of_version(name: str, tags: Mapping[str, str]) -> str | None:
     return None if newest is None else newest.run_id
 
 
+def run_seconds(run_id: str) -> float | None:
+    """Return how long a run took, waits between its segments included; None while it has no end."""
+    info = _client().get_run(run_id).info
+    return None if info.end_time is None else (info.end_time - info.start_time) / 1000
+
+
 def log_points(run_id: str, points: Sequence[Point]) -> None:
     """Log points in order. Equal points are stored once."""
     metrics = [Metric(key, value, _milliseconds(seconds), step) for key, value, step, seconds in points]
@@ -264,6 +273,37 @@ def register_model(
     return version
 
 
+@dataclass(frozen=True)
+class FetchedModel:
+    """The files of a registered version on this disk, checked.
+
+    version: its number.
+    weights_sha256: digest of its weights.
+    open: loads it as `load_model` does; can be pickled.
+    """
+
+    version: str
+    weights_sha256: str
+    open: Callable[[], Callable[[np.ndarray, np.ndarray], np.ndarray]]
+
+
+def fetch_model(name: str, version: str, folder: Path) -> FetchedModel:
+    """Copy a registered version to a folder.
+
+    name, version: those of `load_model`.
+    folder: keeps the files for as long as the model is used.
+    Raises ModelError if there is no such version, or if a file has been changed.
+    """
+    try:
+        model, found = _download(name, version, folder)
+        pyfunc = mlflow.models.Model.load(str(model)).flavors[mlflow.pyfunc.FLAVOR_NAME]
+    except (MlflowException, OSError, UserError) as error:
+        raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
+    code, data = (model / pyfunc[key] for key in (mlflow.pyfunc.CODE, mlflow.pyfunc.DATA))
+    opener = partial(open_model, loader=pyfunc[mlflow.pyfunc.MAIN], code=code, data=data)
+    return FetchedModel(found.version, found.tags.get("weights_sha256", ""), opener)
+
+
 def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Load a registered generator as a function of image uint8 (N, H, W, 3) and mask uint8 (N, H, W, 1), 1 = hole.
 
@@ -275,21 +315,16 @@ def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np
     version: a number, or an alias such as "candidate".
     Raises ModelError if there is no such version, if a file has been changed, or if it cannot be loaded.
     """
-    try:
-        with tempfile.TemporaryDirectory(prefix="inpaint-") as folder:
-            model = _download(name, version, Path(folder))
-            pyfunc = mlflow.models.Model.load(str(model)).flavors[mlflow.pyfunc.FLAVOR_NAME]
-            return open_model(
-                loader=pyfunc[mlflow.pyfunc.MAIN],
-                code=model / pyfunc[mlflow.pyfunc.CODE],
-                data=model / pyfunc[mlflow.pyfunc.DATA],
-            )
-    except (MlflowException, ImportError, OSError, UserError) as error:
-        raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
+    with tempfile.TemporaryDirectory(prefix="inpaint-") as folder:
+        model = fetch_model(name, version, Path(folder))
+        try:
+            return model.open()
+        except (MlflowException, ImportError, OSError, UserError) as error:
+            raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
 
 
-def _download(name: str, version: str, folder: Path) -> Path:
-    """Copy the files of a registered version to a folder and check them. Returns where they are."""
+def _download(name: str, version: str, folder: Path) -> tuple[Path, ModelVersion]:
+    """Copy the files of a registered version to a folder and check them. Returns where they are, and the version."""
     client = _client()
     mlflow.set_tracking_uri(tracking_uri())
     by_number = version.isdigit()
@@ -299,7 +334,7 @@ def _download(name: str, version: str, folder: Path) -> Path:
     source = client.get_model_version_download_uri(name, found.version)
     model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
     check_files(model, found.tags[FILES_TAG])
-    return model
+    return model, found
 
 
 def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str]) -> None:

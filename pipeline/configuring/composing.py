@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any
 
+from jobs.evaluation.settings import EvaluateConfig, RowsConfig
 from jobs.generators import card, names
+from jobs.report.settings import ReportConfig
 from jobs.training.settings import TrainConfig
 from pipeline.configuring.keys import ConfigureError, KeyPath, block_at, find_key, keys_at
 from pipeline.configuring.presets import GROUPS, lay_over, read_preset
@@ -19,6 +21,14 @@ _PRESETS = {group: (group, places) for group, places in GROUPS.items()} | {
     ".".join(place): (group, (place,)) for group, places in GROUPS.items() for place in places if place
 }
 """Word that takes a preset, a group or one of its blocks -> the group, and the blocks that the preset fills."""
+
+_FILLED: Mapping[KeyPath, type] = {
+    ("train",): TrainConfig,
+    ("evaluate",): EvaluateConfig,
+    ("evaluate", "rows"): RowsConfig,
+    ("report",): ReportConfig,
+}
+"""Blocks whose keys dvc.yaml names -> their dataclass."""
 
 
 def compose(present: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
@@ -43,7 +53,7 @@ def compose(present: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
     for key, text in values.items():
         if key.startswith("generators."):
             _set_value(tree, key, text)
-    _fill_train(tree)
+    _fill_defaults(tree)
     return tree
 
 
@@ -128,11 +138,12 @@ def _choose_generators(tree: dict[str, Any], present: Mapping[str, Any], chosen:
             tree["generators"][name] = {**values, "image_size": size}
 
 
-def _fill_train(tree: dict[str, Any]) -> None:
-    """Write the defaults of `train` that the file lacks: dvc.yaml names each key, and DVC refuses a file without it."""
-    given = block_at(tree, ("train",))
-    defaults = {field.name: field.default for field in fields(TrainConfig) if field.default is not MISSING}
-    tree["train"] = {**given, **{name: value for name, value in defaults.items() if name not in given}}
+def _fill_defaults(tree: dict[str, Any]) -> None:
+    """Write the defaults that the file lacks: DVC refuses a file without a key that dvc.yaml names."""
+    for path, config in _FILLED.items():
+        given = block_at(tree, path)
+        defaults = {field.name: _plain(field.default) for field in fields(config) if field.default is not MISSING}
+        _put(tree, path, {**given, **{name: value for name, value in defaults.items() if name not in given}})
 
 
 def _names(chosen: str) -> list[str]:

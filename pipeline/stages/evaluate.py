@@ -1,4 +1,4 @@
-"""Weights and mask shards -> metrics of every pair and in total, for one generator or for the baselines."""
+"""Weights and mask shards -> metrics of every pair and in total, for one generator, the baselines or other rows."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ from datasets.shards.records import write_records
 from datasets.writing.tars import NewRecord, write_shard
 from files.durable import check_replaceable
 from jobs.cluster.launch import map_tasks
-from jobs.evaluation.loop import EvaluationJob, ShardResult, evaluate_shard
+from jobs.evaluation.catalogue import HEADLINE
+from jobs.evaluation.costs import add_costs
+from jobs.evaluation.job import EvaluationJob
+from jobs.evaluation.loop import ShardResult, evaluate_shard
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
 from jobs.evaluation.suite import suite_id
-from jobs.evaluation.summary import summarise
+from jobs.evaluation.summary import describe_sources, late_pairs, summarise
 from pipeline.columns import open_column
+from pipeline.declared_rows import DeclaredRows, fetch_rows
 from pipeline.inputs import StageInputs
 from pipeline.layout import (
-    BASELINES_ROW,
     GALLERY_NAME,
+    GROUP_ROWS,
+    OTHERS_ROW,
     SCORES_NAME,
     SUMMARY_NAME,
+    costs_file,
     metrics_file,
     model_folder,
     results_folder,
@@ -40,22 +46,22 @@ from pipeline.verbosity import say
 
 log = logging.getLogger(__name__)
 
-_HEADLINE = ("l1_hole_percent", "psnr", "ssim", "lpips", "fid")  # `dvc metrics show` has a column for each
-
 
 def run(params: Params, row: str) -> None:
     """Write results/<row> (scores of every pair, summary, gallery), and metrics/<row>.json or a file per baseline.
 
-    Also logs a generator's metrics to the tracked run of its training, if the server answers.
+    Also writes costs/<row>.json, and logs a generator's metrics to the tracked run of its training, if the server
+    answers.
 
-    row: a generator, or "baselines".
-    Raises ParamsError for a row that is neither "baselines" nor a generator that params.yaml lists, CheckpointError for
-    weights of another generator, ShardError for images or masks that are not as params.yaml describes them.
+    row: a generator, "baselines", or "others" for the rows that `evaluate.rows` lists.
+    Raises ParamsError for another row, CheckpointError for weights of another generator, ShardError for images or masks
+    that are not as params.yaml describes them, ExternalError for an external row that lacks a picture, ModelError for a
+    registered version that cannot be loaded.
     """
-    if row != BASELINES_ROW:
+    if row not in GROUP_ROWS:
         check_listed(params, row)
         open_receipt(row)
-    inputs = StageInputs.read("baselines") if row == BASELINES_ROW else StageInputs.read("evaluate", row)
+    inputs = StageInputs.read(row) if row in GROUP_ROWS else StageInputs.read("evaluate", row)
     images = open_column(params, "image", params.suite.split)
     masks = open_column(params, "mask", params.suite.split, images=images)
     images.verify()
@@ -63,8 +69,16 @@ def run(params: Params, row: str) -> None:
     check_replaceable(results_folder(row))
     staged = unfinished_folder(row)
     shutil.rmtree(staged, ignore_errors=True)  # of a killed evaluation
-    results = _evaluate(params, row, images, masks)
-    summary = Summary(suite_id(images, masks), images.manifest.records, summarise(results, params.evaluate))
+    declared = fetch_rows(params, staged / "registered") if row == OTHERS_ROW else DeclaredRows()
+    results = _evaluate(params, row, images, masks, declared)
+    sources = describe_sources(results)
+    summary = Summary(
+        suite_id(images, masks, params.evaluate),
+        images.manifest.records,
+        summarise(results, params.evaluate),
+        late_pairs(results),
+        {row: ", ".join(filter(None, (text, sources.get(row)))) for row, text in declared.about.items()},
+    )
     folder = staged / "results"
     write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])
     _write_gallery(folder / GALLERY_NAME, images, results)
@@ -72,14 +86,16 @@ def run(params: Params, row: str) -> None:
     _write_metrics(staged, row, summary)
     inputs.check_unchanged()
     _move(staged, row)
-    if row != BASELINES_ROW:
-        _track(row, summary)
+    costs = {name: cost.to_json() for name, cost in add_costs(result.costs for result in results).items()}
+    write_json(costs_file(row), costs)
+    if row not in GROUP_ROWS:
+        _track(row, summary, costs[row])
     say(f"evaluated {row}: {results_folder(row)}, {_metrics_place(row)}")
 
 
 def _metrics_place(row: str) -> Path:
-    """Return the file of a generator's metrics, or the folder of the baselines'."""
-    return metrics_file(row) if row != BASELINES_ROW else metrics_file(row).with_suffix("")
+    """Return the file of a generator's metrics, or the folder of those of several rows."""
+    return metrics_file(row) if row not in GROUP_ROWS else metrics_file(row).with_suffix("")
 
 
 def _write_metrics(staged: Path, row: str, summary: Summary) -> None:
@@ -88,16 +104,17 @@ def _write_metrics(staged: Path, row: str, summary: Summary) -> None:
     Of the untrained generator, and of bins, the figures are in the summary alone.
     """
     place = staged / _metrics_place(row).name
-    if row != BASELINES_ROW:
+    if row not in GROUP_ROWS:
         write_json(place, _headline(summary.rows[row][OVERALL]))
         return
+    place.mkdir(parents=True, exist_ok=True)
     for name, groups in summary.rows.items():
         write_json(place / f"{name}.json", _headline(groups[OVERALL]))
 
 
 def _headline(group: Group) -> dict[str, float]:
     means = _means(group)
-    return {name: means[name] for name in _HEADLINE if name in means}
+    return {name: means[name] for name in HEADLINE if name in means}
 
 
 def _move(staged: Path, row: str) -> None:
@@ -114,7 +131,7 @@ def _move(staged: Path, row: str) -> None:
         staged.parent.rmdir()
 
 
-def _evaluate(params: Params, row: str, images: Column, masks: Column) -> list[ShardResult]:
+def _evaluate(params: Params, row: str, images: Column, masks: Column, declared: DeclaredRows) -> list[ShardResult]:
     """Evaluate all shards on the cluster and return their results in order."""
     job = EvaluationJob(
         name=row,
@@ -122,11 +139,13 @@ def _evaluate(params: Params, row: str, images: Column, masks: Column) -> list[S
         masks=str(masks.folder.resolve()),
         images_digest=images.manifest.digest,
         masks_digest=masks.manifest.digest,
-        model=None if row == BASELINES_ROW else str(model_folder(row).resolve()),
+        model=None if row in GROUP_ROWS else str(model_folder(row).resolve()),
+        registered=declared.registered,
+        external=declared.external,
         config=params.evaluate,
         store=params.store,
     )
-    shards = range(len(images.manifest.shards))
+    shards = range(len(images.manifest.shards)) if row != OTHERS_ROW or declared.names else ()
     tasks = map_tasks(partial(evaluate_shard, job), shards, num_workers=params.cluster.num_workers)
     return sorted(track(tasks, f"evaluate {row}", len(shards), "shards"), key=lambda result: result.shard)
 
@@ -157,8 +176,8 @@ def _means(group: Group) -> dict[str, float]:
     return {name: metric.mean for name, metric in group.metrics.items() if isinstance(metric, Value)}
 
 
-def _track(generator: str, summary: Summary) -> None:
-    """Log the metrics of the trained generator to the run of its training.
+def _track(generator: str, summary: Summary, cost: Mapping[str, float]) -> None:
+    """Log the metrics of the trained generator, and what its fills cost, to the run of its training.
 
     This is the run of the registered version that has these weights. If there is no such version, or if the server does
     not answer, a warning is logged.
@@ -172,7 +191,8 @@ def _track(generator: str, summary: Summary) -> None:
         if run_id is None:
             problem = "no registered version has its weights; run: python -m pipeline deliver"
         else:
-            tracking.log_metrics(run_id, _metric_points(summary.rows[generator]), step=receipt.steps)
+            points = _metric_points(summary.rows[generator]) | _cost_points(cost)
+            tracking.log_metrics(run_id, points, step=receipt.steps)
             tracking.set_tags(run_id, {"suite": summary.suite})
             return
     except Exception as error:  # every client and store raises its own kinds
@@ -192,10 +212,14 @@ def _metric_points(groups: Mapping[str, Group]) -> dict[str, float]:
     }
 
 
+def _cost_points(cost: Mapping[str, float]) -> dict[str, float]:
+    return {f"evaluation/{name}": cost[name] for name in ("seconds_per_image", "peak_device_bytes")}
+
+
 VERB = {
-    "help": "stage: score one generator, or the baselines",
+    "help": "stage: score one generator, the baselines, or the other rows",
     "example": "evaluate edge_connect",
-    "arguments": {"row": {"help": 'a generator that params.yaml lists, or "baselines"', "completes": "rows"}},
+    "arguments": {"row": {"help": 'a generator that params.yaml lists, "baselines" or "others"', "completes": "rows"}},
 }
 
 

@@ -6,7 +6,7 @@ import csv
 import logging
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.compute as pc
@@ -15,36 +15,42 @@ from datasets.shards.column import Column
 from datasets.shards.expectation import Expectation
 from files.code_archive import Code, process_code
 from files.durable import write_durably
-from files.errors import UserError
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
 from jobs.evaluation.baselines import BASELINES
+from jobs.evaluation.comparison import Comparison, compare_rows, write_comparisons
 from jobs.evaluation.metrics.intervals import paired_difference
 from jobs.evaluation.metrics.value import Metric, Value
-from jobs.evaluation.results import OVERALL, Group, Summary, read_scores, read_summary
-from jobs.evaluation.suite import suite_id, untrained_row
+from jobs.evaluation.results import OVERALL, Group
+from jobs.evaluation.settings import untrained_row
+from jobs.evaluation.suite import suite_id
 from jobs.generators import card
 from jobs.report.curves import Phases, make_curves
-from jobs.report.data import REFERENCE, REFERENCE_METRIC, Curves, GalleryRow, Kind, Page, Row, Unfinished
+from jobs.report.data import REFERENCE, Conditions, Curves, GalleryRow, Kind, Page, Row, Unfinished
+from jobs.report.notes import describe_results
 from jobs.report.page import render
+from jobs.report.published import published_lines, read_published
 from jobs.runs.receipt import Receipt
 from masks.hole_ratio import BINS, member_of_bin
 from pipeline.browser import open_page
 from pipeline.code import LOCK, stage_code
 from pipeline.columns import open_column
+from pipeline.costs import training_cost, write_quality_and_cost
 from pipeline.inputs import StageInputs
 from pipeline.layout import (
     BASELINES_ROW,
+    COMPARISONS,
     GALLERY_NAME,
+    GROUP_ROWS,
+    OTHERS_ROW,
     PARTIAL_REPORT,
     REPORT,
-    SCORES_NAME,
-    SUMMARY_NAME,
     curves_folder,
     results_folder,
 )
 from pipeline.params import Params
 from pipeline.partial import describe_time, find_live_trainings, find_missing, live_curves, open_masks
-from pipeline.trained import open_receipt
+from pipeline.results import Results, check_complete, check_one_protocol, common_suite, groups_of_rows, read_results
+from pipeline.tracks import check_trainings, describe_track
 from pipeline.verbosity import say
 
 log = logging.getLogger(__name__)
@@ -52,40 +58,6 @@ log = logging.getLogger(__name__)
 _QUANTILES = (0.1, 0.5, 0.9)
 _HIDDEN_COLOUR = 255
 _TV_TRUE = "tv_true_percent"  # of the true images, hence equal in every row: the page shows it once
-
-HoleL1 = dict[str, dict[tuple[str, str], float]]
-"""Row -> (key, bin) -> `l1_hole_percent`."""
-
-
-class ReportError(UserError):
-    """Two results must not share a table."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Results:
-    """All data of the page.
-
-    summaries: generator, or "baselines" -> summary.
-    hole_l1: hole L1 of every pair of every row.
-    receipts: generator -> receipt of its weights.
-    images, masks: the columns of the suite. The page of an unfinished run may lack masks.
-    """
-
-    summaries: Mapping[str, Summary]
-    hole_l1: HoleL1
-    receipts: Mapping[str, Receipt]
-    images: Column
-    masks: Column | None
-
-    @property
-    def generators(self) -> list[str]:
-        """The generators that have results, in the order of params.yaml."""
-        return list(self.receipts)
-
-    @property
-    def rows(self) -> dict[str, Mapping[str, Group]]:
-        """The groups of every row, in the order of params.yaml."""
-        return {row: groups for summary in self.summaries.values() for row, groups in summary.rows.items()}
 
 
 def run(params: Params) -> None:
@@ -97,15 +69,20 @@ def run(params: Params) -> None:
     inputs = StageInputs.read("report")
     images = open_column(params, "image", params.suite.split)
     masks = open_column(params, "mask", params.suite.split, images=images)
-    rows = (*params.generators, BASELINES_ROW)
-    _check_complete(rows)
-    results = _read_results(rows, images, masks)
-    suite = _common_suite(results)
-    _check_one_protocol(results)
-    page = render(_page(params, results, suite, inputs.code[LOCK])).encode()
+    rows = (*params.generators, *groups_of_rows(params))
+    check_complete(rows)
+    results = read_results(rows, images, masks)
+    suite = common_suite(params, results)
+    check_one_protocol(results)
+    check_trainings(params.report.track, results.receipts)
+    comparisons = compare_rows(results.scores, samples=params.evaluate.bootstrap_samples)
+    page = _page(params, results, suite, inputs.code[LOCK], comparisons)
+    html = render(page).encode()
     inputs.check_unchanged()
-    write_durably(REPORT, page)
+    write_comparisons(COMPARISONS, comparisons)
+    write_durably(REPORT, html)
     PARTIAL_REPORT.unlink(missing_ok=True)
+    write_quality_and_cost(page.rows, results.receipts)
     _track(suite, results.rows)
     say(f"the results are one page: {REPORT.resolve()}")
 
@@ -118,12 +95,15 @@ def run_partial(params: Params) -> None:
     """
     images = open_column(params, "image", params.suite.split)
     masks = open_masks(params, images)
-    suite = suite_id(images, masks) if masks else ""
+    suite = suite_id(images, masks, params.evaluate) if masks else ""
     trainings = find_live_trainings(params)
-    missing = find_missing(params, suite, trainings)
-    results = _read_results([row for row in (*params.generators, BASELINES_ROW) if row not in missing], images, masks)
+    groups = groups_of_rows(params)
+    missing = find_missing(params, groups, suite, trainings)
+    rows = [row for row in (*params.generators, *groups) if row not in missing]
+    results = read_results(rows, images, masks)
     unfinished = Unfinished(made=describe_time(), missing=list(missing.items()))
-    page = _page(params, results, suite, stage_code("report")[LOCK])
+    comparisons = compare_rows(results.scores, samples=params.evaluate.bootstrap_samples)
+    page = _page(params, results, suite, stage_code("report")[LOCK], comparisons)
     curves = [
         each
         for name in params.generators
@@ -133,90 +113,41 @@ def run_partial(params: Params) -> None:
     say(f"what there is so far is one page: {PARTIAL_REPORT.resolve()}")
 
 
-def _check_complete(rows: Sequence[str]) -> None:
-    """Raise ReportError unless every row has results."""
-    for row in rows:
-        if not (results_folder(row) / SUMMARY_NAME).is_file():
-            raise ReportError(
-                f"{results_folder(row)} has no results; run: dvc repro; for a page of what there is so far, run: "
-                "python -m pipeline report --partial"
-            )
-
-
-def _read_results(rows: Sequence[str], images: Column, masks: Column | None) -> Results:
-    """Read the results of generators and, if it is among the rows, of "baselines"."""
-    folders = {name: results_folder(name) for name in rows}
-    hole_l1: HoleL1 = {}
-    for folder in folders.values():
-        for score in read_scores(folder / SCORES_NAME):
-            hole_l1.setdefault(score.row, {})[score.key, score.bin] = score.values[REFERENCE_METRIC]
-    return Results(
-        summaries={name: read_summary(folder / SUMMARY_NAME) for name, folder in folders.items()},
-        hole_l1=hole_l1,
-        receipts={name: open_receipt(name) for name in rows if name != BASELINES_ROW},
-        images=images,
-        masks=masks,
-    )
-
-
-def _common_suite(results: Results) -> str:
-    """Return the suite of all results, which is that of the images and masks in shards/."""
-    summaries = results.summaries
-    first, *others = summaries
-    for other in others:
-        if summaries[other].suite != summaries[first].suite:
-            raise ReportError(
-                f"{first} was evaluated on suite {summaries[first].suite}, {other} on {summaries[other].suite}: "
-                "their numbers cannot be compared; run: dvc repro"
-            )
-    here = suite_id(results.images, results.masks)
-    if summaries[first].suite != here:
-        raise ReportError(
-            f"{first} was evaluated on suite {summaries[first].suite}, but {results.images.folder} and "
-            f"{results.masks.folder} are suite {here}; run: dvc repro"
-        )
-    return here
-
-
-def _check_one_protocol(results: Results) -> None:
-    """Raise ReportError unless each folder of results has its row, and all generators saw the same images."""
-    for name, summary in results.summaries.items():
-        if name != BASELINES_ROW and name not in summary.rows:
-            raise ReportError(
-                f"{results_folder(name)} has the rows {', '.join(summary.rows)}, expected {name}; run: dvc repro "
-                f"evaluate@{name}"
-            )
-    (first, receipt), *others = results.receipts.items()
-    for other, its in others:
-        if its.images != receipt.images:
-            raise ReportError(
-                f"{first} was trained on images {receipt.images}, {other} on {its.images}: their numbers cannot be "
-                "compared; run: dvc repro"
-            )
-
-
-def _page(params: Params, results: Results, suite: str, packages_lock: str) -> Page:
-    kinds: dict[str, Kind] = {}
+def _page(params: Params, results: Results, suite: str, packages_lock: str, comparisons: Sequence[Comparison]) -> Page:
+    kinds: dict[str, Kind] = dict.fromkeys(results.others, "registered")
+    kinds |= {row.name: "external" for row in params.evaluate.rows.external}
     for name in params.generators:
         kinds |= {name: "generator", untrained_row(name): "untrained"}
     any_row = next(iter(results.rows.values()), None)
     code = process_code()
     steps = ", ".join(f"{name} {receipt.steps:,}" for name, receipt in results.receipts.items())
-    return Page(
+    rows = [_row(row, groups, kinds.get(row, "baseline"), results) for row, groups in results.rows.items()]
+    conditions = Conditions(
         dataset=results.images.manifest.dataset,
         size=_describe_size(results.images),
-        num_images=results.images.manifest.records,
+        mask_kind=params.suite.masks.kind,
+        images=results.images.manifest.records,
+        track=params.report.track,
+    )
+    return Page(
+        dataset=conditions.dataset,
+        size=conditions.size,
+        num_images=conditions.images,
         num_masks=len(BINS),
         suite=suite,
         budget=f"{steps} steps" if steps else "",
-        rows=[_row(row, groups, kinds.get(row, "baseline"), results.hole_l1) for row, groups in results.rows.items()],
+        rows=rows,
+        comparisons=comparisons,
+        track=describe_track(params.report.track, results.receipts),
+        published=published_lines(rows, conditions, read_published()),
+        fid_images=any_row[OVERALL].pairs if any_row else 0,
         tv_truth=any_row[OVERALL].metrics[_TV_TRUE].mean if any_row else None,
         bins=[(name, any_row[name].pairs) for name, _, _ in BINS] if any_row else (),
         curves=[curves for name in params.generators for curves in _curves(name)],
         gallery=_gallery(params, results),
         facts=_facts(results, packages_lock, code),
         commands=_rebuild_commands(code),
-        notes=_notes(results.images.manifest.dataset, code),
+        notes=[*describe_results(results.summaries.values()), *_notes(results.images.manifest.dataset, code)],
     )
 
 
@@ -226,22 +157,31 @@ def _describe_size(images: Column) -> str:
     return " × ".join("–".join(map(str, sorted({*each.values()}))) for each in ranges)
 
 
-def _row(name: str, groups: Mapping[str, Group], kind: Kind, hole_l1: HoleL1) -> Row:
-    generator = name.removesuffix("_untrained")
-    paper = card(generator) if kind != "baseline" else None
-    baseline = BASELINES.get(name)
-    pairs = sorted(hole_l1[name])
-    values = [hole_l1[name][pair] for pair in pairs]
-    reference = [hole_l1[REFERENCE][pair] for pair in pairs] if REFERENCE in hole_l1 else None
+def _row(name: str, groups: Mapping[str, Group], kind: Kind, results: Results) -> Row:
+    pairs = sorted(results.hole_l1[name])
+    values = [results.hole_l1[name][pair] for pair in pairs]
+    reference = [results.hole_l1[REFERENCE][pair] for pair in pairs] if REFERENCE in results.hole_l1 else None
+    paper, year = _origin(name, kind, results)
     return Row(
-        name=generator if kind == "untrained" else name,
+        name=name.removesuffix("_untrained") if kind == "untrained" else name,
         kind=kind,
         metrics=_shown(groups[OVERALL]),
-        by_bin={bin_name: _shown(groups[bin_name]) for bin_name, _, _ in BINS},
-        paper=paper.PAPER if paper else baseline.description,
-        year=paper.YEAR if paper else baseline.year,
+        by_bin={bin_name: _shown(groups[bin_name]) for bin_name, _, _ in BINS if bin_name in groups},
+        paper=paper,
+        year=year,
         against_reference=reference and paired_difference(values, reference, [key for key, _ in pairs], seed=0),
+        cost=training_cost(results.receipts[name]) if kind == "generator" else None,
     )
+
+
+def _origin(name: str, kind: Kind, results: Results) -> tuple[str, int | None]:
+    """Return where a row comes from, and the year of its publication."""
+    if kind == "baseline":
+        return BASELINES[name].description, BASELINES[name].year
+    if kind in ("registered", "external"):
+        return results.summaries[OTHERS_ROW].about[name], None
+    paper = card(name.removesuffix("_untrained"))
+    return paper.PAPER, paper.YEAR
 
 
 def _shown(group: Group) -> dict[str, Metric]:
@@ -281,7 +221,7 @@ def _gallery(params: Params, results: Results) -> list[GalleryRow]:
 
 def _open_gallery(row: str, images: Column) -> Column:
     expected = Expectation(split=images.manifest.split, column=GALLERY_NAME, made_from=images.manifest.digest)
-    remedy = f"dvc repro {row if row == BASELINES_ROW else f'evaluate@{row}'}"
+    remedy = f"dvc repro {row if row in GROUP_ROWS else f'evaluate@{row}'}"
     return Column(results_folder(row) / GALLERY_NAME, remedy=remedy, expected=expected)
 
 
@@ -297,8 +237,10 @@ def _cells(
         if edges in galleries[name].fields:
             yield f"edges of {name}", encode_grey_png(255 - decode_map(_member(galleries[name], key, edges)))
         yield name, _member(galleries[name], key, member_of_bin(f"{name}-composite", bin_name))
-    for name in params.evaluate.baselines if BASELINES_ROW in galleries else ():
-        yield name, _member(galleries[BASELINES_ROW], key, member_of_bin(f"{name}-composite", bin_name))
+    for group, names in ((OTHERS_ROW, results.others), (BASELINES_ROW, params.evaluate.baselines)):
+        for name in names if group in galleries else ():
+            if (key, bin_name) in results.hole_l1.get(name, {}):  # it was filled in time
+                yield name, _member(galleries[group], key, member_of_bin(f"{name}-composite", bin_name))
     yield "truth", encode_png(image)
 
 

@@ -185,7 +185,7 @@ def everything():
 def numbers(tree, path=()):
     """The path and the value of every number, and of every list of numbers."""
     for key, value in tree.items():
-        one = value[0] if isinstance(value, list) else value
+        one = value[0] if isinstance(value, list) and value else value
         if isinstance(value, dict):
             yield from numbers(value, (*path, key))
         elif isinstance(one, int | float) and not isinstance(one, bool):
@@ -227,6 +227,29 @@ def test_every_number_out_of_its_range_is_refused_by_the_name_of_its_key(monkeyp
         (lambda t: t["evaluate"].update(baselines=[]), r"baselines must include mean_colour"),
         (lambda t: t["evaluate"].update(baselines=["mean_colour"] * 2), r"evaluate\.baselines names a baseline twice"),
         (lambda t: t["evaluate"].update(baselines=["mean_color"]), r"evaluate\.baselines"),
+        (
+            lambda t: t["evaluate"].update(vgg16={"path": "w", "sha256": "x"}),
+            r"evaluate\.vgg16\.sha256 must be",
+        ),
+        (lambda t: t["evaluate"].update(seconds_per_fill=0), r"evaluate\.seconds_per_fill must be above 0"),
+        (lambda t: t["evaluate"]["rows"].update(registered=["csa@champion"]), r"registered has 'csa@champion'; name a"),
+        (
+            lambda t: t["evaluate"]["rows"].update(external=[{"name": "a/b", "root": "x"}]),
+            r"external has the name 'a/b'",
+        ),
+        (
+            lambda t: t["evaluate"]["rows"].update(external=[{"name": "telea", "root": "x"}]),
+            r"external names telea, which another row has",
+        ),
+        (
+            lambda t: t["evaluate"]["rows"].update(external=[{"name": "a", "root": "x"}] * 2),
+            r"external names a, which another row has",
+        ),
+        (lambda t: t["evaluate"]["rows"].update(external=[{"name": "a"}]), r"rows\.external\.0\.root is missing"),
+        (
+            lambda t: t.update(report={"track": "common"}),
+            r"unequal numbers of images: context_encoder 16,000, deepfill_v2 12,800, .*; set their steps",
+        ),
         (
             lambda t: t["evaluate"].update(inception={"path": "w", "sha256": "x"}),
             r"evaluate\.inception\.sha256 must be",

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,10 +26,11 @@ from datasets.sources import source_config
 from files.code_archive import process_code
 from files.durable import file_digest
 from files.errors import UserError
-from jobs.evaluation.baselines import BASELINES
+from files.pictures import decode_image, decode_map
+from jobs.evaluation.baselines import BASELINES, telea
 from jobs.evaluation.inference import inpaint_images, load_trained
 from jobs.evaluation.metrics.pixels import composite_uint8
-from jobs.evaluation.settings import EvaluateConfig
+from jobs.evaluation.settings import EvaluateConfig, External, RowsConfig
 from jobs.generators import card, names
 from jobs.generators.build import build_recipe
 from jobs.runs.events import EventLog
@@ -38,7 +40,7 @@ from jobs.runs.receipt import read_receipt
 from jobs.tracking import mlflow_runs as tracking
 from jobs.tracking.mlflow_runs import load_model
 from jobs.training.settings import TrainConfig
-from masks.hole_ratio import BINS
+from masks.hole_ratio import BINS, member_of_bin
 from pipeline.params import ParamsError, read_params
 from pipeline.stages import edges, evaluate, ingest, masks, report, semantics, train
 from pipeline.verbs import inpaint
@@ -62,7 +64,15 @@ def params(tmp_path_factory):
         ingest=IngestConfig(size=64, format="png", records_per_shard=3),
         semantics=SemanticsConfig(num_clusters=4),
         train=TrainConfig(checkpoint_steps=1, log_steps=1, sample_steps=1),
-        evaluate=EvaluateConfig(gallery_images=2, bootstrap_samples=50),
+        evaluate=EvaluateConfig(
+            gallery_images=2,
+            bootstrap_samples=50,
+            rows=RowsConfig(
+                untrained=True,
+                registered=("models:/inpaint-edge_connect@candidate", "models:/inpaint-edge_connect/1"),
+                external=(External(name="copied", root=str(folder / "copied")),),
+            ),
+        ),
         cluster=dataclasses.replace(read.cluster, num_workers=0, train_workers=0),
         generators={name: card(name).Config.tiny() for name in names()},
     )
@@ -77,8 +87,24 @@ def params(tmp_path_factory):
             train.run(small, name)
             evaluate.run(small, name)
         evaluate.run(small, "baselines")
+        _copy_results_of_telea(folder / "copied")
+        evaluate.run(small, "others")
         report.run(small)
         yield small
+
+
+def _copy_results_of_telea(folder):
+    """Fill every hole of the suite with plain code, as another program would, and write PNGs."""
+    images, masks = Column(Path("shards/image/val")), Column(Path("shards/mask/val"))
+    for record, key in enumerate(images.keys.to_pylist()):
+        image = decode_image(images.read(record))
+        for name, _, _ in BINS:
+            hole = (decode_map(masks.read(record, member_of_bin("mask", name))) > 127).astype(np.uint8)
+            path = folder / f"{key}-{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            filled = telea(image, hole)
+            filled[hole == 0] ^= 1  # what is visible is taken from the image
+            Image.fromarray(filled).save(path)
 
 
 def test_the_suite_has_a_mask_in_every_bin_of_every_image(params):
@@ -130,6 +156,60 @@ def test_the_run_of_a_training_has_its_evaluation(params, name):
     assert run.info.status == "FINISHED"
 
 
+def test_an_external_row_has_the_very_figures_of_the_same_results_computed_inside(params):
+    inside, outside = (json.loads(Path(f"results/{name}/summary.json").read_text()) for name in ("baselines", "others"))
+    assert outside["rows"]["copied"] == inside["rows"]["telea"]
+    assert outside["suite"] == inside["suite"]
+    figures = [Path(f"metrics/{name}.json").read_bytes() for name in ("baselines/telea", "others/copied")]
+    assert figures[0] == figures[1]
+    images = Column(Path("shards/image/val")).keys.to_pylist()
+    contents = [[Path(f"copied/{key}-{name}.png").read_bytes() for name, _, _ in BINS] for key in images]
+    of_images = [sha256(b"".join(sha256(file).digest() for file in files)).hexdigest() for files in contents]
+    digest = sha256("".join(of_images).encode()).hexdigest()
+    assert outside["about"]["copied"] == f"results in {Path('copied').resolve()}, SHA-256 {digest}"
+
+
+def test_a_registered_version_has_the_figures_of_its_training(params):
+    """Named by alias and by number, which are the same version here and one row."""
+    groups = json.loads(Path("results/edge_connect/summary.json").read_text())["rows"]["edge_connect"]
+    others = json.loads(Path("results/others/summary.json").read_text())
+    assert set(others["rows"]) == {"copied", "inpaint_edge_connect_1"}
+    without_edges = {
+        name: {key: value for key, value in group.items() if not key.startswith("edge_")}
+        for name, group in groups.items()
+    }
+    assert others["rows"]["inpaint_edge_connect_1"] == without_edges
+    digest = file_digest(Path("models/edge_connect/weights.safetensors"))
+    assert others["about"]["inpaint_edge_connect_1"] == f"inpaint-edge_connect version 1, weights {digest}"
+
+
+def test_an_external_row_that_lacks_a_picture_is_named_with_it(params, tmp_path):
+    shutil.copytree("copied", tmp_path / "copied")
+    lost, small = sorted((tmp_path / "copied").rglob("*.png"))[:2]
+
+    def refused():
+        row = External(name="copied", root=str(tmp_path / "copied"))
+        config = dataclasses.replace(params.evaluate, rows=RowsConfig(external=(row,)))
+        with pytest.raises(UserError) as error:
+            evaluate.run(dataclasses.replace(params, evaluate=config), "others")
+        return str(error.value)
+
+    Image.new("RGB", (64, 32)).save(small)
+    assert f"{small} is 64x32, the image is 64x64" in refused()
+    lost.unlink()
+    assert refused().startswith(f"{lost}: No such file or directory; the external row copied needs")
+    lost.write_bytes(b"\xff\xd8\xff")
+    assert f"{lost} is no PNG" in refused()
+
+
+def test_what_an_evaluation_cost_is_beside_its_results_and_not_in_them(params):
+    costs = json.loads(Path("costs/baselines.json").read_text())
+    assert costs["biharmonic"]["pairs"] == 4 * len(BINS)
+    assert costs["biharmonic"]["seconds_per_image"] > costs["mean_colour"]["seconds_per_image"] > 0
+    assert not [path for path in Path("results").rglob("*.json") if "seconds_per_image" in path.read_text()]
+    assert _candidate_run("csa").data.metrics["evaluation/seconds_per_image"] > 0
+
+
 def _candidate_run(name):
     client = mlflow.MlflowClient(tracking.tracking_uri())
     return client.get_run(client.get_model_version_by_alias(f"inpaint-{name}", "candidate").run_id)
@@ -162,8 +242,6 @@ def test_figures_are_those_of_the_composites(params):
     images, masks = Column(Path("shards/image/val")), Column(Path("shards/mask/val"))
     errors = []
     for record in range(4):
-        from files.pictures import decode_image, decode_map
-
         image = decode_image(images.read(record))
         for field in masks.fields:
             hole = decode_map(masks.read(record, field)) > 127

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
@@ -34,7 +34,9 @@ def bootstrap_interval(
     # Sums are of differences from the first value: constant values then give an interval of exactly zero width.
     origin = values[0]
     sums = np.bincount(image_of, weights=values - origin)
-    means = origin + _resampled_means(sums, np.bincount(image_of), np.random.default_rng(seed), samples)
+    sizes = np.bincount(image_of)
+    blocks = resample_counts(len(sums), seed=seed, samples=samples)
+    means = origin + np.concatenate([(counts @ sums) / (counts @ sizes) for counts in blocks])
     low, high = np.percentile(means, (2.5, 97.5))
     return Value(float(origin + (values - origin).mean()), float(low), float(high))
 
@@ -61,16 +63,16 @@ def paired_difference(
     return bootstrap_interval(np.subtract(first, second, dtype=np.float64), images, seed=seed, samples=samples)
 
 
-def _resampled_means(sums: np.ndarray, sizes: np.ndarray, rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Return (samples,) means over the pairs of N images drawn with replacement.
+def resample_counts(num_images: int, *, seed: int, samples: int) -> Iterator[np.ndarray]:
+    """Draw images with replacement, a block of resamples at a time.
 
-    sums, sizes: sum of the values and number of pairs of each image, (N,).
+    The draws depend only on the arguments, hence all metrics and rows with one list of images share them.
+
+    Yields int (rows, num_images): how often each image is drawn. The rows of all blocks are `samples`.
     """
-    num_images, means = len(sums), []
-    chunk = max(1, 2**20 // num_images)  # bounds the memory of one block of draws
-    for start in range(0, samples, chunk):
-        rows = min(chunk, samples - start)
+    rng = np.random.default_rng(seed)
+    block = max(1, 2**20 // num_images)  # bounds the memory
+    for start in range(0, samples, block):
+        rows = min(block, samples - start)
         draws = rng.integers(num_images, size=(rows, num_images)) + num_images * np.arange(rows)[:, None]
-        counts = np.bincount(draws.ravel(), minlength=rows * num_images).reshape(rows, num_images)  # multinomial
-        means.append((counts @ sums) / (counts @ sizes))
-    return np.concatenate(means)
+        yield np.bincount(draws.ravel(), minlength=rows * num_images).reshape(rows, num_images)  # multinomial

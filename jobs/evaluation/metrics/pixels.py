@@ -1,4 +1,4 @@
-"""8-bit composites and the metrics of one pair of pictures: L1, L2, PSNR, SSIM and TV.
+"""8-bit composites and the metrics of one pair of pictures: L1, L2, PSNR, TV, and those of structure.ssim.
 
 Pictures are uint8 RGB arrays, (H, W, 3) or (N, H, W, 3). Masks are (H, W) or (N, H, W), exactly 0 or 1, 1 = hole.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.ndimage import correlate1d
 
+from files.colours import GREY_WEIGHTS
 from files.errors import UserError
+from jobs.evaluation.metrics.structure import ms_ssim, ssim
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +82,9 @@ def score_pair(image8: np.ndarray, composite8: np.ndarray, mask: np.ndarray) -> 
     l1_percent, l2_percent: 100 * mean |x - y| / 255 and 100 * mean (x - y)^2 / 255^2 over all values of the picture.
     l1_hole_percent, l2_hole_percent: the same over the values in the hole; 0 without a hole.
     psnr, psnr_hole: 10 log10(255^2 / MSE) in dB; 100 for equal pictures and for a mask without a hole.
-    ssim: see `ssim`.
+    psnr_exact: 1 for equal pictures, whose `psnr` is 100 by definition, else 0.
+    ssim, ms_ssim: see `ssim` and `ms_ssim`; ms_ssim is left out for a picture that is too small for it.
+    mae_ratio: see `mae_ratio`.
     tv_percent, tv_true_percent: total variation of the composite and of the image. Closer is better, lower is not.
     """
     if image8.ndim != 3:
@@ -89,6 +92,7 @@ def score_pair(image8: np.ndarray, composite8: np.ndarray, mask: np.ndarray) -> 
     check_pictures(image8, composite8)
     difference = image8.astype(np.float64) - composite8
     in_hole = difference[_is_hole(mask, image8.shape)]
+    multi_scale = ms_ssim(image8, composite8)
     return {
         "l1_percent": _l1_percent(difference),
         "l1_hole_percent": _l1_percent(in_hole),
@@ -96,7 +100,10 @@ def score_pair(image8: np.ndarray, composite8: np.ndarray, mask: np.ndarray) -> 
         "l2_hole_percent": _l2_percent(in_hole),
         "psnr": _psnr(difference),
         "psnr_hole": _psnr(in_hole),
+        "psnr_exact": float(not difference.any()),
         "ssim": ssim(image8, composite8),
+        **({} if multi_scale is None else {"ms_ssim": multi_scale}),
+        "mae_ratio": mae_ratio(image8, composite8),
         "tv_percent": tv_percent(composite8),
         "tv_true_percent": tv_percent(image8),
     }
@@ -119,6 +126,18 @@ def _mse(difference: np.ndarray) -> float:
     return float(np.square(difference).mean()) if difference.size else 0.0
 
 
+def mae_ratio(image8: np.ndarray, composite8: np.ndarray) -> float:
+    """Compute the "MAE" of EdgeConnect's evaluation script: sum |x - y| / sum (x + y) over two pictures in grey.
+
+    The number is of use only beside published ones of that family.
+    image8, composite8: uint8 (H, W, 3).
+    Returns a number in [0, 1]; 0 for two black pictures.
+    """
+    x, y = (picture8 @ np.array(GREY_WEIGHTS) for picture8 in (image8, composite8))
+    total = float((x + y).sum())
+    return float(np.abs(x - y).sum()) / total if total else 0.0
+
+
 def tv_percent(picture8: np.ndarray) -> float:
     """Compute the total variation of a picture (H, W, 3).
 
@@ -126,34 +145,3 @@ def tv_percent(picture8: np.ndarray) -> float:
     """
     x = picture8.astype(np.float64)
     return sum(100 * float(np.abs(np.diff(x, axis=axis)).mean()) / 255 for axis in (0, 1) if x.shape[axis] > 1)
-
-
-_SSIM_RADIUS = 5
-_SSIM_WINDOW = np.exp(-0.5 * (np.arange(-_SSIM_RADIUS, _SSIM_RADIUS + 1) / 1.5) ** 2)
-_SSIM_WINDOW /= _SSIM_WINDOW.sum()
-
-
-def ssim(image8: np.ndarray, composite8: np.ndarray) -> float:
-    """Compute the structural similarity of two pictures (H, W, 3).
-
-    Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, Eq. 13, as MATLAB
-    computes it: Gaussian window 11 x 11, sigma 1.5, no padding, L = 255, K1 = 0.01, K2 = 0.03.
-    Returns the mean over the map and R, G, B, at most 1, in float64.
-    Raises UserError for a picture smaller than the window.
-    """
-    if min(image8.shape[:2]) < len(_SSIM_WINDOW):
-        raise UserError(f"SSIM needs at least {len(_SSIM_WINDOW)} x {len(_SSIM_WINDOW)} pixels, got {image8.shape}")
-    x, y = image8.astype(np.float64), composite8.astype(np.float64)
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mu_x, mu_y, x_x, y_y, x_y = (_window_mean(z) for z in (x, y, x * x, y * y, x * y))
-    variances = (x_x - mu_x**2) + (y_y - mu_y**2)
-    covariance = x_y - mu_x * mu_y
-    numerator = (2 * mu_x * mu_y + c1) * (2 * covariance + c2)
-    return float((numerator / ((mu_x**2 + mu_y**2 + c1) * (variances + c2))).mean())
-
-
-def _window_mean(x: np.ndarray) -> np.ndarray:
-    """Return the window's weighted mean at every place where the window fits: (H, W, C) -> (H - 10, W - 10, C)."""
-    inner = slice(_SSIM_RADIUS, -_SSIM_RADIUS)
-    columns = correlate1d(x, _SSIM_WINDOW, axis=0)[inner]  # the window is separable, so two passes suffice
-    return correlate1d(columns, _SSIM_WINDOW, axis=1)[:, inner]

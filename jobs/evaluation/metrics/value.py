@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Value:
-    """A mean and its 95 % interval. `low` and `high` are None where the interval is unknown."""
+    """A mean and its 95 % interval. `low` and `high` are None where the interval is unknown.
+
+    pairs: number of pairs behind it, if it is less than that of the group; None otherwise.
+    """
 
     mean: float
     low: float | None = None
     high: float | None = None
+    pairs: int | None = None
 
 
 @dataclass(frozen=True)

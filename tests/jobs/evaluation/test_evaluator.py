@@ -1,54 +1,88 @@
 """The evaluator scores with the networks it has, and gives a reason for each metric that it cannot compute."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
 
+from datasets.maps.edges import EdgeConfig, canny_edges
+from jobs.evaluation.catalogue import SET_METRICS
 from jobs.evaluation.evaluator import Evaluator
-from jobs.evaluation.metrics.fid import load_inception, sum_features
+from jobs.evaluation.metrics.inception import extract_features, load_inception
 from jobs.evaluation.metrics.lpips import load_lpips, lpips
 from jobs.evaluation.metrics.pixels import score_pair
-from jobs.evaluation.metrics.value import Missing
 from jobs.evaluation.settings import EvaluateConfig, Weights
 from tests.jobs.evaluation.metrics.pictures import noise
-from tests.jobs.evaluation.metrics.weight_files import random_alexnet_state, random_inception_state, save
+from tests.jobs.evaluation.metrics.weight_files import (
+    random_alexnet_state,
+    random_inception_state,
+    random_vgg16_state,
+    save,
+)
 
-MISSING = {
-    "fid": Missing("not computed: needs Inception-v3 weights (2015-12-05) for FID"),
-    "lpips_alex": Missing("not computed: needs AlexNet weights (ImageNet) for LPIPS"),
-}
+FEATURE_METRICS = {*SET_METRICS, "lpips_alex", "lpips_vgg"}
 
 
 def pairs(size=16):
     masks = (noise(2, size, size) > 127).astype(np.uint8)
-    return noise(2, size, size, 3), noise(2, size, size, 3, seed=1), masks
+    return noise(size, size, 3), noise(2, size, size, 3, seed=1), masks
 
 
-@pytest.mark.parametrize("weights", [None, Weights("/nowhere/at/all.pth", "00")])
-def test_without_weights_there_is_a_reason_and_a_warning_if_a_file_was_named(weights, caplog):
+@pytest.mark.parametrize(
+    ("is_named", "is_there", "reason"),
+    [
+        (False, False, "not computed: needs .* weights .*; set evaluate"),
+        (True, False, "not computed: needs .* weights .*weights.pth does not exist"),
+        (True, True, r"not computed: .*weights.pth: SHA-256 is [0-9a-f]{64}, expected 0000"),
+    ],
+)
+def test_without_the_configured_weights_there_is_a_reason_and_no_number(is_named, is_there, reason, tmp_path, caplog):
+    path = tmp_path / "weights.pth"
+    if is_there:
+        path.write_bytes(b"other weights")
+    weights = Weights(path, "0" * 64) if is_named else None
     with caplog.at_level(logging.WARNING):
-        evaluator = Evaluator(EvaluateConfig(inception=weights, alexnet=weights))
-    assert evaluator.missing == MISSING
-    assert len(caplog.records) == (0 if weights is None else 2)
-    truths, composites, masks = pairs()
-    assert evaluator.fid_sums(truths, composites) is None
-    values = dict(evaluator.score(truths, composites, masks))
-    assert "lpips_alex" not in values
-    for number in range(2):
-        expected = score_pair(truths[number], composites[number], masks[number])
-        assert {name: numbers[number] for name, numbers in values.items()} == expected
+        evaluator = Evaluator(EvaluateConfig(inception=weights, alexnet=weights, vgg16=weights))
+    assert set(evaluator.missing) == FEATURE_METRICS
+    for missing in evaluator.missing.values():
+        assert re.match(reason, missing.reason)
+    assert len(caplog.records) == 3 * is_named
+    image, composites, masks = pairs()
+    assert evaluator.features(image, composites) is None
+    values = evaluator.score(image, composites, masks)
+    assert values == [score_pair(image, *pair) for pair in zip(composites, masks, strict=True)]
+    assert "176 x 176" in evaluator.missing["ms_ssim"].reason
 
 
-def test_with_weights_nothing_is_missing(tmp_path):
+def test_with_weights_nothing_is_missing_and_the_numbers_are_those_of_the_networks(tmp_path):
     inception = save(random_inception_state(), tmp_path / "inception.pth")
     alexnet = save(random_alexnet_state(), tmp_path / "alexnet.pth")
-    evaluator = Evaluator(EvaluateConfig(inception=inception, alexnet=alexnet))
+    vgg16 = save(random_vgg16_state(), tmp_path / "vgg16.pth")
+    evaluator = Evaluator(EvaluateConfig(inception=inception, alexnet=alexnet, vgg16=vgg16))
+    image, composites, masks = pairs(176)
+    values = evaluator.score(image, composites, masks)
     assert evaluator.missing == {}
-    truths, composites, masks = pairs(64)
-    values = dict(evaluator.score(truths, composites, masks))
-    assert values["lpips_alex"] == lpips(truths, composites, load_lpips(alexnet)).tolist()
-    sums = evaluator.fid_sums(truths, composites)
-    expected = sum_features(truths, composites, load_inception(inception))
-    assert set(sums) == set(expected)
-    assert all(np.array_equal(sums[name], expected[name]) for name in sums)
+    assert set(values[0]) >= {"ms_ssim", "lpips_alex", "lpips_vgg"}
+    network = load_lpips(alexnet)
+    assert [of_pair["lpips_alex"] for of_pair in values] == lpips([image, image], composites, network).tolist()
+    real, fake = evaluator.features(image, composites)
+    network = load_inception(inception)
+    np.testing.assert_array_equal(real, extract_features(image[None], network).repeat(2, axis=0))
+    np.testing.assert_array_equal(fake, extract_features(composites, network))
+
+
+def test_edges_are_scored_only_where_the_hole_hides_some():
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:, 16:] = 200
+    truth = canny_edges(image, EdgeConfig())
+    masks = np.zeros((2, 32, 32), np.uint8)
+    masks[0, 8:24, 8:24] = 1  # over the only edge
+    masks[1, 8:24, 1:9] = 1
+    assert truth[masks[0] == 1].any()
+    predicted = np.stack([128 * truth, 127 * truth])
+    values = Evaluator(EvaluateConfig()).score(image, np.stack([image, image]), masks, predicted)
+    assert values[0]["edge_precision"] == values[0]["edge_recall"] == pytest.approx(1)
+    assert "edge_precision" not in values[1]
+    faint = Evaluator(EvaluateConfig()).score(image, np.stack([image, image]), masks, predicted[::-1])
+    assert faint[0]["edge_recall"] == 0  # 127 of 255 is below one half

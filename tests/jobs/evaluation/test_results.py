@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jobs.evaluation.loop import ShardResult
-from jobs.evaluation.metrics.fid import sum_features
+from jobs.evaluation.metrics.inception import Features
 from jobs.evaluation.metrics.intervals import bootstrap_interval
 from jobs.evaluation.metrics.value import Missing, Value
 from jobs.evaluation.results import (
@@ -18,9 +18,7 @@ from jobs.evaluation.results import (
     write_summary,
 )
 from jobs.evaluation.settings import EvaluateConfig
-from jobs.evaluation.summary import summarise
-from tests.jobs.evaluation.metrics.pictures import noise
-from tests.jobs.evaluation.metrics.weight_files import MeanColour
+from jobs.evaluation.summary import late_pairs, summarise
 
 CONFIG = EvaluateConfig(bootstrap_samples=100)
 LPIPS, FID = Missing("no AlexNet"), Missing("no Inception")
@@ -43,25 +41,34 @@ def test_a_summary_has_all_pairs_and_every_bin_with_pairs():
     assert groups["0.2-0.3"].metrics == {"psnr": Value(30.0, 30.0, 30.0)}
 
 
-def test_fid_is_that_of_the_sums_of_all_shards():
-    real, fake = noise(4, 8, 8, 3), noise(4, 8, 8, 3, seed=1)
+def features(*images):
+    vectors = np.random.default_rng(0).normal(size=(len(images), 3))
+    return [Features(vectors, vectors + 1, images, ("0.1-0.2",) * len(images))]
+
+
+def test_metrics_of_sets_are_those_of_all_shards_together():
     results = [
         ShardResult(
             shard=number,
-            scores=[score(str(number), "0.1-0.2", psnr=20.0)],
-            fid_sums={"telea": sum_features(real[part], fake[part], MeanColour())},
+            scores=[score(image, "0.1-0.2", psnr=20.0) for image in images],
+            features={"telea": features(*images)},
         )
-        for number, part in enumerate((slice(0, 1), slice(1, 4)))
+        for number, images in enumerate((("a",), ("b", "c", "d")))
     ]
+    groups = summarise(results, CONFIG)["telea"]
     reason = "not computed: needs at least 2,048 images for FID, not 4"
-    assert summarise(results, CONFIG)["telea"][OVERALL].metrics["fid"] == Missing(reason)
+    assert groups[OVERALL].metrics["fid"] == Missing(reason)
+    assert groups[OVERALL].metrics["kid"] == groups["0.1-0.2"].metrics["kid"]
+    assert isinstance(groups[OVERALL].metrics["kid"], Value)
+    assert "fid" not in groups["0.1-0.2"].metrics
 
 
 @pytest.mark.parametrize("first_lacks_it", [True, False])
 def test_a_metric_that_one_shard_lacks_is_missing_in_the_summary(first_lacks_it):
     """Such as on a cluster where one node does not have the file of weights."""
-    sums = sum_features(noise(1, 8, 8, 3), noise(1, 8, 8, 3, seed=1), MeanColour())
-    whole = ShardResult(shard=0, scores=[score("a", "0.1-0.2", psnr=20.0, lpips_alex=0.5)], fid_sums={"telea": sums})
+    whole = ShardResult(
+        shard=0, scores=[score("a", "0.1-0.2", psnr=20.0, lpips_alex=0.5)], features={"telea": features("a")}
+    )
     lacking = ShardResult(shard=1, scores=[score("b", "0.1-0.2", psnr=30.0)], missing={"fid": FID, "lpips_alex": LPIPS})
     results = [lacking, whole] if first_lacks_it else [whole, lacking]
     groups = summarise(results, CONFIG)["telea"]
@@ -70,14 +77,34 @@ def test_a_metric_that_one_shard_lacks_is_missing_in_the_summary(first_lacks_it)
     assert set(groups["0.1-0.2"].metrics) == {"psnr"}
 
 
+def test_a_mean_over_some_pairs_says_over_how_many_and_pairs_over_the_limit_are_named():
+    scores = [score("a", "0.1-0.2", psnr=20.0, edge_recall=0.5), score("b", "0.1-0.2", psnr=30.0)]
+    late = [("telea", "c", "0.2-0.3"), ("telea", "b", "0.2-0.3")]
+    results = [ShardResult(shard=0, scores=scores, over_limit=late, missing={"fid": FID})]
+    metrics = summarise(results, CONFIG)["telea"][OVERALL].metrics
+    assert metrics["edge_recall"] == Value(0.5, 0.5, 0.5, pairs=1)
+    assert metrics["psnr"].pairs is None
+    assert late_pairs(results) == {"telea": [("b", "0.2-0.3"), ("c", "0.2-0.3")]}
+
+
 def test_scores_come_back_sorted(tmp_path):
-    scores = [score("b", "0.1-0.2", psnr=20.0), score("a", "0.2-0.3", psnr=30.0), score("a", "0.1-0.2", psnr=25.0)]
+    scores = [
+        score("b", "0.1-0.2", psnr=20.0),
+        score("a", "0.2-0.3", psnr=30.0, edge_recall=0.5),  # not of all pairs, nor of the first
+        score("a", "0.1-0.2", psnr=25.0),
+    ]
     write_scores(tmp_path / "scores.parquet", scores)
     assert read_scores(tmp_path / "scores.parquet") == sorted(scores, key=lambda score: (score.key, score.bin))
 
 
 def test_a_summary_comes_back(tmp_path):
     metrics = {"psnr": Value(20.0, 19.0, 21.5), "fid": Value(float(np.float64(3.25))), "lpips_alex": LPIPS}
-    summary = Summary("3f9a", 2, {"telea": {OVERALL: Group(12, metrics), "0.1-0.2": Group(2, {})}})
+    summary = Summary(
+        "3f9a",
+        2,
+        {"telea": {OVERALL: Group(12, metrics), "0.1-0.2": Group(2, {})}},
+        {"telea": [("key", "0.1-0.2")]},
+        {"telea": "OpenCV's"},
+    )
     write_summary(tmp_path / "summary.json", summary)
     assert read_summary(tmp_path / "summary.json") == summary

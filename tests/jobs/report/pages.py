@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
+from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Missing, Value
+from jobs.evaluation.results import OVERALL
 from jobs.report.data import Curves, GalleryRow, Page, Row, Unfinished
 
 HOSTILE = (
@@ -81,7 +83,18 @@ def full_page(text):
     return page(
         dataset=text,
         suite=text,
-        rows=[*rows, row("mean_colour", 9.0, "baseline")],
+        rows=[*rows, row("mean_colour", 9.0, "baseline", by_bin=bins)],
+        comparisons=[
+            Comparison(
+                metric="l1_hole_percent",
+                group=group,
+                first=text,
+                second="mean_colour",
+                difference=Value(-1.0, -2.0, 0.5),
+                p_value=0.01,
+            )
+            for group in (OVERALL, text)
+        ],
         bins=[(text, 4), ("0.1-0.2", 5)],
         curves=[
             Curves(generator=text, phase=text, steps=[1, 2, 3], series={text: [3.0, 2.0, 1.0]}),

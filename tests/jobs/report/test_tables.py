@@ -2,6 +2,7 @@
 
 import re
 
+from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Missing, Value
 from jobs.report.page import render
 from tests.jobs.report.pages import page, row
@@ -33,17 +34,75 @@ def test_best_is_highest_psnr_and_tv_closest_to_the_truth_and_ties_share_it():
     assert not dict(cells(render(page(rows=rows))))["b"][2][0]
 
 
-def test_what_is_not_computed_is_a_footnote_and_never_a_number():
+def test_a_column_that_no_row_has_is_left_out_and_one_line_says_what_it_needs():
     note = Missing("not computed: needs Inception-v3 weights")
+    small = Missing("not computed: needs images of at least 176 x 176 pixels")
     rows = [
-        row("a", 5.0, metrics={"fid": note, "psnr": note}),
-        row("b", 6.0, metrics={"fid": Missing("other")}),
+        row("a", 5.0, metrics={"fid": note, "kid": note, "ms_ssim": small, "lpips_vgg": Missing("other")}),
+        row("b", 6.0, metrics={"fid": note}),
+    ]
+    html = render(page(rows=rows))
+    assert {name: len(found) for name, found in cells(html)} == {"a": 1, "b": 1}
+    assert html.count("FID, KID: not computed: needs Inception-v3 weights<") == 1
+    assert "MS-SSIM: not computed: needs images of at least 176 x 176 pixels<" in html
+    assert "LPIPS (VGG-16): other<" in html
+
+
+def test_a_value_that_one_row_lacks_is_a_footnote_and_never_a_number():
+    rows = [
+        row("a", 5.0, metrics={"psnr": Missing("not computed: lost")}),
+        row("b", 6.0, metrics={"psnr": Value(20.0)}),
         row("c", 7.0),
     ]
     html = render(page(rows=rows))
     found = {name: [body for _, body in cell][1:] for name, cell in cells(html)}
-    assert found == {"a": ["–<sup>1</sup>", "–<sup>1</sup>"], "b": ["–", "–<sup>2</sup>"], "c": ["–", "–"]}
-    assert "<li>not computed: needs Inception-v3 weights</li>\n  <li>other</li>" in html
+    assert found == {"a": ["–<sup>1</sup>"], "b": ["20.00"], "c": ["–"]}
+    assert "<li>not computed: lost</li>" in html
+
+
+def compared(first, second, p_value, group="overall", difference=-1.0):
+    return Comparison(
+        metric="l1_hole_percent",
+        group=group,
+        first=first,
+        second=second,
+        difference=Value(difference, difference - 0.5, difference + 0.5),
+        p_value=p_value,
+    )
+
+
+def test_rows_that_are_not_significantly_worse_than_the_best_are_marked():
+    bins = {"0.1-0.2": {"l1_hole_percent": Value(4.0)}}
+    rows = [row("a", 5.0, by_bin=bins), row("b", 6.0), row("c", 7.0), row("a", 30.0, "untrained")]
+    comparisons = [
+        compared("a", "b", 0.2), compared("a", "c", 0.001), compared("b", "c", 0.3),
+        compared("a", "a_untrained", 0.001), compared("a", "b", 0.001, "0.1-0.2"), compared("a", "c", 0.4, "0.1-0.2"),
+    ]  # fmt: skip
+    html = render(page(rows=rows, comparisons=comparisons, bins=[("0.1-0.2", 9)]))
+    assert [(name, cell[0][0]) for name, cell in cells(html)] == [
+        ("a", ' class="best"'), ("b", ' class="level"'), ("c", ""), ("a", ""),
+    ]  # fmt: skip
+    assert "Underlined: not significantly worse" in html
+    assert "Underlined" not in render(page(rows=rows))
+
+
+def test_the_table_of_pairs_names_the_better_row_of_each_bin():
+    bins = {name: {"l1_hole_percent": Value(4.0)} for name in ("0.1-0.2", "0.2-0.3")}
+    rows = [row("a", 5.0, by_bin=bins), row("b", 6.0, by_bin=bins)]
+    comparisons = [
+        compared("b", "a", 0.001, difference=1.0),
+        compared("b", "a", 0.06, "0.1-0.2", difference=1.0),
+        compared("b", "a", 0.001, "0.2-0.3"),
+    ]
+    html = render(page(rows=rows, comparisons=comparisons, bins=[("0.1-0.2", 9), ("0.2-0.3", 9)]))
+    table = re.search(r'<table class="pairs">.*?</table>', html, re.DOTALL)[0]
+    assert "<bdi>b</bdi> <small>against</small> <bdi>a</bdi>" in table
+    assert re.findall(r"<td>(.*?)<small>(.*?)</small></td>", table) == [
+        ("<bdi>a</bdi>", "+1.00 (+0.50 – +1.50)"),
+        ("–", "+1.00 (+0.50 – +1.50)"),
+        ("<bdi>b</bdi>", "−1.00 (−1.50 – −0.50)"),
+    ]
+    assert "Which of two rows" not in render(page(rows=rows))
 
 
 def test_fid_states_its_number_of_pictures():

@@ -2,19 +2,20 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from jobs.evaluation.metrics.feature_weights import WeightsError
-from jobs.evaluation.metrics.fid import load_inception
+from jobs.evaluation.metrics.inception import load_inception
 from jobs.evaluation.metrics.lpips import load_lpips
 from jobs.evaluation.settings import Weights
 from tests.jobs.evaluation.metrics.weight_files import save
 
 
-@pytest.mark.parametrize("build", [load_inception, load_lpips])
+@pytest.mark.parametrize("build", [load_inception, load_lpips, partial(load_lpips, trunk="vgg")])
 def test_wrong_weights_are_an_error(build, tmp_path):
     weights = save({"other": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="does not fit"):

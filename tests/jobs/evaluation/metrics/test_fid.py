@@ -5,66 +5,72 @@ import pytest
 import scipy.linalg
 import torch
 
-from jobs.evaluation.metrics.fid import fid, load_inception, sum_features
+from jobs.evaluation.metrics.fid import fid
+from jobs.evaluation.metrics.inception import Features, extract_features, join_features, load_inception
 from jobs.evaluation.metrics.value import Missing
 from tests.jobs.evaluation.metrics.pictures import noise
 from tests.jobs.evaluation.metrics.weight_files import MeanColour, random_inception_state, save
 
 
-def dots(colours):
-    """Pictures of one colour each: (N, 3) -> (N, 4, 4, 3)."""
-    return np.broadcast_to(np.asarray(colours, np.uint8)[:, None, None], (len(colours), 4, 4, 3))
-
-
-def fid_at_once(real, fake, network, *, min_images=2, batch_size=32):
-    return fid([sum_features(real, fake, network, batch_size=batch_size)], min_images=min_images).mean
+def features(real, fake, images=None):
+    count = len(real)
+    return Features(real, fake, tuple(images or map(str, range(count))), ("0.1-0.2",) * count)
 
 
 def formula(real, fake):
-    """FID of colours, (N, 3) each, with a matrix root."""
+    """FID with a matrix root."""
     s1, s2 = np.cov(real.T), np.cov(fake.T)
     return np.sum((real.mean(0) - fake.mean(0)) ** 2) + np.trace(s1 + s2 - 2 * scipy.linalg.sqrtm(s1 @ s2).real)
 
 
 def test_fid_of_a_set_with_itself_is_zero():
-    pictures = noise(40, 4, 4, 3)
-    assert abs(fid_at_once(pictures, list(pictures), MeanColour())) < 1e-3
+    vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    assert abs(fid(features(vectors, vectors), min_images=2).mean) < 1e-9
 
 
 def test_fid_of_a_shift_is_its_square():
-    colours = np.random.default_rng(0).integers(20, 200, (50, 3))
-    shifted = colours + np.array([0, 7, 0])
-    assert fid_at_once(dots(colours), dots(shifted), MeanColour()) == pytest.approx(49, abs=1e-6)
+    vectors = np.random.default_rng(0).normal(size=(50, 3))
+    shifted = vectors + np.array([0, 7, 0])
+    assert fid(features(vectors, shifted), min_images=2).mean == pytest.approx(49, abs=1e-9)
 
 
-def test_fid_equals_the_formula_with_a_matrix_root():
-    real, fake = (np.random.default_rng(seed).integers(0, 256, (60, 3)) for seed in (1, 2))
-    fake[:, 1] = fake[:, 0] // 2
-    for batch_size in (1, 7, 60):  # the last, shorter batch counts
-        computed = fid_at_once(dots(real), dots(fake), MeanColour(), batch_size=batch_size)
-        assert computed == pytest.approx(formula(real, fake), rel=1e-6)
+@pytest.mark.parametrize("count", [60, 5])  # with five vectors both covariances are singular
+def test_fid_equals_the_formula_with_a_matrix_root(count):
+    real, fake = (np.random.default_rng(seed).normal(size=(count, 8)) for seed in (1, 2))
+    fake[:, 1] = fake[:, 0] / 2
+    assert fid(features(real, fake), min_images=2).mean == pytest.approx(formula(real, fake), rel=1e-6)
 
 
-def test_fid_of_several_sums_is_that_of_the_whole():
-    rng = np.random.default_rng(8)
-    real, fake = rng.integers(0, 256, (40, 3)), rng.integers(0, 200, (40, 3))
-    slices = slice(0, 7), slice(7, 30), slice(30, 40)
-    sums = [sum_features(dots(real[s]), dots(fake[s]), MeanColour()) for s in slices]
-    whole = fid_at_once(dots(real), dots(fake), MeanColour(), min_images=40)
-    assert fid(sums, min_images=40).mean == pytest.approx(whole, rel=1e-9)
-    assert whole == pytest.approx(formula(real, fake), rel=1e-6)
-    assert isinstance(fid(sums, min_images=41), Missing)
+def test_fid_equals_that_of_torchmetrics():
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    real, fake = noise(40, 4, 4, 3), noise(40, 4, 4, 3, seed=1)
+    metric = FrechetInceptionDistance(feature=MeanColour()).set_dtype(torch.float64)
+    for pictures, is_real in ((real, True), (fake, False)):
+        metric.update(torch.from_numpy(pictures).permute(0, 3, 1, 2), real=is_real)
+    sides = [extract_features(pictures, MeanColour(), batch_size=7) for pictures in (real, fake)]
+    assert fid(features(*sides), min_images=2).mean == pytest.approx(float(metric.compute()), rel=1e-5)
 
 
-def test_fid_of_few_images_is_not_reported():
-    pictures = dots(np.zeros((2047, 3)))
+def test_fid_of_few_images_is_not_reported_however_many_masks_they_have():
+    vectors = np.zeros((4094, 3))
     reason = "not computed: needs at least 2,048 images for FID, not 2,047"
-    assert fid([sum_features(pictures, pictures, MeanColour())]) == Missing(reason)
+    assert fid(features(vectors, vectors, [str(number // 2) for number in range(4094)])) == Missing(reason)
 
 
-def test_lists_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="one list"):
-        sum_features(dots(np.zeros((3, 3))), dots(np.zeros((2, 3))), MeanColour())
+def test_features_of_parts_are_those_of_the_whole_and_a_bin_has_its_pairs():
+    pictures = noise(5, 4, 4, 3)
+    whole = extract_features(pictures, MeanColour())
+    parts = [
+        Features(whole[part], whole[part] + 1, ("a", "b", "c", "d", "e")[part], ("x", "y", "x", "y", "x")[part])
+        for part in (slice(0, 2), slice(2, 5))
+    ]
+    joined = join_features(parts)
+    np.testing.assert_array_equal(joined.real, whole)
+    of_bin = joined.of_bin("y")
+    assert (of_bin.images, of_bin.bins) == (("b", "d"), ("y", "y"))
+    np.testing.assert_array_equal(of_bin.fake, whole[[1, 3]] + 1)
+    np.testing.assert_allclose(extract_features(list(pictures), MeanColour(), batch_size=2), whole)
 
 
 def test_inception_is_read_from_the_file(tmp_path):
@@ -77,6 +83,4 @@ def test_inception_is_read_from_the_file(tmp_path):
     )
     assert not network.training
     assert network.use_antialias is False
-    pictures = noise(2, 32, 32, 3)
-    assert network(torch.from_numpy(pictures).permute(0, 3, 1, 2)).shape == (2, 2048)
-    assert abs(fid_at_once(pictures, pictures, network)) < 1e-3
+    assert extract_features(noise(2, 32, 32, 3), network).shape == (2, 2048)

@@ -8,7 +8,7 @@ import torch
 
 from jobs.evaluation.metrics.lpips import load_lpips, lpips
 from tests.jobs.evaluation.metrics.pictures import noise
-from tests.jobs.evaluation.metrics.weight_files import MeanColour, random_alexnet_state, save
+from tests.jobs.evaluation.metrics.weight_files import MeanColour, random_alexnet_state, random_vgg16_state, save
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +30,29 @@ def test_lpips_is_zero_for_equal_pictures_and_does_not_depend_on_the_batch(alexn
     np.testing.assert_allclose(lpips(list(real), list(fake), network, batch_size=2), distances, rtol=1e-4)
 
 
-def test_lpips_is_the_formula_of_the_paper(alexnet_weights):
+@pytest.mark.parametrize(
+    ("name", "taps"), [("alex", (1, 4, 7, 9, 11)), ("vgg", (3, 8, 15, 22, 29))], ids=["alex", "vgg"]
+)
+def test_lpips_is_the_formula_of_the_paper(name, taps, tmp_path):
     import torchmetrics.functional.image.lpips as shipped
-    from torchvision.models import alexnet
+    from torchvision.models import alexnet, vgg16
 
-    network = load_lpips(alexnet_weights)
-    heads = torch.load(Path(shipped.__file__).parent / "lpips_models" / "alex.pth", map_location="cpu")
-    trunk = alexnet().eval()
-    trunk.load_state_dict(torch.load(alexnet_weights.path), strict=False)
+    state = {"alex": random_alexnet_state, "vgg": random_vgg16_state}[name]()
+    network = load_lpips(save(state, tmp_path / "trunk.pth"), name)
+    heads = torch.load(Path(shipped.__file__).parent / "lpips_models" / f"{name}.pth", map_location="cpu")
+    with torch.device("meta"):
+        trunk = {"alex": alexnet, "vgg": vgg16}[name]().features.eval()
+    trunk.load_state_dict({key.removeprefix("features."): value for key, value in state.items()}, assign=True)
     real, fake = noise(1, 64, 64, 3), noise(1, 64, 64, 3, seed=1)
     shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
     features = [((torch.from_numpy(p).float() / 127.5 - 1 - shift) / scale).permute(0, 3, 1, 2) for p in (real, fake)]
     expected = 0.0
     trunk.requires_grad_(False)
-    for number, layer in enumerate(trunk.features[:12]):
+    for number, layer in enumerate(trunk[: taps[-1] + 1]):
         features = [layer(feature.clone()) for feature in features]
-        if number in (1, 4, 7, 9, 11):  # Eq. 1: unit length over the channels, weighted squares, mean over the map
+        if number in taps:  # Eq. 1: unit length over the channels, weighted squares, mean over the map
             first, second = (f / f.square().sum(1, keepdim=True).add(1e-8).sqrt() for f in features)
-            head = heads[f"lin{(1, 4, 7, 9, 11).index(number)}.model.1.weight"]
+            head = heads[f"lin{taps.index(number)}.model.1.weight"]
             expected += float(((first - second).square() * head).sum(1).mean())
     assert lpips(real, fake, network)[0] == pytest.approx(expected, rel=1e-4)
 

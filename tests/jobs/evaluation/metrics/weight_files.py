@@ -43,3 +43,11 @@ def random_alexnet_state():
 
     torch.manual_seed(0)
     return {f"features.{name}": tensor for name, tensor in alexnet().features.state_dict().items()}
+
+
+def random_vgg16_state():
+    """The convolutions of VGG-16. Its dense layers, which LPIPS does not read, would take a gigabyte."""
+    from torchvision.models.vgg import cfgs, make_layers
+
+    torch.manual_seed(0)
+    return {f"features.{name}": tensor for name, tensor in make_layers(cfgs["D"]).state_dict().items()}

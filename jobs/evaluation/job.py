@@ -1,0 +1,49 @@
+"""What one evaluation is to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from files.objects import StoreConfig
+from jobs.evaluation.settings import EvaluateConfig, External
+
+BASELINES_NAME = "baselines"
+"""The name of the evaluation that has a row per baseline."""
+
+RegisteredFill = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""fill(images, masks): uint8 (N, H, W, 3) and (N, H, W, 1), 1 = hole -> composites, uint8 (N, H, W, 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationJob:
+    """Rows to evaluate on the images and masks of the suite.
+
+    name: the generator, "baselines" or "others".
+    images, masks: folders of the two columns.
+    images_digest, masks_digest: digests that their manifests must have; None accepts any.
+    model: folder of a trained generator, which gives the row `<name>`, and with `config.rows.untrained` the row
+        `<name>_untrained`; None gives neither.
+    registered: row -> function that loads a registered model. It must be picklable.
+    external: rows of other programs.
+    config: parameters of the evaluation.
+    store: object store with the shards that are not on this disk.
+    """
+
+    name: str
+    images: str
+    masks: str
+    model: str | None
+    config: EvaluateConfig
+    store: StoreConfig = field(default_factory=StoreConfig)
+    images_digest: str | None = None
+    masks_digest: str | None = None
+    registered: Mapping[str, Callable[[], RegisteredFill]] = field(default_factory=dict)
+    external: tuple[External, ...] = ()
+
+    @property
+    def has_baselines(self) -> bool:
+        """Whether there is a row per baseline."""
+        return self.name == BASELINES_NAME
