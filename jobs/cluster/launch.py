@@ -146,7 +146,9 @@ def _map_where_faster(task: Callable[[Item], Result], items: Sequence[Item]) -> 
         fastest = min(fastest, time.monotonic() - began)
         yield result
         rest = items[number:]
-        if fastest * len(rest) > _PAYS_SECONDS and len(rest) > 1 and count_cores() > 1:
+        seconds = fastest * len(rest)
+        if seconds > _PAYS_SECONDS and len(rest) > 1 and count_cores() > 1:
+            log.warning("%d tasks would take %.0f s here; they go to %d processes", len(rest), seconds, count_cores())
             yield from _map_in_processes(task, rest, min(count_cores(), len(rest)))
             return
 
@@ -154,7 +156,6 @@ def _map_where_faster(task: Callable[[Item], Result], items: Sequence[Item]) -> 
 def _map_in_processes(task: Callable[[Item], Result], items: Sequence[Item], size: int) -> Iterator[Result]:
     from jobs.cluster.processes import Pool
 
-    log.info("%d tasks in %d processes", len(items), size)
     function = getattr(task, "func", task)  # of a partial
     with Pool(size, [function.__module__]) as pool:
         yield from pool.map(task, items)
