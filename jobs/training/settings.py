@@ -46,8 +46,12 @@ class TrainConfig:
         - batch norm and losses that are quotients of sums use one micro-batch instead of the batch;
         - spectral norms iterate once per micro-batch;
         - the phase's forward pass is computed for every update, with the weights that the updates before it have left.
+    learning_rate_decay: factor on all learning rates of a recipe, from its first step to its last: "none", 1; "linear",
+        from 1 to 0; "cosine", half a period of a cosine from 1 to 0. For a network that only some phases train, over
+        the steps of these.
     ema_decay: decay of an exponential moving average of every network but discriminators, such as 0.999. The average
-        is saved, evaluated and registered. None = the weights themselves.
+        is saved, evaluated and registered. None = the weights themselves. At update n, counted from 1, the decay is at
+        most n / (9 + n), so that the first weights are soon forgotten.
     clip_norm: largest norm of the gradients of one update, over all its networks. None = no limit.
     max_skipped: training ends once this many updates in a row were not applied, because a loss or gradient was not
         finite.
@@ -63,6 +67,7 @@ class TrainConfig:
     precision: Literal["no", "bf16", "fp16"] = "no"
     deterministic: bool = True
     accumulate: int = 1
+    learning_rate_decay: Literal["none", "linear", "cosine"] = "none"
     ema_decay: float | None = None
     clip_norm: float | None = None
     max_skipped: int = 20

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from files.errors import UserError
 from jobs.recipe.batch import Batch
@@ -231,7 +231,13 @@ class _PhaseInTraining:
 def _make_averages(networks: Networks, decay: float | None) -> dict[str, AveragedModel]:
     if decay is None:
         return {}
-    average = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def average(averages: list[Tensor], weights: list[Tensor], num_averaged: Tensor) -> None:
+        # As TensorFlow's ExponentialMovingAverage(num_updates) does: an average of few weights forgets faster.
+        num = int(num_averaged)
+        torch._foreach_lerp_(averages, weights, 1 - min(decay, (1 + num) / (10 + num)))
+
     return {name: AveragedModel(networks[name], multi_avg_fn=average) for name in _generator_names(networks)}
 
 
