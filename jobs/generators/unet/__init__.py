@@ -22,7 +22,7 @@ On a GPU, convolutions and their gradients may differ from run to run unless det
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PAPER: str = "Plain U-Net (pix2pix network of Isola et al.)"
 YEAR: int = 2017
@@ -69,3 +69,14 @@ class Config:
     def demo(cls) -> Config:
         """Return settings for the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(width=24, levels=5, learning_rate=1e-3, steps=800)
+
+    @classmethod
+    def small(cls) -> Config:
+        """Return settings for a night on CPU cores or hours on a GPU: half the paper's widths, at 128 x 128."""
+        return replace(
+            cls.demo(),
+            width=32,
+            levels=6,
+            d_width=32,
+            steps=40_000,
+        )

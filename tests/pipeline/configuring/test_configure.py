@@ -76,6 +76,8 @@ def test_the_words_of_the_demo_write_the_committed_file(params):
         ["edges.fine.sigma=1.0", "train.edges=fine"],
         ["dataset=ade20k", "dataset.root=/a", "generators=sge_net", "generators.sge_net.num_classes=150"],
         ["generators=all", "scale=paper"],
+        ["generators=all", "scale=small"],
+        ["generators=all", "scale=small", "ingest.size=64"],
         *([f"dataset={name}", "dataset.root=/pictures"] for name in SOURCES if name != "photos"),
         *([f"masks={kind}"] for kind in get_args(Kind) if kind != "files"),
     ],
@@ -85,6 +87,9 @@ def test_every_preset_gives_valid_parameters(params, words):
     chosen = read_params(params)
     if "scale=paper" in words:
         assert chosen.generators["edge_connect"] == card("edge_connect").Config()
+    if "scale=small" in words:
+        assert chosen.generators["edge_connect"] == card("edge_connect").Config.small()
+        assert chosen.generators["context_encoder"].image_size == chosen.ingest.size
 
 
 def test_there_is_a_preset_for_every_data_set_and_kind_of_masks():
