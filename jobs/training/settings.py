@@ -18,12 +18,15 @@ class SampleConfig:
     plan: order of the records.
     augment: random changes of image and maps.
     masks: holes.
+    hole_ratios: "kind", those of whole masks of the kind; "bins", those of the suite: one of the published bins at
+        random for each sample. Whole masks of the kind free_form have few hole ratios below 0.15.
     """
 
     crop: int | None = None
     plan: PlanConfig = field(default_factory=PlanConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
+    hole_ratios: Literal["kind", "bins"] = "kind"
 
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 1:

@@ -139,6 +139,5 @@ class Config:
             image_size=128,
             width=32,
             d_width=32,
-            blocks=5,
             steps=40_000,
         )
