@@ -53,6 +53,7 @@ class Config:
 
     guided: whether the networks see a sketch inside the hole; needs the column "edge".
     sketch_dropout: share of samples trained without a sketch, in [0, 1]; only if guided.
+    adversarial_weight: of the discriminator's term; 0 trains by l1 alone, without a discriminator.
 
     Raises ValueError for a width that cannot be halved, and for a share outside [0, 1].
     """
