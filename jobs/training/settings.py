@@ -53,8 +53,7 @@ class TrainConfig:
         from 1 to 0; "cosine", half a period of a cosine from 1 to 0. For a network that only some phases train, over
         the steps of these.
     ema_decay: decay of an exponential moving average of every network but discriminators, such as 0.999. The average
-        is saved, evaluated and registered. None = the weights themselves. At update n, counted from 1, the decay is at
-        most n / (9 + n), so that the first weights are soon forgotten.
+        is saved, evaluated and registered. None = the weights themselves. See `average.MovingAverage`.
     clip_norm: largest norm of the gradients of one update, over all its networks. None = no limit.
     max_skipped: training ends once this many updates in a row were not applied, because a loss or gradient was not
         finite.
