@@ -1,7 +1,7 @@
 """Write every generated file; `python -m docs.generate` after a change of a card or of a dataclass behind params.yaml.
 
 docs/generators.md comes from the cards, docs/parameters.md and conf/params.schema.json from the dataclasses, and so do
-the comments of params.yaml. tests/test_docs.py fails when one is out of date.
+the comments of params.yaml. The tables of docs/results.md come from docs/results/*.json. tests/test_docs.py fails when one is out of date.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datasets.sources import SOURCES, SourceConfig
-from docs import schema
+from docs import results_tables, schema
 from files.checkout import ROOT
 from jobs.generators import card, names
 from pipeline.configuring.comments import read_user_comments
@@ -106,6 +106,7 @@ def generated() -> dict[str, str]:
     return {
         "docs/generators.md": generators_page(),
         "docs/parameters.md": parameters_page(),
+        "docs/results.md": results_tables.page(),
         str(schema.SCHEMA_PATH): schema.render(),
         "params.yaml": render(read_tree(ROOT / "params.yaml"), read_user_comments((ROOT / "params.yaml").read_text())),
     }
