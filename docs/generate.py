@@ -1,7 +1,8 @@
 """Write every generated file; `python -m docs.generate` after a change of a card or of a dataclass behind params.yaml.
 
 docs/generators.md comes from the cards, docs/parameters.md and conf/params.schema.json from the dataclasses, and so do
-the comments of params.yaml. The tables of docs/results.md come from docs/results/*.json. tests/test_docs.py fails when one is out of date.
+the comments of params.yaml. The tables of docs/results.md come from docs/results/*.json. tests/test_docs.py fails when
+one is out of date.
 """
 
 from __future__ import annotations

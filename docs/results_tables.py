@@ -31,25 +31,33 @@ def _fill(place: re.Match) -> str:
 
 def _runs(tree: dict[str, Any]) -> str:
     header = ("Row", "What is special", "Images seen", "CPU minutes", "Hole L1, %", "minus Navier-Stokes", "PSNR, dB")
-    rows = [
-        (f"{run['generator']} `{run['experiment'][:8]}`", run["what"], f"{run['images_seen']:,}")
-        + (f"{run['cpu_minutes']:.1f}", _interval(run["l1_hole_percent"]))
-        + (_interval(run["minus_rival"], sign="+"), _interval(run["psnr"]))
-        for run in _ordered(tree)
-    ]
+    rows = [_run(run) for run in _ordered(tree)]
     rows += [
         (name, "classical", "-", "-", _interval(row["l1_hole_percent"]), "-", _interval(row["psnr"]))
-        for name, row in sorted(tree["classical"]["rows"].items(), key=lambda item: item[1]["l1_hole_percent"])
+        for name, row in _classical(tree)
     ]
     return _table(header, rows)
 
 
+def _run(run: dict[str, Any]) -> tuple[str, ...]:
+    cost = (f"{run['images_seen']:,}", f"{run['cpu_minutes']:.1f}")
+    difference = _interval(run["minus_rival"], sign="+")
+    return (_name(run), run["what"], *cost, _interval(run["l1_hole_percent"]), difference, _interval(run["psnr"]))
+
+
 def _bins(tree: dict[str, Any]) -> str:
     names = [name for name, _, _ in BINS]
-    found = [(f"{run['generator']} `{run['experiment'][:8]}`", run) for run in _ordered(tree)]
-    found += sorted(tree["classical"]["rows"].items(), key=lambda item: item[1]["l1_hole_percent"])
+    found = [(_name(run), run) for run in _ordered(tree)] + _classical(tree)
     rows = [(row, *(f"{figures['bins'][name][0]:.2f}" for name in names)) for row, figures in found]
     return _table(("Row", *names), rows)
+
+
+def _name(run: dict[str, Any]) -> str:
+    return f"{run['generator']} `{run['experiment'][:8]}`"
+
+
+def _classical(tree: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return sorted(tree["classical"]["rows"].items(), key=lambda item: item[1]["l1_hole_percent"])
 
 
 def _ordered(tree: dict[str, Any]) -> list[dict[str, Any]]:

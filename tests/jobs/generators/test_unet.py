@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.batches import make_batch
 from jobs.generators.unet import Config
+from jobs.generators.unet.first_guess import diffuse
 from jobs.generators.unet.recipe import build
 from tests.jobs.generators.steps import build_tiny, run_step, start_phase
 
@@ -30,6 +31,41 @@ def test_the_network_sees_the_known_pixels_and_the_mask():
     recipe.networks["generator"](batch.image, batch.mask)
     expected = torch.cat((torch.where(batch.mask == 1, 0.0, batch.image), batch.mask), dim=1)
     assert torch.equal(seen["features"], expected)
+
+
+def test_diffusion_solves_laplace_s_equation_where_the_solution_is_known():
+    """Between a left side of -1 and a right side of 1 the solution is a ramp."""
+    image, mask = torch.full((1, 3, 32, 32), float("nan")), torch.ones(1, 1, 32, 32)
+    mask[..., :4], mask[..., -4:] = 0, 0
+    image[..., :4], image[..., -4:] = -1, 1
+    filled = diffuse(image, mask)
+    ramp = torch.linspace(-1, 1, 26)[1:-1].expand(1, 3, 32, 24)  # 24 hidden columns, between known ones on both sides
+    torch.testing.assert_close(filled[..., 4:-4], ramp, atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 96), (20, 12), (1, 1)])
+def test_diffusion_keeps_known_pixels_and_their_range_and_reads_no_others(size):
+    batch = make_batch(size)
+    filled = diffuse(torch.where(batch.mask == 1, float("nan"), batch.image), batch.mask)
+    assert torch.equal(torch.where(batch.mask == 1, 0, filled), torch.where(batch.mask == 1, 0, batch.image))
+    known = torch.where(batch.mask == 1, float("nan"), batch.image).flatten(2)
+    for plane, of_known in zip(filled.flatten(0, 1), known.flatten(0, 1), strict=True):
+        seen = of_known[~of_known.isnan()]
+        low, high = (seen.min(), seen.max()) if len(seen) else (0, 0)
+        assert low - 1e-5 <= plane.min()
+        assert plane.max() <= high + 1e-5
+
+
+def test_with_a_first_guess_the_network_changes_the_hole_alone():
+    recipe = build(dataclasses.replace(Config.tiny(), first_guess="diffusion"))
+    batch = make_batch((64, 64))
+    output = recipe.networks["generator"](batch.image, batch.mask)
+    guess = diffuse(batch.image, batch.mask)
+    assert torch.equal(output * (1 - batch.mask), batch.image * (1 - batch.mask))
+    assert (output - guess).abs().max() > 0
+    assert set(recipe.networks["generator"].state_dict()) == set(
+        build(Config.tiny()).networks["generator"].state_dict()
+    )
 
 
 def test_terms_by_hand():
