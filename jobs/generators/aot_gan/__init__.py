@@ -138,5 +138,5 @@ class Config:
             blocks=8,
             soft_kernel=17,  # 71 and 10, scaled from 512 to 128 pixels
             soft_sigma=2.5,
-            steps=40_000,
+            steps=20_000,
         )

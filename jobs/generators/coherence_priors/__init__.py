@@ -147,7 +147,7 @@ class Config:
             width=32,
             d_width=32,
             batch_size=8,
-            supervised_steps=36_000,
-            coherence_steps=4_000,
-            halving_steps=(26_000, 35_000),
+            supervised_steps=18_000,
+            coherence_steps=2_000,
+            halving_steps=(13_000, 17_500),
         )

@@ -110,5 +110,5 @@ class Config:
             cls.demo(),
             image_size=128,
             width=32,
-            steps=40_000,
+            steps=20_000,
         )

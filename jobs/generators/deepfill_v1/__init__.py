@@ -160,6 +160,6 @@ class Config:
             local_size=64,
             width=16,
             d_width=32,
-            pretrain_steps=15_000,
-            steps=25_000,
+            pretrain_steps=8_000,
+            steps=12_000,
         )

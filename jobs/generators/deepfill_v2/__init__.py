@@ -108,5 +108,5 @@ class Config:
             cls.demo(),
             width=12,
             d_width=32,
-            steps=40_000,
+            steps=20_000,
         )

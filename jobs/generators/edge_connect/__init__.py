@@ -148,8 +148,8 @@ class Config:
             cls.demo(),
             width=32,
             residual_blocks=8,
-            edges_steps=8_000,
-            image_steps=8_000,
-            inpaint_steps=20_000,
-            joint_steps=4_000,
+            edges_steps=4_000,
+            image_steps=4_000,
+            inpaint_steps=10_000,
+            joint_steps=2_000,
         )

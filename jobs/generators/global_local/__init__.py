@@ -145,7 +145,7 @@ class Config:
             width=32,
             d_width=32,
             d_units=512,
-            completion_steps=36_000,
-            discriminator_steps=1_000,
-            joint_steps=4_000,
+            completion_steps=17_500,
+            discriminator_steps=500,
+            joint_steps=2_000,
         )

@@ -182,6 +182,6 @@ class Config:
             cls.demo(),
             width=32,
             d_width=32,
-            lbp_steps=6_000,
-            image_steps=34_000,
+            lbp_steps=3_000,
+            image_steps=17_000,
         )

@@ -187,5 +187,5 @@ class Config:
             image_size=128,
             width=32,
             bottleneck_units=2000,
-            steps=40_000,
+            steps=20_000,
         )

@@ -146,6 +146,6 @@ class Config:
             cls.demo(),
             width=32,
             levels=6,  # log2(128) - 1
-            train_steps=36_000,
-            finetune_steps=4_000,
+            train_steps=18_000,
+            finetune_steps=2_000,
         )

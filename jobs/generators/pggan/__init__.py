@@ -139,5 +139,5 @@ class Config:
             image_size=128,
             width=32,
             d_width=32,
-            steps=40_000,
+            steps=20_000,
         )

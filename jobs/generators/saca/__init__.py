@@ -141,5 +141,5 @@ class Config:
             d_width=32,
             residual_blocks=8,
             regions=32,
-            steps=40_000,
+            steps=20_000,
         )

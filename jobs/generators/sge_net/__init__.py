@@ -124,6 +124,6 @@ class Config:
             spade_hidden=64,
             d_width=32,
             batch_size=8,
-            steps=40_000,
-            halving_steps=(26_000, 35_000),
+            steps=20_000,
+            halving_steps=(13_000, 17_500),
         )

@@ -145,5 +145,5 @@ class Config:
             cls.demo(),
             width=32,
             d_width=32,
-            steps=40_000,
+            steps=20_000,
         )

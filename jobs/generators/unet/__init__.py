@@ -85,5 +85,5 @@ class Config:
             width=32,
             levels=6,
             d_width=32,
-            steps=40_000,
+            steps=20_000,
         )

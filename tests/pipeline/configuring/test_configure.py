@@ -1,7 +1,9 @@
 """`configure` changes params.yaml by words: what is named, after a check, with comments, and nothing else."""
 
 import re
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import get_args
 
@@ -90,6 +92,18 @@ def test_every_preset_gives_valid_parameters(params, words):
     if "scale=small" in words:
         assert chosen.generators["edge_connect"] == card("edge_connect").Config.small()
         assert chosen.generators["context_encoder"].image_size == chosen.ingest.size
+
+
+@pytest.mark.parametrize("variables", [(), ("PICTURES=/my pictures",)])
+def test_the_words_of_make_showcase_are_valid(params, variables):
+    printed = subprocess.run(
+        ["make", "-n", "-C", str(ROOT), "showcase", *variables], capture_output=True, text=True, check=True
+    ).stdout
+    (command,) = (line for line in printed.splitlines() if "pipeline configure" in line)
+    configure.run(shlex.split(command.partition(" configure ")[2]))
+    chosen = read_params(params)
+    assert chosen.generators["unet"] == card("unet").Config.small()
+    assert chosen.dataset.root == ("/my pictures" if variables else None)
 
 
 def test_there_is_a_preset_for_every_data_set_and_kind_of_masks():
