@@ -33,27 +33,21 @@ def test_the_network_sees_the_known_pixels_and_the_mask():
     assert torch.equal(seen["features"], expected)
 
 
-def test_diffusion_solves_laplace_s_equation_where_the_solution_is_known():
-    """Between a left side of -1 and a right side of 1 the solution is a ramp."""
-    image, mask = torch.full((1, 3, 32, 32), float("nan")), torch.ones(1, 1, 32, 32)
-    mask[..., :4], mask[..., -4:] = 0, 0
-    image[..., :4], image[..., -4:] = -1, 1
-    filled = diffuse(image, mask)
-    ramp = torch.linspace(-1, 1, 26)[1:-1].expand(1, 3, 32, 24)  # 24 hidden columns, between known ones on both sides
-    torch.testing.assert_close(filled[..., 4:-4], ramp, atol=0.06, rtol=0)
+def test_diffusion_continues_a_slope():
+    """A ramp solves both equations, so that its middle can be restored."""
+    image = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 10:22] = 1
+    torch.testing.assert_close(diffuse(image, mask), image, atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 96), (20, 12), (1, 1)])
-def test_diffusion_keeps_known_pixels_and_their_range_and_reads_no_others(size):
+def test_diffusion_keeps_known_pixels_and_reads_no_others(size):
     batch = make_batch(size)
     filled = diffuse(torch.where(batch.mask == 1, float("nan"), batch.image), batch.mask)
-    assert torch.equal(torch.where(batch.mask == 1, 0, filled), torch.where(batch.mask == 1, 0, batch.image))
-    known = torch.where(batch.mask == 1, float("nan"), batch.image).flatten(2)
-    for plane, of_known in zip(filled.flatten(0, 1), known.flatten(0, 1), strict=True):
-        seen = of_known[~of_known.isnan()]
-        low, high = (seen.min(), seen.max()) if len(seen) else (0, 0)
-        assert low - 1e-5 <= plane.min()
-        assert plane.max() <= high + 1e-5
+    assert torch.equal(filled[batch.mask.expand_as(filled) == 0], batch.image[batch.mask.expand_as(filled) == 0])
+    assert -1 <= filled.min() <= filled.max() <= 1
+    assert torch.equal(diffuse(batch.image, torch.ones_like(batch.mask)), torch.zeros_like(batch.image))
 
 
 def test_with_a_first_guess_the_network_changes_the_hole_alone():
