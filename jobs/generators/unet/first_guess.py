@@ -28,6 +28,20 @@ def diffuse(image: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask > 0, filled, image)
 
 
+@torch.no_grad()
+def roughness(image: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean absolute difference of known neighbours, (N, 1, 1, 1), and at least 1e-3.
+
+    image: (N, C, H, W), finite. mask: (N, 1, H, W), 1 = hole.
+    """
+    known = 1 - mask
+    across, down = known[..., 1:] * known[..., :-1], known[..., 1:, :] * known[..., :-1, :]
+    total = (image.diff(dim=3).abs().mean(1, keepdim=True) * across).sum((1, 2, 3), keepdim=True)
+    total = total + (image.diff(dim=2).abs().mean(1, keepdim=True) * down).sum((1, 2, 3), keepdim=True)
+    pairs = across.sum((1, 2, 3), keepdim=True) + down.sum((1, 2, 3), keepdim=True)
+    return _quotient(total, pairs).clamp_min(1e-3)
+
+
 def _fill(values: Tensor, weight: Tensor) -> Tensor:
     """Keep values of weight 1, replace those of weight 0, and mix between.
 

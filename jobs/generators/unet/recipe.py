@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jobs.generators.unet import Config, FirstGuess
-from jobs.generators.unet.first_guess import diffuse
+from jobs.generators.unet.first_guess import diffuse, roughness
 from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.unet import UNet
@@ -48,7 +48,8 @@ class Generator(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         if self.first_guess == "diffusion":
             guess = diffuse(image, mask)
-            return guess + mask * self.unet(torch.cat((guess, mask), dim=1))
+            # Instance norm hides the contrast of an image from the deeper levels, so the difference is scaled by it.
+            return guess + mask * roughness(guess, mask) * self.unet(torch.cat((guess, mask), dim=1))
         return torch.tanh(self.unet(torch.cat((image * (1 - mask), mask), dim=1)))
 
 

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.batches import make_batch
 from jobs.generators.unet import Config
-from jobs.generators.unet.first_guess import diffuse
+from jobs.generators.unet.first_guess import diffuse, roughness
 from jobs.generators.unet.recipe import build
 from tests.jobs.generators.steps import build_tiny, run_step, start_phase
 
@@ -48,6 +48,16 @@ def test_diffusion_keeps_known_pixels_and_reads_no_others(size):
     assert torch.equal(filled[batch.mask.expand_as(filled) == 0], batch.image[batch.mask.expand_as(filled) == 0])
     assert -1 <= filled.min() <= filled.max() <= 1
     assert torch.equal(diffuse(batch.image, torch.ones_like(batch.mask)), torch.zeros_like(batch.image))
+
+
+def test_roughness_counts_pairs_of_known_pixels():
+    image = torch.zeros(1, 3, 4, 4)
+    image[..., 2:] = 0.5  # one of three differences across is 0.5, and none down
+    mask = torch.zeros(1, 1, 4, 4)
+    assert roughness(image, mask).item() == pytest.approx(4 * 0.5 / 24)
+    mask[..., 3] = 1
+    assert roughness(image, mask).item() == pytest.approx(4 * 0.5 / 17)
+    assert roughness(image, torch.ones_like(mask)).item() == pytest.approx(1e-3)
 
 
 def test_with_a_first_guess_the_network_changes_the_hole_alone():
