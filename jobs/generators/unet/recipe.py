@@ -44,6 +44,8 @@ class Generator(nn.Module):
         super().__init__()
         self.unet = UNet(4, 3, width=width, levels=levels)
         self.first_guess = first_guess
+        if first_guess == "diffusion":
+            nn.init.zeros_(self.unet.ups[-1][0].weight)  # training starts from the guess itself
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         if self.first_guess == "diffusion":
