@@ -4,11 +4,18 @@ VENV := .venv
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(QUIET)
 QUIET := NO_ALBUMENTATIONS_UPDATE=1 MLFLOW_DISABLE_TELEMETRY=true RAY_USAGE_STATS_ENABLED=0 DO_NOT_TRACK=1
 
-.PHONY: demo test test-slow bench lint lock setup clean
+.PHONY: demo showcase test test-slow bench lint lock setup clean
 
 demo: setup ## the main job on real photographs: shards, three generators, evaluation, report
 	@$(RUN) dvc repro
 	@$(RUN) python -m pipeline where
+
+# It writes its choice into params.yaml. `git checkout params.yaml dvc.lock` brings the demo back.
+showcase: setup ## the demo at 128 pixels: a night on two CPU cores; PICTURES=folder trains on your own
+	@$(RUN) python -m pipeline configure scale=small generators=partial_conv,unet $(OWN_PICTURES)
+	@$(RUN) dvc repro
+	@$(RUN) python -m pipeline where
+OWN_PICTURES = $(if $(PICTURES),dataset=folder "dataset.root=$(PICTURES)")
 
 # One thread per process: the tests' networks are small, and threads of two processes on two cores wait for each other.
 # One process more than cores, since some tests wait for time limits.

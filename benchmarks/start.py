@@ -37,7 +37,7 @@ AT_MOST = {
     "first step": 8.0,
     "first step, two processes": 15.0,
 }
-_GENERATOR = "context_encoder"
+_GENERATOR = "unet"
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Write every generated file; `python -m docs.generate` after a change of a card or of a dataclass behind params.yaml.
 
 docs/generators.md comes from the cards, docs/parameters.md and conf/params.schema.json from the dataclasses, and so do
-the comments of params.yaml. tests/test_docs.py fails when one is out of date.
+the comments of params.yaml. The tables of docs/results.md come from docs/results/*.json. tests/test_docs.py fails when
+one is out of date.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datasets.sources import SOURCES, SourceConfig
-from docs import schema
+from docs import results_tables, schema
 from files.checkout import ROOT
 from jobs.generators import card, names
 from pipeline.configuring.comments import read_user_comments
@@ -40,7 +41,8 @@ This page is generated from the cards in `jobs/generators/*/__init__.py` by `pyt
 
 A card states the paper, what was built, every known deviation from the paper and from its authors' code, and what is
 inferred because no code or text was available. "Unverified" marks a statement that was not compared with the text of
-the paper. The defaults below are the paper's scale. The values of the demo are in `Config.demo()` of each card.
+the paper. The defaults below are the paper's scale. The values of the scales `demo` and `small` are in `Config.demo()`
+and `Config.small()` of each card.
 
 ```sh
 python -m pipeline generators          # the table below, on the terminal
@@ -83,7 +85,7 @@ python -m pipeline configure dataset=folder "dataset.root=/data/Photos (2019)" i
   the values that it names. `suite.masks=` and `train.samples.masks=` choose for one of the two. `masks.files.root=`
   sets both.
 - `generators=` takes names with commas between, or `all`. Generators that are new in the file get the values of their
-  preset `demo`, unless the same command says `scale=paper`. The others keep their values, unless it says `scale=`.
+  preset `demo`, unless the same command says `scale=`. The others keep their values, unless it says `scale=`.
 - A text is taken literally: quote it for your shell alone. `null` stands for no value. Lists have commas.
 - `configure` writes paths in full and replaces a leading `~`. In the file itself `~` is refused, because DVC does not
   replace it. A text with `${` is refused, because DVC would replace it.
@@ -105,6 +107,7 @@ def generated() -> dict[str, str]:
     return {
         "docs/generators.md": generators_page(),
         "docs/parameters.md": parameters_page(),
+        "docs/results.md": results_tables.page(),
         str(schema.SCHEMA_PATH): schema.render(),
         "params.yaml": render(read_tree(ROOT / "params.yaml"), read_user_comments((ROOT / "params.yaml").read_text())),
     }

@@ -11,9 +11,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
 from datasets.sources import SOURCES, SourceConfig
-from jobs.generators import card, names
+from jobs.generators import PRESETS, card, names
 from pipeline.meanings import field_descriptions, is_generator
-from pipeline.params import PRESETS, Params
+from pipeline.params import Params
 
 SCHEMA_PATH = Path("conf") / "params.schema.json"
 

@@ -28,7 +28,7 @@ from files.nearest import suggest
 from files.objects import StoreConfig
 from jobs.cluster.settings import ClusterConfig
 from jobs.evaluation.settings import FEATURE_WEIGHTS, EvaluateConfig
-from jobs.generators import card
+from jobs.generators import PRESETS, card, preset_config
 from jobs.report.settings import ReportConfig
 from jobs.training.settings import TrainConfig
 from masks.config import MaskConfig
@@ -38,8 +38,6 @@ from pipeline.row_names import find_wrong_row
 from pipeline.texts import find_wrong_texts
 
 PARAMS_PATH = Path("params.yaml")
-PRESETS = ("paper", "demo")
-"""Sets of values that every generator's card has: its `Config()` and its `Config.demo()`."""
 
 
 class ParamsError(UserError):
@@ -216,15 +214,15 @@ def _generator(name: str, values: Any, where: str) -> Any:
         raise ParamsError(f"{where}: generators: {error}") from None
     where = f"{where}: generators.{name}"
     if isinstance(values, dict) and "preset" in values:
-        values = _preset(config, values["preset"], where) | {key: v for key, v in values.items() if key != "preset"}
+        values = _preset(name, values["preset"], where) | {key: v for key, v in values.items() if key != "preset"}
     return _check(config, values or {}, where, within=True)
 
 
-def _preset(config: type, preset: Any, where: str) -> dict[str, Any]:
+def _preset(name: str, preset: Any, where: str) -> dict[str, Any]:
     """Return the values of one of the PRESETS of a generator."""
     if preset not in PRESETS:
         raise ParamsError(f"{where}.preset: must be one of {', '.join(PRESETS)}, got {preset!r}")
-    return asdict(config.demo() if preset == "demo" else config())
+    return asdict(preset_config(name, preset))
 
 
 def _check(target: type, tree: Any, where: str, *, within: bool = False) -> Any:

@@ -316,7 +316,7 @@ def test_metrics_are_one_line_per_row_with_equal_columns(project, capsys):
     row = {"l1_hole_percent": 5.25, "psnr": 24.5, "ssim": 0.875}
     overall = {name: Value(mean) for name, mean in {**row, "l1_percent": 1.0, "tv_true_percent": 3.0}.items()}
     groups = {OVERALL: Group(6, overall), "0.1-0.2": Group(1, overall)}
-    names = ("context_encoder", "deepfill_v2", "edge_connect")
+    names = ("deepfill_v2", "edge_connect", "unet")
     for name in names:
         evaluate._write_metrics(Path("metrics"), name, Summary("", 1, {name: groups, f"{name}_untrained": groups}))
     evaluate._write_metrics(Path("metrics"), "baselines", Summary("", 1, {"telea": groups, "mean_colour": groups}))

@@ -37,6 +37,7 @@ from jobs.runs.folder import RunFolder
 from jobs.runs.stopping import StopRequests
 from jobs.training.byte_batches import ByteBatch
 from jobs.training.determinism import deterministic
+from jobs.training.learning_rates import LearningRates
 from jobs.training.run_writer import NullRunWriter, open_run_writer
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import TrainConfig
@@ -121,6 +122,7 @@ class _Training:
         for network in self.recipe.networks.values():
             network.to(self.device, memory_format=torch.channels_last if job.train.channels_last else None)
         self.step = TrainingStep(self.recipe, job.train, self.device)
+        self.rates = LearningRates(self.recipe, job.train.learning_rate_decay)
         self.folder = RunFolder(Path(job.storage))
         self.store = CheckpointStore(job.checkpoints) if job.checkpoints else None
         self.samples = TrainingSamples(
@@ -233,7 +235,7 @@ class _Training:
                 batch = self._next(batches)
             self.stop_requests.broadcast()
             torch.manual_seed(derive_seed(self.job.seed, "step", step, self.rank))
-            phase.set_learning_rates(self.recipe.optimizers, step - first)
+            self.rates.set(step)
             terms = self._step(phase, step - first, batch)
             done = step + 1
             if done % self.job.train.log_steps == 0 or done == steps.stop:

@@ -23,6 +23,7 @@ from files.seeds import derive_seed
 from jobs.training.byte_batches import ByteBatch, Sample, collate
 from jobs.training.settings import SampleConfig
 from jobs.training.shared_memory import SlotLoader, allocate_bytes
+from masks.hole_ratio import BINS
 from masks.masks import open_masks
 
 log = logging.getLogger(__name__)
@@ -158,9 +159,16 @@ class TrainingSamples(Dataset):
         arrays = self._crop(key, arrays, derive_seed(self.seed, "crop", epoch, key))
         arrays = self._augment(derive_seed(self.seed, "augment", epoch, key), arrays)
         image = arrays.pop("image")
-        mask = self._masks.draw(*image.shape[:2], derive_seed(self.seed, "mask", epoch, key))
+        mask = self._draw_mask(*image.shape[:2], epoch, key)
         seed = derive_seed(self.seed, "draws", epoch, key) >> 1  # a tensor's int64 has a sign
         return Sample(key=key, image=image, mask=mask, maps=arrays, seed=seed)
+
+    def _draw_mask(self, height: int, width: int, epoch: int, key: str) -> np.ndarray:
+        seed = derive_seed(self.seed, "mask", epoch, key)
+        if self.config.hole_ratios == "kind":
+            return self._masks.draw(height, width, seed)
+        _, low, high = BINS[derive_seed(self.seed, "bin", epoch, key) % len(BINS)]
+        return self._masks.draw_in_bin(height, width, low, high, seed)
 
     def _crop(self, key: str, arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
         height, width = arrays["image"].shape[:2]

@@ -18,12 +18,15 @@ class SampleConfig:
     plan: order of the records.
     augment: random changes of image and maps.
     masks: holes.
+    hole_ratios: "kind", those of whole masks of the kind; "bins", those of the suite: one of the published bins at
+        random for each sample. Whole masks of the kind free_form have few hole ratios below 0.15.
     """
 
     crop: int | None = None
     plan: PlanConfig = field(default_factory=PlanConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     masks: MaskConfig = field(default_factory=MaskConfig)
+    hole_ratios: Literal["kind", "bins"] = "kind"
 
     def __post_init__(self) -> None:
         if self.crop is not None and self.crop < 1:
@@ -46,8 +49,11 @@ class TrainConfig:
         - batch norm and losses that are quotients of sums use one micro-batch instead of the batch;
         - spectral norms iterate once per micro-batch;
         - the phase's forward pass is computed for every update, with the weights that the updates before it have left.
+    learning_rate_decay: factor on all learning rates of a recipe, from its first step to its last: "none", 1; "linear",
+        from 1 to 0; "cosine", half a period of a cosine from 1 to 0. For a network that only some phases train, over
+        the steps of these.
     ema_decay: decay of an exponential moving average of every network but discriminators, such as 0.999. The average
-        is saved, evaluated and registered. None = the weights themselves.
+        is saved, evaluated and registered. None = the weights themselves. See `average.MovingAverage`.
     clip_norm: largest norm of the gradients of one update, over all its networks. None = no limit.
     max_skipped: training ends once this many updates in a row were not applied, because a loss or gradient was not
         finite.
@@ -63,6 +69,7 @@ class TrainConfig:
     precision: Literal["no", "bf16", "fp16"] = "no"
     deterministic: bool = True
     accumulate: int = 1
+    learning_rate_decay: Literal["none", "linear", "cosine"] = "none"
     ema_decay: float | None = None
     clip_norm: float | None = None
     max_skipped: int = 20

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from files.errors import UserError
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, is_discriminator
+from jobs.training.average import MovingAverage
 from jobs.training.settings import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class TrainingStep:
         if is_finite:
             for name in update.networks:
                 if name in self.averages:
-                    self.averages[name].update_parameters(self.recipe.networks[name])
+                    self.averages[name].update(self.recipe.networks[name])
         return is_finite
 
     def _count_skipped(self, update: Update, terms: Terms) -> None:
@@ -228,11 +228,10 @@ class _PhaseInTraining:
             yield
 
 
-def _make_averages(networks: Networks, decay: float | None) -> dict[str, AveragedModel]:
+def _make_averages(networks: Networks, decay: float | None) -> dict[str, MovingAverage]:
     if decay is None:
         return {}
-    average = get_ema_multi_avg_fn(decay)
-    return {name: AveragedModel(networks[name], multi_avg_fn=average) for name in _generator_names(networks)}
+    return {name: MovingAverage(networks[name], decay) for name in _generator_names(networks)}
 
 
 def _generator_names(networks: Networks) -> list[str]:

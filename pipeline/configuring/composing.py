@@ -8,14 +8,13 @@ from dataclasses import MISSING, asdict, fields
 from typing import Any
 
 from jobs.evaluation.settings import EvaluateConfig, RowsConfig
-from jobs.generators import card, names
+from jobs.generators import PRESETS, card, names, preset_config
 from jobs.report.settings import ReportConfig
 from jobs.training.settings import TrainConfig
 from pipeline.configuring.keys import ConfigureError, KeyPath, block_at, find_key, keys_at
 from pipeline.configuring.presets import GROUPS, lay_over, read_preset
 from pipeline.configuring.values import parse_value
 from pipeline.meanings import nested_config
-from pipeline.params import PRESETS
 
 _PRESETS = {group: (group, places) for group, places in GROUPS.items()} | {
     ".".join(place): (group, (place,)) for group, places in GROUPS.items() for place in places if place
@@ -60,11 +59,10 @@ def compose(present: Mapping[str, Any], words: Iterable[str]) -> dict[str, Any]:
 def generator_values(name: str, preset: str, size: int) -> dict[str, Any]:
     """Return every value of a generator's preset as plain data.
 
-    preset: "demo" or "paper".
+    preset: one of `jobs.generators.PRESETS`.
     size: value of `image_size` for a generator whose network fixes the size of its images.
     """
-    config = card(name).Config
-    values = {key: _plain(value) for key, value in asdict({"demo": config.demo, "paper": config}[preset]()).items()}
+    values = {key: _plain(value) for key, value in asdict(preset_config(name, preset)).items()}
     return values | ({"image_size": size} if "image_size" in values else {})
 
 

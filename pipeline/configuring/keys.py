@@ -37,7 +37,7 @@ class Key:
 WORDS = ("scale", "crops", "masks")
 """Words of `configure` that are no keys of params.yaml."""
 
-PRESET = Key(str, "demo or paper, the values that the keys beside it replace")
+PRESET = Key(str, "demo, small or paper, the values that the keys beside it replace")
 
 
 def keys_at(tree: Mapping[str, Any], path: KeyPath = (), hint: Any = Params) -> dict[str, Key]:

@@ -55,8 +55,8 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], where: str) ->
 
 def _notes(before: Mapping[str, Any], after: Mapping[str, Any], words: Sequence[str]) -> Iterator[str]:
     added = sorted(_generators(after) - _generators(before))
-    if added and "scale=paper" not in words:
-        yield f"note: {', '.join(added)} at demo scale; for the papers' scale add the word scale=paper"
+    if added and not any(word in words for word in ("scale=small", "scale=paper")):
+        yield f"note: {', '.join(added)} at demo scale; add the word scale=small or scale=paper for another"
     for key, value in _flatten(after, "", set()):
         if key.endswith(".root") and value != "null" and not Path(value).exists():
             yield f"note: {key} is {value}, which is not on this machine"

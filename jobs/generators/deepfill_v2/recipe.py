@@ -1,4 +1,4 @@
-"""Recipe of DeepFill v2: one phase, in which every step updates the discriminator, then the generator."""
+"""Recipe of DeepFill v2: one phase, in which every step updates the discriminator, if any, then the generator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobs.generators.deepfill_v2.losses import l1
 from jobs.generators.deepfill_v2.networks import Discriminator, Generator
 from jobs.layers.composite import composite
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, adam, alternating, make_networks
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, adam, alternating, make_networks
 from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 
@@ -20,10 +20,11 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
     guided = config.guided
     makers = {
         "generator": lambda: Generator(width=config.width, guided=guided, mask_pool=config.mask_pool),
-        "generator_d": lambda: Discriminator(
-            width=config.d_width, guided=guided, last_activation=config.d_last_activation
-        ),
     }
+    if config.adversarial_weight:
+        makers["generator_d"] = lambda: Discriminator(
+            width=config.d_width, guided=guided, last_activation=config.d_last_activation
+        )
     networks = make_networks(makers, for_training=for_training)
 
     def forward(networks: Networks, batch: Batch) -> Outputs:
@@ -46,13 +47,15 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
         return {"d_real": 0.5 * hinge_real(real), "d_fake": 0.5 * hinge_fake(fake)}  # 0.5 as in the code
 
     def generator_terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
-        completed = composite(outputs["refined"], batch.image, batch.mask)
-        scores = networks["generator_d"](completed, batch.mask, **_hints(outputs))
-        return {
+        terms = {
             "coarse_l1": config.l1_weight * l1(outputs["coarse"], batch.image),
             "refined_l1": config.l1_weight * l1(outputs["refined"], batch.image),
-            "adversarial": config.adversarial_weight * hinge_generator(scores),
         }
+        if config.adversarial_weight:
+            completed = composite(outputs["refined"], batch.image, batch.mask)
+            scores = networks["generator_d"](completed, batch.mask, **_hints(outputs))
+            terms["adversarial"] = config.adversarial_weight * hinge_generator(scores)
+        return terms
 
     def inpaint(networks: Networks, batch: Batch) -> Outputs:
         hints = {"sketch": _sketch(batch)} if config.guided else {}
@@ -63,7 +66,9 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
         name="joint",
         steps=config.steps,
         forward=forward,
-        updates=alternating(discriminator_terms, generator_terms),
+        updates=alternating(discriminator_terms, generator_terms)
+        if config.adversarial_weight
+        else (Update(networks=("generator",), terms=generator_terms),),
     )
     return Recipe(
         networks=networks,

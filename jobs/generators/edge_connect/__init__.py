@@ -53,7 +53,7 @@ Otherwise only cuDNN's convolutions sum in varying order, unless cuDNN's determi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PAPER = "EdgeConnect: Generative Image Inpainting with Adversarial Edge Learning (Nazeri et al.)"
@@ -139,4 +139,17 @@ class Config:
             features="random",
             perceptual_weight=0.0,  # no VGG-19 in a demo: random features only cost time
             style_weight=0.0,
+        )
+
+    @classmethod
+    def small(cls) -> Config:
+        """Return settings for a night on CPU cores or hours on a GPU: half the paper's widths, at 128 x 128."""
+        return replace(
+            cls.demo(),
+            width=32,
+            residual_blocks=8,
+            edges_steps=4_000,
+            image_steps=4_000,
+            inpaint_steps=10_000,
+            joint_steps=2_000,
         )

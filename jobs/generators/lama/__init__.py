@@ -41,7 +41,7 @@ The Fourier transform is computed in float32 at least, since half precision supp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PAPER: str = "Resolution-robust Large Mask Inpainting with Fourier Convolutions (Suvorov et al.)"
@@ -120,4 +120,15 @@ class Config:
             perceptual_weight=0.0,  # no ResNet-50 in a demo: random features only cost time
             batch_size=16,
             steps=800,
+        )
+
+    @classmethod
+    def small(cls) -> Config:
+        """Return settings for a night on CPU cores or hours on a GPU: half the paper's widths, at 128 x 128."""
+        return replace(
+            cls.demo(),
+            width=32,
+            blocks=9,
+            d_width=32,
+            steps=20_000,
         )

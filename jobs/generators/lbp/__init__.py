@@ -61,7 +61,7 @@ similar cells, the attention may take another one on another device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PAPER: str = (
@@ -173,4 +173,15 @@ class Config:
             features="random",
             perceptual_weight=0.0,  # no VGG-16 in a demo: random features only cost time
             style_weight=0.0,
+        )
+
+    @classmethod
+    def small(cls) -> Config:
+        """Return settings for a night on CPU cores or hours on a GPU: half the paper's widths, at 128 x 128."""
+        return replace(
+            cls.demo(),
+            width=32,
+            d_width=32,
+            lbp_steps=3_000,
+            image_steps=17_000,
         )

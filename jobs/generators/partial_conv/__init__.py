@@ -54,7 +54,7 @@ unless deterministic algorithms are requested.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PAPER: str = "Image Inpainting for Irregular Holes Using Partial Convolutions (Liu et al.)"
@@ -137,4 +137,15 @@ class Config:
             perceptual_weight=0.0,  # no VGG-16 in a demo: random features only cost time
             style_out_weight=0.0,
             style_comp_weight=0.0,
+        )
+
+    @classmethod
+    def small(cls) -> Config:
+        """Return settings for a night on CPU cores or hours on a GPU: half the paper's widths, at 128 x 128."""
+        return replace(
+            cls.demo(),
+            width=32,
+            levels=6,  # log2(128) - 1
+            train_steps=18_000,
+            finetune_steps=2_000,
         )

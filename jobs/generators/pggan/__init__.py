@@ -43,7 +43,7 @@ On a GPU the gradient of bilinear and bicubic resizing is a scatter-add, which m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 PAPER: str = "Patch-Based Image Inpainting with Generative Adversarial Networks (Demir and Unal)"
@@ -129,4 +129,15 @@ class Config:
             learning_rate=1e-3,
             batch_size=16,
             steps=800,
+        )
+
+    @classmethod
+    def small(cls) -> Config:
+        """Return settings for a night on CPU cores or hours on a GPU: half the paper's widths, at 128 x 128."""
+        return replace(
+            cls.demo(),
+            image_size=128,
+            width=32,
+            d_width=32,
+            steps=20_000,
         )

@@ -7,7 +7,8 @@ generator 54,420,483; discriminator 2,764,737.
 
 Nothing in it belongs to inpainting: no attention, no partial or gated convolution, no dilation, no second stage, no
 feature network. So the distance of another generator to this row is the worth of its idea at the same data, masks and
-budget.
+budget. One option is an exception: with `first_guess="diffusion"`, ours and no paper's, the hole is first filled by a
+coarse-to-fine diffusion, which scores as the classical methods do, and the network learns only what to add to it.
 
 Needs: nothing but image and mask, of any shape. Images of H x W are padded by reflection to a multiple of 2^levels and
 cropped back.
@@ -22,12 +23,15 @@ On a GPU, convolutions and their gradients may differ from run to run unless det
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 PAPER: str = "Plain U-Net (pix2pix network of Isola et al.)"
 YEAR: int = 2017
 NEEDS: tuple[str, ...] = ()
 PARAMETERS: dict[str, int] = {"generator": 54_420_483}
+
+FirstGuess = Literal["none", "diffusion"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,8 @@ class Config:
     """Settings of the plain U-Net.
 
     levels: halvings down to the deepest map; sides are padded to multiples of 2^levels.
+    first_guess: "none", the network sees 0 in the hole; "diffusion", ours, the hole is filled smoothly first and the
+        network predicts the difference, in the hole alone.
     adversarial_weight: of the patch discriminator's term; 0 trains by L1 alone, without a discriminator.
 
     Raises ValueError for less than one level and for a negative weight.
@@ -43,6 +49,7 @@ class Config:
     width: int = 64  # channels of the first level; paper
     levels: int = 8  # paper, for 256 pixels
     d_width: int = 64  # channels of the discriminator's first layer; paper
+    first_guess: FirstGuess = "none"
 
     l1_weight: float = 1.0
     adversarial_weight: float = 0.0  # pix2pix: 0.01 beside L1 with weight 1
@@ -68,4 +75,15 @@ class Config:
     @classmethod
     def demo(cls) -> Config:
         """Return settings for the demo: minutes on two CPU cores, at 64 x 64."""
-        return cls(width=24, levels=5, learning_rate=1e-3, steps=800)
+        return cls(width=24, levels=5, first_guess="diffusion", learning_rate=2e-3, steps=800)
+
+    @classmethod
+    def small(cls) -> Config:
+        """Return settings for a night on CPU cores or hours on a GPU: half the paper's widths, at 128 x 128."""
+        return replace(
+            cls.demo(),
+            width=32,
+            levels=6,
+            d_width=32,
+            steps=20_000,
+        )

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jobs.generators.unet import Config
+from jobs.generators.unet import Config, FirstGuess
+from jobs.generators.unet.first_guess import diffuse, roughness
 from jobs.layers.composite import composite
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.unet import UNet
@@ -31,24 +32,32 @@ class Generator(nn.Module):
 
     width: channels of the first level.
     levels: halvings down to the deepest map.
+    first_guess: "none", the network sees 0 in the hole; "diffusion", it sees a filled hole and predicts the difference.
 
     forward(image, mask):
         image: (N, 3, H, W) in [-1, 1], H and W multiples of 2^levels. Pixels under the hole are not read.
         mask: (N, 1, H, W), 1 = hole.
-    Returns (N, 3, H, W) in (-1, 1).
+    Returns (N, 3, H, W): in (-1, 1) without a first guess; else unbounded, and the image itself outside the hole.
     """
 
-    def __init__(self, *, width: int, levels: int) -> None:
+    def __init__(self, *, width: int, levels: int, first_guess: FirstGuess = "none") -> None:
         super().__init__()
         self.unet = UNet(4, 3, width=width, levels=levels)
+        self.first_guess = first_guess
+        if first_guess == "diffusion":
+            nn.init.zeros_(self.unet.ups[-1][0].weight)  # training starts from the guess itself
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        if self.first_guess == "diffusion":
+            guess = diffuse(image, mask)
+            # Instance norm hides the contrast of an image from the deeper levels, so the difference is scaled by it.
+            return guess + mask * roughness(guess, mask) * self.unet(torch.cat((guess, mask), dim=1))
         return torch.tanh(self.unet(torch.cat((image * (1 - mask), mask), dim=1)))
 
 
 def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build the U-Net with initial weights from torch's global generator."""
-    makers = {"generator": lambda: Generator(width=config.width, levels=config.levels)}
+    makers = {"generator": lambda: Generator(width=config.width, levels=config.levels, first_guess=config.first_guess)}
     generator_terms = _generator_terms(config)
     updates = (Update(networks=("generator",), terms=generator_terms),)
     if config.adversarial_weight:
@@ -61,7 +70,7 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
         networks=networks,
         make_optimizers=lambda: adam(networks, config.learning_rate, config.d_learning_rate, betas),
         phases=phases if for_training else (),
-        inpaint=lambda networks, batch: {"output": networks["generator"](batch.image, batch.mask)},
+        inpaint=lambda networks, batch: {"output": networks["generator"](batch.image, batch.mask).clamp(-1, 1)},
         batch_size=config.batch_size,
         multiple=2**config.levels,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from functools import cache
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.batches import make_batch, visible
 from files.errors import UserError
-from jobs.generators import build, card, names
+from jobs.generators import PRESETS, build, card, load, names, preset_config
 from jobs.layers.composite import composite
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Recipe
@@ -65,10 +66,20 @@ def test_the_card_says_what_it_must_and_imports_no_torch(name):
     assert subprocess.run([sys.executable, "-c", probe]).returncode == 0
 
 
-def test_the_card_has_the_preset_of_the_demo(name):
-    config = card(name).Config
-    assert isinstance(config.demo(), config)
-    assert config.demo() != config()
+def test_the_card_has_three_different_presets(name):
+    configs = [preset_config(name, preset) for preset in PRESETS]
+    assert all(isinstance(config, card(name).Config) for config in configs)
+    assert all(one != other for one, other in itertools.combinations(configs, 2))
+
+
+def test_the_preset_small_needs_no_file_and_has_half_the_widths_of_the_paper(name):
+    small, paper = preset_config(name, "small"), preset_config(name, "paper")
+    assert "random" in (getattr(small, "features", "random"), getattr(small, "teacher", "random"))
+    for field in ("width", "d_width"):
+        if hasattr(paper, field):
+            assert getattr(small, field) == getattr(paper, field) // 2
+    recipe = load(name).build(small)
+    assert recipe.steps >= 20_000
 
 
 def test_the_config_is_frozen_and_made_of_plain_values(name):

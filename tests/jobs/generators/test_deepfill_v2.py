@@ -195,6 +195,12 @@ def test_terms_are_those_of_the_paper():
     torch.testing.assert_close(terms["adversarial"], -fake.mean())
 
 
+def test_without_an_adversarial_weight_l1_is_all_and_no_discriminator_is_built():
+    recipe = build(dataclasses.replace(Config.tiny(), adversarial_weight=0.0))
+    assert set(recipe.networks) == set(recipe.optimizers) == {"generator"}
+    assert set(run_step(recipe, recipe.phases[0], make_batch((32, 32)))) == {"coarse_l1", "refined_l1"}
+
+
 def test_the_adversarial_gradient_stays_inside_the_hole():
     recipe = build(Config.tiny())
     batch = make_batch((64, 64))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from files.checkout import FOLDERS
-from jobs.generators import card
+from jobs.generators import PRESETS, preset_config
 from pipeline.params import ParamsError, read_params
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -35,6 +35,10 @@ class Config:
     @classmethod
     def tiny(cls):
         return cls(width=2, batch_size=2, steps=2)
+
+    @classmethod
+    def small(cls):
+        return cls(width=32, steps=20_000)
 
     @classmethod
     def demo(cls):
@@ -93,7 +97,7 @@ def run(checkout, *command):
 
 def test_a_new_folder_passes_the_contract_and_is_read_from_params(checkout):
     contract = "tests/jobs/generators/test_contract.py"
-    assert "18 passed" in run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", contract, "-k", "toy")
+    assert "19 passed" in run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", contract, "-k", "toy")
     code = "from pipeline.params import read_params\nprint(read_params().generators['toy'])"
     assert run(checkout, "-c", code).strip() == "Config(width=4, batch_size=8, steps=1000)"
 
@@ -105,9 +109,9 @@ def write_generators(path: Path, block: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("preset", ["demo", "paper"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_values_of_params_are_laid_over_those_of_the_preset(tmp_path, preset):
-    base = {"demo": card("edge_connect").Config.demo(), "paper": card("edge_connect").Config()}[preset]
+    base = preset_config("edge_connect", preset)
     path = write_generators(tmp_path / "params.yaml", f"{{preset: {preset}, image_steps: 7}}")
     config = read_params(path).generators["edge_connect"]
     assert config.image_steps == 7
@@ -118,5 +122,5 @@ def test_values_of_params_are_laid_over_those_of_the_preset(tmp_path, preset):
 @pytest.mark.parametrize("value", ["fast", "tiny", "3", "[demo]", "null"])
 def test_an_unknown_preset_is_refused(tmp_path, value):
     path = write_generators(tmp_path / "params.yaml", f"{{preset: {value}}}")
-    with pytest.raises(ParamsError, match=r"edge_connect\.preset: must be one of paper, demo, got"):
+    with pytest.raises(ParamsError, match=r"edge_connect\.preset: must be one of paper, small, demo, got"):
         read_params(path)

@@ -12,6 +12,7 @@ from datasets.writing.tars import NewRecord
 from files.pictures import encode_grey_png, encode_png
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import SampleConfig
+from masks.hole_ratio import BINS, bin_name, hole_ratio
 
 PLAIN = SampleConfig()
 
@@ -95,6 +96,16 @@ def test_an_epoch_reads_every_record_once_with_new_masks_each_time(folders):
     second = {key: mask for batch in read[5:] for key, mask in zip(batch.key, batch.mask, strict=True)}
     assert len(first) == len(second) == 20
     assert not any(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_hole_ratios_are_those_of_the_kind_or_of_the_published_bins_in_equal_shares(folders):
+    def shares(hole_ratios):
+        read = batches(folders, steps=range(75), config=SampleConfig(hole_ratios=hole_ratios))
+        found = Counter(bin_name(hole_ratio(mask[0].numpy())) for batch in read for mask in batch.mask)
+        return {name: found[name] / 300 for name, _, _ in BINS}
+
+    assert shares("kind")["0.01-0.1"] == 0  # the box of a whole mask is larger
+    assert all(1 / 6 - 0.07 < share < 1 / 6 + 0.07 for share in shares("bins").values())  # three deviations
 
 
 def test_columns_of_other_images_are_refused(folders, tmp_path):

@@ -82,18 +82,35 @@ def test_gradients_are_clipped_over_all_networks_of_an_update():
     assert moved.norm() == pytest.approx(rate * 1e-3, rel=1e-3)
 
 
-def test_the_average_is_that_of_the_weights_after_each_step():
-    recipe, step = prepared(ema_decay=0.75)
+@pytest.mark.parametrize(("decay", "decays"), [(0.1, (0.1, 0.1)), (0.999, (1 / 10, 2 / 11))])
+def test_the_average_is_that_of_the_weights_after_each_step_and_forgets_the_first_ones_sooner(decay, decays):
+    recipe, step = prepared(ema_decay=decay)
     assert set(step.averages) == {"generator"}
     seen = []
     for number in range(3):
         step(number, batch_for(recipe, "deepfill_v2", seed=number))
         seen.append(tensors({"generator": recipe.networks["generator"]}))
     averaged = tensors({"generator": step.trained_networks["generator"]})
+    second, third = decays
     for key, tensor in averaged.items():
-        by_hand = 0.75 * (0.75 * seen[0][key] + 0.25 * seen[1][key]) + 0.25 * seen[2][key]
+        by_hand = third * (second * seen[0][key] + (1 - second) * seen[1][key]) + (1 - third) * seen[2][key]
         torch.testing.assert_close(tensor, by_hand, rtol=1e-5, atol=1e-7)
     assert step.trained_networks["generator_d"] is recipe.networks["generator_d"]
+
+
+def test_running_statistics_are_averaged_like_the_weights_and_other_buffers_are_copied():
+    recipe, step = prepared("toy", ema_decay=0.1)
+    seen = []
+    for number in range(2):
+        step(number, batch_for(recipe, "toy", seed=number))
+        seen.append(tensors({"generator": recipe.networks["generator"]}))
+    averaged = tensors({"generator": step.trained_networks["generator"]})
+    statistics = [key for key in averaged if "running" in key]
+    assert len(statistics) == 2
+    for key in statistics:
+        torch.testing.assert_close(averaged[key], 0.1 * seen[0][key] + 0.9 * seen[1][key], rtol=1e-5, atol=1e-7)
+    (count,) = (tensor for key, tensor in averaged.items() if "num_batches" in key)
+    assert count == 2
 
 
 def test_buffers_are_those_before_a_step_that_was_not_finite():

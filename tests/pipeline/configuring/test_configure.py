@@ -1,7 +1,9 @@
 """`configure` changes params.yaml by words: what is named, after a check, with comments, and nothing else."""
 
 import re
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import get_args
 
@@ -26,7 +28,7 @@ from pipeline.verbs import configure
 
 ROOT = Path(__file__).resolve().parents[3]
 DEMO = ("dataset=photos", "scale=demo", "cluster=laptop", "masks=free_form",
-        "generators=context_encoder,deepfill_v2,edge_connect")  # fmt: skip
+        "generators=deepfill_v2,edge_connect,unet")  # fmt: skip
 
 
 @pytest.fixture
@@ -76,6 +78,8 @@ def test_the_words_of_the_demo_write_the_committed_file(params):
         ["edges.fine.sigma=1.0", "train.edges=fine"],
         ["dataset=ade20k", "dataset.root=/a", "generators=sge_net", "generators.sge_net.num_classes=150"],
         ["generators=all", "scale=paper"],
+        ["generators=all", "scale=small"],
+        ["generators=all", "scale=small", "ingest.size=64"],
         *([f"dataset={name}", "dataset.root=/pictures"] for name in SOURCES if name != "photos"),
         *([f"masks={kind}"] for kind in get_args(Kind) if kind != "files"),
     ],
@@ -85,6 +89,21 @@ def test_every_preset_gives_valid_parameters(params, words):
     chosen = read_params(params)
     if "scale=paper" in words:
         assert chosen.generators["edge_connect"] == card("edge_connect").Config()
+    if "scale=small" in words:
+        assert chosen.generators["edge_connect"] == card("edge_connect").Config.small()
+        assert chosen.generators["context_encoder"].image_size == chosen.ingest.size
+
+
+@pytest.mark.parametrize("variables", [(), ("PICTURES=/my pictures",)])
+def test_the_words_of_make_showcase_are_valid(params, variables):
+    printed = subprocess.run(
+        ["make", "-n", "-C", str(ROOT), "showcase", *variables], capture_output=True, text=True, check=True
+    ).stdout
+    (command,) = (line for line in printed.splitlines() if "pipeline configure" in line)
+    configure.run(shlex.split(command.partition(" configure ")[2]))
+    chosen = read_params(params)
+    assert chosen.generators["unet"] == card("unet").Config.small()
+    assert chosen.dataset.root == ("/my pictures" if variables else None)
 
 
 def test_there_is_a_preset_for_every_data_set_and_kind_of_masks():
@@ -136,6 +155,7 @@ def test_generators_are_chosen_without_a_change_of_those_that_stay(params):
 
 
 def test_a_generator_with_a_fixed_size_follows_the_size_of_the_images(params):
+    configure.run(["generators=context_encoder"])
     assert changes(params, "ingest.size=128") == {"ingest.size": 128, "generators.context_encoder.image_size": 128}
     params.write_text(params.read_text().replace("image_size: 128", "image_size: 64"))
     assert changes(params, "ingest.size=256") == {"ingest.size": 256}
@@ -204,7 +224,7 @@ def test_a_path_is_written_in_full(params, tmp_path, monkeypatch):
         ("generators=edge_conect", "'edge_conect' is not a generator; did you mean edge_connect?"),
         ("generators.edge_conect.steps=3", "did you mean edge_connect?"),
         ("generators.edge_connect.inpaint_step=3", "did you mean inpaint_steps?"),
-        ("generators.csa.width=3", "generators.csa is not chosen; choose it with: generators=context_encoder,"),
+        ("generators.csa.width=3", "generators.csa is not chosen; choose it with: generators=deepfill_v2,"),
         ("generators=", "'' is not a generator"),
         ("ingest=png", "ingest is a block; set one of its keys: size, rule"),
         ("seed.x=1", "seed is a single value"),
