@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from jobs.layers.composite import composite
+from jobs.layers.convolution import NarrowConv2d
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.normalization import InstanceNorm2d
 from jobs.recipe.padding import check_sides
@@ -66,7 +67,7 @@ class Generator(nn.Module):
             *_layer(nn.ConvTranspose2d(wide, middle, 4, stride=2, padding=1), spectral),
             *_layer(nn.ConvTranspose2d(middle, narrow, 4, stride=2, padding=1), spectral),
             nn.ReflectionPad2d(3),
-            _normed(nn.Conv2d(narrow, out_channels, 7), spectral=False),
+            _normed(NarrowConv2d(narrow, out_channels, 7), spectral=False),
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from jobs.layers.convolution import NarrowConv2d
 from jobs.layers.normalization import BatchNorm2d, TwiceDifferentiableBatchNorm2d
 from jobs.recipe.padding import check_sides
 from jobs.recipe.precision import wide_dtype
@@ -44,7 +45,7 @@ class Generator(nn.Module):
             *_double(8 * c, 4 * c),
             *_double(4 * c, 2 * c),
             *_double(2 * c, c),
-            _conv(c, 3, 7, bias=True),
+            NarrowConv2d(c, 3, 7, reflect=3),
         )
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
@@ -189,8 +190,8 @@ class Discriminator(nn.Module):
         return features[1:]
 
 
-def _conv(inputs: int, outputs: int, kernel_size: int, *, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=bias, padding_mode="reflect")
+def _conv(inputs: int, outputs: int, kernel_size: int, *, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=False, padding_mode="reflect")
 
 
 def _layer(inputs: int, outputs: int, kernel_size: int, *, stride: int = 1) -> tuple[nn.Module, ...]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from files.errors import UserError
+from jobs.layers.convolution import NarrowConv2d
 from jobs.layers.initialisation import draw_normal
 from jobs.layers.normalization import BatchNorm2d
 from jobs.recipe.padding import check_sides
@@ -43,7 +44,7 @@ class Generator(nn.Module):
         decoder = [
             nn.Sequential(Resize(resize), _layer(outer, inner, 3)) for inner, outer in reversed(list(pairwise(widths)))
         ]
-        self.layers = nn.Sequential(*encoder, *blocks, *decoder, _conv(width, 3, 7, bias=True), nn.Tanh())
+        self.layers = nn.Sequential(*encoder, *blocks, *decoder, NarrowConv2d(width, 3, 7, reflect=3), nn.Tanh())
         self.apply(_draw)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:

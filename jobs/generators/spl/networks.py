@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from jobs.generators.spl.normalization import BasicRegionNorm, LearnableRegionNorm
+from jobs.layers.convolution import NarrowConv2d
 from jobs.layers.normalization import SPADE
 from jobs.recipe.padding import check_sides
 
@@ -250,7 +251,7 @@ class Generator(nn.Module):
             LearnableRegionNorm(threshold),
             nn.ReLU(),
             nn.ReflectionPad2d(3),
-            nn.Conv2d(narrow, 3, 7),
+            NarrowConv2d(narrow, 3, 7),
             nn.Tanh(),
         )
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from jobs.layers.convolution import GatedConv2d
+from jobs.layers.convolution import GatedConv2d, NarrowConv2d
 
 
 def test_the_first_half_is_the_feature_and_the_second_the_gate():
@@ -36,3 +37,23 @@ def test_padding_keeps_the_size_up_to_the_stride(kernel_size, stride, dilation):
 def test_an_even_kernel_is_refused():
     with pytest.raises(ValueError, match="odd"):
         GatedConv2d(2, 3, 4)
+
+
+@pytest.mark.parametrize(("kernel_size", "reflect"), [(7, 3), (5, 0), (1, 0)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_narrow_convolution_is_pytorchs_with_its_gradients(kernel_size, reflect, layout):
+    torch.manual_seed(0)
+    ours = NarrowConv2d(4, 3, kernel_size, reflect=reflect).double()
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(4, 3, kernel_size, padding=reflect, padding_mode="reflect").double()
+    assert all(torch.equal(one, other) for one, other in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    x = torch.randn(2, 4, 9, 12, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    found = [layer(x) for layer in (ours, theirs)]
+    torch.testing.assert_close(*found)
+    weights = torch.randn_like(found[0])
+    gradients = [
+        torch.autograd.grad((output * weights).sum(), (x, *layer.parameters()))
+        for output, layer in zip(found, (ours, theirs), strict=True)
+    ]
+    torch.testing.assert_close(*gradients)
