@@ -21,6 +21,8 @@ from pipeline.code import find_stage, read_declaration, stage_code
 
 # Imports no code that a stage runs: what is imported later is the code that was read here.
 _PARAMS = Path("params.yaml")
+PARAMS_PREFIX = f"{_PARAMS}: "
+"""Begin of the name of each input that is a value of params.yaml."""
 _SUMMARIES = ("manifest.json", "receipt.json")
 _MAX_DIFFERENCES = 5  # in a message
 
@@ -35,7 +37,7 @@ class StageInputs:
 
     stage, key: see `pipeline.code.read_declaration`.
     code: path of each file of code, and of the lock of packages -> digest.
-    values: "params.yaml: <dotted key>" -> value, and path of each data file -> digest. A manifest or receipt stands for
+    values: PARAMS_PREFIX + dotted key -> value, and path of each data file -> digest. A manifest or receipt stands for
         its folder: it has the digests of the other files there, which are compared when they are read.
     """
 
@@ -100,7 +102,7 @@ def _read_parameters(names: tuple[str, ...]) -> dict[str, Any]:
         value = tree
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        leaves |= _flatten(value, f"{_PARAMS}: {name}")
+        leaves |= _flatten(value, f"{PARAMS_PREFIX}{name}")
     return leaves
 
 
@@ -124,7 +126,7 @@ def _describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
         if old != new:
-            is_parameter = name.startswith(f"{_PARAMS}: ")
+            is_parameter = name.startswith(PARAMS_PREFIX)
             texts.append(f"{name} was {_shorten(old)}, is {_shorten(new)}" if is_parameter else f"{name} was changed")
     return texts
 

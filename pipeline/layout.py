@@ -77,6 +77,11 @@ def metrics_file(row: str) -> Path:
     return Path("metrics") / f"{row}.json"
 
 
+def record_file(stage: str, key: str = "") -> Path:
+    """Return the provenance record of a stage. key: the generator, for a stage that has one variant per generator."""
+    return PROVENANCE / stage / f"{key}.json" if key else PROVENANCE / f"{stage}.json"
+
+
 def undelivered_folder(storage: Path) -> Path:
     """Return the folder of finished trainings that the tracking server does not know completely.
 
@@ -88,4 +93,5 @@ def undelivered_folder(storage: Path) -> Path:
 BASELINES_ROW = "baselines"
 SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
 REPORT = Path("report") / "index.html"
+PROVENANCE = Path("provenance")
 TOMBSTONES = Path("tombstones.jsonl")

@@ -26,6 +26,7 @@ from files.durable import durable_file
 from files.environment import QUIET_ENVIRONMENT
 from files.errors import UserError
 from files.locks import lock_file
+from jobs.runs.history import Version, add_version, set_alias
 from jobs.tracking.address import AddressError, artifact_folder, database_file, tracking_uri
 
 os.environ.update(  # before the import of mlflow, which reads some of them only then
@@ -290,6 +291,8 @@ def register_model(
             _save_model(model, files["model"], code, requirements)
             version = _create_version(client, run_id, name, model, tags)
     client.set_registered_model_alias(name, "candidate", version)
+    add_version(Version(name=name, version=version, run_id=run_id, tags=client.get_model_version(name, version).tags))
+    set_alias(name, "candidate", version)
     return version
 
 

@@ -34,6 +34,7 @@ from pipeline.layout import (
     results_folder,
     unfinished_folder,
 )
+from pipeline.lineage.records import write_record
 from pipeline.params import Params, check_listed
 from pipeline.progress import track
 from pipeline.trained import open_receipt
@@ -72,6 +73,7 @@ def run(params: Params, row: str) -> None:
     _write_metrics(staged, row, summary)
     inputs.check_unchanged()
     _move(staged, row)
+    write_record(inputs)
     if row != BASELINES_ROW:
         _track(row, summary)
     print(f"evaluated {row}: {results_folder(row)}, {_metrics_place(row)}")

@@ -41,6 +41,7 @@ from pipeline.layout import (
     curves_folder,
     results_folder,
 )
+from pipeline.lineage.records import write_record
 from pipeline.params import Params
 from pipeline.trained import open_receipt
 
@@ -93,6 +94,7 @@ def run(params: Params) -> None:
     page = render(_page(params, results, suite, inputs.code[LOCK])).encode()
     inputs.check_unchanged()
     write_durably(REPORT, page)
+    write_record(inputs)
     _track(suite, results.rows)
     print(f"the results are one page: {REPORT.resolve()}")
 
