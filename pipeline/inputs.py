@@ -51,7 +51,7 @@ class StageInputs:
         """Read the inputs as they are now. A file that is missing is none of them."""
         declared = read_declaration(stage, key)
         data = {path.as_posix(): file_digest(path) for name in declared.data for path in _list_files(Path(name))}
-        values = {**_read_parameters(declared.params), **data}
+        values = {**read_parameters(declared.params), **data}
         return cls(stage=stage, key=key, code=stage_code(stage, key), values=values)
 
     def check_unchanged(self, remedy: str = "run the same command again") -> None:
@@ -91,7 +91,7 @@ def _list_files(path: Path) -> Iterator[Path]:
         yield from _list_files(child)
 
 
-def _read_parameters(names: tuple[str, ...]) -> dict[str, Any]:
+def read_parameters(names: tuple[str, ...]) -> dict[str, Any]:
     """Return the values of some keys of params.yaml by the path of each leaf; no value if the file cannot be read."""
     try:
         tree = _parse(_PARAMS.read_text(encoding="utf-8"))

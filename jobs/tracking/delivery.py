@@ -100,7 +100,7 @@ def stage_model(
     code: Mapping[str, bytes],
     tags: Mapping[str, str],
     requirements: Sequence[str],
-    added: Mapping[str, bytes],
+    added: Mapping[str, bytes] | None = None,
 ) -> None:
     """Copy a model to the storage, from which `deliver` registers it; see tracking.register_model.
 
@@ -115,7 +115,7 @@ def stage_model(
     shutil.rmtree(storage / "model", ignore_errors=True)
     for key, folder in files.items():
         shutil.copytree(folder, storage / "model" / "files" / key / folder.name, copy_function=_copy)
-    for path, content in added.items():
+    for path, content in (added or {}).items():
         write_durably(storage / "model" / "files" / path, content)
     for path, content in code.items():
         write_durably(storage / "model" / "code" / path, content)

@@ -182,6 +182,19 @@ def run_of_version(name: str, tags: Mapping[str, str]) -> str | None:
     return None if newest is None else newest.run_id
 
 
+def find_version(name: str, version: str) -> Version:
+    """Return a registered version. version: a number, or an alias. Raises ModelError if there is none."""
+    client = _client()
+    try:
+        find = client.get_model_version if version.isdigit() else client.get_model_version_by_alias
+        found = find(name, version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise ModelError(f"there is no registered version {name}@{version}") from error
+    return Version(name=name, version=str(found.version), run_id=found.run_id, tags=found.tags)
+
+
 def log_points(run_id: str, points: Sequence[Point]) -> None:
     """Log points in order. Equal points are stored once."""
     metrics = [Metric(key, value, _milliseconds(seconds), step) for key, value, step, seconds in points]

@@ -14,7 +14,8 @@ A search reads the row groups whose statistics contain the value, so it takes mi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ _COLUMNS = ("key", "source", "source_sha256", "sha256", "dhash")
 _GROUP_ROWS = 2**15
 _SHARDS = b"shards"
 _PREFIX_BYTES = 8
+_MAX_COUNTED = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,25 @@ def find_near(dhash: int, distance: int, limit: int) -> list[tuple[int, Picture]
         with pq.ParquetFile(path) as file:
             found.append((bits, _read_row(file, row)))
     return found
+
+
+def count_sources(shards: Collection[str], records: int) -> dict[tuple[str, str], int] | None:
+    """Return (name, SHA-256 in hex) of every picture that some shards were made from -> number of its records.
+
+    shards: first 16 digits of the SHA-256 of each.
+    records: their number of records. Of more than 100,000 the pictures are not read, and None is returned.
+    """
+    if records > _MAX_COUNTED:
+        return None
+    numbers = pa.array([int(shard, 16) for shard in shards], pa.uint64())
+    counts: Counter[tuple[str, str]] = Counter()
+    for path in _tables():
+        if not set(_shards_of(path)).isdisjoint(shards):
+            table = pq.read_table(path, columns=["source", "source_sha256", "shard"])
+            rows = table.filter(pc.is_in(table["shard"], numbers))
+            sources = zip(rows["source"].to_pylist(), rows["source_sha256"].to_pylist(), strict=True)
+            counts.update((source, digest.hex()) for source, digest in sources)
+    return dict(sorted(counts.items()))
 
 
 def _folder() -> Path:

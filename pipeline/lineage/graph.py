@@ -1,0 +1,91 @@
+"""A graph of artefacts: nodes with facts, and edges from each artefact to those that it leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One artefact, input or use.
+
+    kind: such as "images", "training" or "version".
+    title: names it among those of its kind.
+    digest: identifies its content; "" if it has none.
+    facts: name -> value as JSON has it; shown in this order.
+    problems: why it, or a link to it, cannot be verified; one text per reason.
+    """
+
+    kind: str
+    title: str
+    digest: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Tell the node from all others of a graph."""
+        return f"{self.kind} {self.title} {self.digest}"
+
+
+@dataclass
+class Graph:
+    """Nodes and edges, grown from a root."""
+
+    root: str = ""
+    nodes: dict[str, Node] = field(default_factory=dict)
+    edges: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, node: Node, *, below: Node | None = None) -> bool:
+        """Add a node, and an edge to it. The first node is the root. Returns whether the node is new.
+
+        below: the node that leads to it.
+        """
+        is_new = node.id not in self.nodes
+        self.root = self.root or node.id
+        self.nodes.setdefault(node.id, node)
+        if below is not None and (below.id, node.id) not in self._known:
+            self._known.add((below.id, node.id))
+            self.edges.append((below.id, node.id))
+        return is_new
+
+    def __post_init__(self) -> None:
+        self._known: set[tuple[str, str]] = set(self.edges)
+
+    def children(self, node: str) -> list[str]:
+        """Return the ids of the nodes that a node leads to, in the order in which they were added."""
+        return self._children.get(node, [])
+
+    @property
+    def _children(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for parent, child in self.edges:
+            found.setdefault(parent, []).append(child)
+        return found
+
+    @property
+    def problems(self) -> list[tuple[Node, str]]:
+        """Every node that cannot be verified, with the reason."""
+        return [(node, problem) for node in self.nodes.values() for problem in node.problems]
+
+    def walk(self) -> Iterator[tuple[int, Node, bool]]:
+        """Yield depth, node and whether it was yielded before, from the root down. A repeated node is not entered."""
+        children = self._children
+        seen: set[str] = set()
+        waiting = [(0, self.root)]
+        while waiting:
+            depth, name = waiting.pop()
+            yield depth, self.nodes[name], name in seen
+            if name not in seen:
+                seen.add(name)
+                waiting += [(depth + 1, child) for child in reversed(children.get(name, []))]
+
+    def to_tree(self) -> dict[str, Any]:
+        """Return the graph as JSON has it."""
+        numbers = {name: number for number, name in enumerate(self.nodes)}
+        return {
+            "nodes": [{"id": numbers[name], **asdict(node)} for name, node in self.nodes.items()],
+            "edges": [[numbers[parent], numbers[child]] for parent, child in self.edges],
+        }
