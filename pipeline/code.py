@@ -77,7 +77,7 @@ def _with_upstream(stage: str, key: str) -> list[Declaration]:
     """Return the declarations of a stage and of all stages before it."""
     declared = read_declaration(stage, key)
     found = [declared]
-    for name in _parse((ROOT / "dvc.yaml").read_text(encoding="utf-8")):
+    for name in list_stages():
         outs = read_declaration(name, key).outs
         if name != stage and any(_overlap(dep, out) for dep in declared.data for out in outs):
             found += _with_upstream(name, key)
@@ -88,10 +88,14 @@ def _overlap(one: str, other: str) -> bool:
     return PurePath(one).is_relative_to(other) or PurePath(other).is_relative_to(one)
 
 
+def list_stages() -> list[str]:
+    """Return the names of all stages, in the order of dvc.yaml."""
+    return list(_parse((ROOT / "dvc.yaml").read_text(encoding="utf-8")))
+
+
 def list_outs() -> list[str]:
     """Return the outputs of all stages, as dvc.yaml names them."""
-    stages = _parse((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    return [out for stage in stages for out in read_declaration(stage, "${key}").outs]
+    return [out for stage in list_stages() for out in read_declaration(stage, "${key}").outs]
 
 
 def stage_code(stage: str, key: str = "") -> dict[str, str]:

@@ -215,9 +215,7 @@ def fetch_record(training: str, folder: Path) -> tuple[Path, Path, Mapping[str, 
     run = _run_of(client, _experiment(client), training)
     if run is None:
         raise ModelError(f"{EXPERIMENT} has no run of the training {training!r}; check MLFLOW_TRACKING_URI")
-    names = ("params.json", f"{CODE_FOLDER}/code.zip")
-    parameters, code = (Path(client.download_artifacts(run.info.run_id, name, str(folder))) for name in names)
-    return parameters, code, run.data.tags
+    return *fetch_run_files(run.info.run_id, folder), run.data.tags
 
 
 def last_step(run_id: str, key: str) -> int:
@@ -335,16 +333,38 @@ def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np
 
 def _download(name: str, version: str, folder: Path) -> Path:
     """Copy the files of a registered version to a folder and check them. Returns where they are."""
-    client = _client()
-    mlflow.set_tracking_uri(tracking_uri())
-    by_number = version.isdigit()
-    found = client.get_model_version(name, version) if by_number else client.get_model_version_by_alias(name, version)
-    if FILES_TAG not in found.tags:
-        raise ModelError(f"it was registered without the tag {FILES_TAG}, so its files cannot be checked; train again")
-    source = client.get_model_version_download_uri(name, found.version)
-    model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
+    found = find_version(name, version)
+    model = fetch_version(found, folder)
     check_files(model, found.tags[FILES_TAG])
     return model
+
+
+def fetch_version(version: Version, folder: Path) -> Path:
+    """Copy the files of a registered version to a folder, unchecked. Returns where they are.
+
+    Raises ModelError for a version whose files cannot be checked.
+    """
+    if FILES_TAG not in version.tags:
+        raise ModelError(f"it was registered without the tag {FILES_TAG}, so its files cannot be checked; train again")
+    mlflow.set_tracking_uri(tracking_uri())
+    source = _client().get_model_version_download_uri(version.name, version.version)
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
+
+
+def fetch_run_files(run_id: str, folder: Path) -> tuple[Path, Path]:
+    """Copy the files of a run's parameters and code to a folder, unchecked. Returns where they are."""
+    parameters, code = (
+        Path(_client().download_artifacts(run_id, name, str(folder)))
+        for name in ("params.json", f"{CODE_FOLDER}/code.zip")
+    )
+    return parameters, code
+
+
+def list_registered() -> list[Version]:
+    """Return all registered versions of this project's models, sorted by name and number."""
+    found = _client().search_model_versions("name LIKE 'inpaint-%'")
+    versions = (Version(name=v.name, version=str(v.version), run_id=v.run_id, tags=v.tags) for v in found)
+    return sorted(versions, key=lambda version: (version.name, int(version.version)))
 
 
 def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str]) -> None:

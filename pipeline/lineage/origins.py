@@ -16,7 +16,8 @@ from pipeline.lineage.archive import Archive
 from pipeline.lineage.commits import digests_at
 from pipeline.lineage.graph import Graph, Node
 from pipeline.lineage.pictures import count_sources
-from pipeline.lineage.statement import Resource, Statement
+from pipeline.lineage.records import is_outside
+from pipeline.lineage.statement import Statement
 
 _FACTS_OF_TAGS = ("git_commit", "git_dirty", "git_changes", "steps", "licence", "not_repeatable", "rebuild")
 _NO_RECORD = "no provenance record of it is here: its code, parameters and inputs are not known"
@@ -80,7 +81,7 @@ class Origins:
     def _add_sources(self, manifest: Mapping[str, Any], statement: Statement | None, below: Node) -> None:
         """Add the files that images were made from: archives, list files, and the pictures if they are few."""
         lists = manifest["parameters"].get("list_files", {})
-        archives = {r.name: r.sha256 for r in statement.dependencies if _is_outside(r)} if statement else {}
+        archives = {r.name: r.sha256 for r in statement.dependencies if is_outside(r.name)} if statement else {}
         for name, sha256 in archives.items():
             self.graph.add(Node(kind="archive", title=name, digest=sha256), below=below)
         for name, sha256 in lists.items():
@@ -245,8 +246,3 @@ def evaluation_node(statement: Statement) -> Node:
 def _is_present(column: str, split: str, digest: str) -> bool:
     path = column_folder(column, split) / MANIFEST_NAME
     return path.is_file() and f'"digest": "{digest}"'.encode() in path.read_bytes()
-
-
-def _is_outside(resource: Resource) -> bool:
-    """Tell whether a dependency of ingest is a file outside the checkout: an archive."""
-    return resource.name.split("/")[0] not in FOLDERS and resource.name not in (LOCK, str(TOMBSTONES))

@@ -97,9 +97,9 @@ def find_by_digest(sha256: str) -> list[Picture]:
     prefix = int(sha256[: 2 * _PREFIX_BYTES], 16)
     found = []
     for path in _tables():
-        with pq.ParquetFile(path.with_name(path.name.replace(".pictures.", ".digests."))) as digests:
+        with _open(path.with_name(path.name.replace(".pictures.", ".digests."))) as digests:
             places = [int(place) for _, rows in _select(digests, "prefix", prefix) for place in rows["row"].to_pylist()]
-        with pq.ParquetFile(path) as pictures:
+        with _open(path) as pictures:
             candidates = [_read_row(pictures, place) for place in sorted(set(places))]
         found += [picture for picture in candidates if sha256 in (picture.source_sha256, picture.sha256)]
     return found
@@ -113,7 +113,7 @@ def find_near(dhash: int, distance: int, limit: int) -> list[tuple[int, Picture]
     """
     near = []
     for path in _tables():
-        with pq.ParquetFile(path) as file:
+        with _open(path) as file:
             for group in range(file.num_row_groups):
                 hashes = _as_numbers(file.read_row_group(group, columns=["dhash"])["dhash"])
                 distances = np.bitwise_count(hashes ^ np.uint64(dhash))
@@ -121,7 +121,7 @@ def find_near(dhash: int, distance: int, limit: int) -> list[tuple[int, Picture]
                 near += [(int(distances[place]), path, group * _GROUP_ROWS + int(place)) for place in places]
     found = []
     for bits, path, row in sorted(near)[:limit]:
-        with pq.ParquetFile(path) as file:
+        with _open(path) as file:
             found.append((bits, _read_row(file, row)))
     return found
 
@@ -193,11 +193,15 @@ def _as_numbers(values: pa.ChunkedArray) -> NDArray[np.uint64]:
 def _write(path: Path, rows: pa.Table, shards: Sequence[str]) -> None:
     rows = rows.replace_schema_metadata({_SHARDS: json.dumps(shards)})
     with durable_file(path) as file:
-        pq.write_table(rows, file, row_group_size=_GROUP_ROWS, compression="zstd")
+        pq.write_table(rows, file, row_group_size=_GROUP_ROWS, compression="zstd", write_page_checksum=True)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 def _matches(path: Path, column: str, value: Any) -> list[Picture]:
-    with pq.ParquetFile(path) as file:
+    with _open(path) as file:
         return [
             _read_row(file, first + place)
             for first, rows in _select(file, column, value)

@@ -8,6 +8,7 @@ keep their own facts; the record names them by digest and repeats none.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -17,12 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from datasets.shards.manifest import MANIFEST_NAME
+from files.checkout import FOLDERS
 from files.code_archive import process_code
 from files.durable import file_digest, write_durably
 from jobs.runs.history import MANIFESTS, RECEIPTS, STATEMENTS, add_record
-from pipeline.code import list_outs, read_declaration, relevant_changes
+from pipeline.code import LOCK, list_outs, read_declaration, relevant_changes
 from pipeline.inputs import PARAMS_PREFIX, StageInputs
-from pipeline.layout import PROVENANCE, record_file
+from pipeline.layout import PROVENANCE, TOMBSTONES, record_file
 from pipeline.lineage.statement import Resource, Run, Statement, StatementError, parse_statement, portable_value
 
 _RECEIPT_NAME = "receipt.json"  # not imported from jobs/runs/receipt.py, which imports torch
@@ -67,7 +69,8 @@ def save(statement: Statement) -> Statement:
             add_record(MANIFESTS, subject.manifest, path.read_bytes())
         elif path.name == _RECEIPT_NAME:
             add_record(RECEIPTS, subject.sha256, path.read_bytes())
-    add_record(STATEMENTS, f"{full.name}-{full.run.invocation}", full.to_json())
+    content = full.to_json()
+    add_record(STATEMENTS, f"{full.name}-{hashlib.sha256(content).hexdigest()}", content)
     return full
 
 
@@ -131,6 +134,11 @@ def renew_records(stages: tuple[str, ...]) -> None:
             kept = (dep for dep in old.dependencies if not is_data[dep.name] or Path(dep.name).is_file())
             dependencies = tuple(describe_file(Path(dep.name)) if is_data[dep.name] else dep for dep in kept)
             save(replace(old, subjects=subjects, dependencies=dependencies))
+
+
+def is_outside(name: str) -> bool:
+    """Return whether a dependency of a record is a file outside the checkout: an archive of the data set."""
+    return name.split("/")[0] not in (*FOLDERS, *_output_folders()) and name not in (LOCK, str(TOMBSTONES))
 
 
 def _output_folders() -> set[str]:
