@@ -40,10 +40,10 @@ class Archive:
     @cached_property
     def statements(self) -> list[Statement]:
         """Provenance records in their full form, oldest first; before them those of provenance/ without a full form."""
-        full = [parse_statement(path.read_bytes(), str(path)) for path in list_records(STATEMENTS)]
-        known = {statement.portable.to_json() for statement in full}
-        present = [parse_statement(path.read_bytes(), str(path)) for path in sorted(PROVENANCE.rglob("[!.]*.json"))]
-        return [*(statement for statement in present if statement.to_json() not in known), *full]
+        full = [_read(path) for path in list_records(STATEMENTS)]
+        present = [_read(path) for path in sorted(PROVENANCE.rglob("[!.]*.json"))]
+        alone = [each for each in present if not any(each.name == s.name and each == s.portable for s in full)]
+        return [*alone, *full]
 
     @cached_property
     def receipts(self) -> list[dict[str, Any]]:
@@ -75,13 +75,21 @@ class Archive:
         name: of the file.
         sha256: of its bytes.
         """
-        return next((s for s in reversed(self.statements) if (r := s.subject(name)) and r.sha256 == sha256), None)
+        return self._makers.get((name, sha256))
 
     def made_manifest(self, digest: str) -> Statement | None:
         """Return the newest record of the stage that wrote the manifest of a digest."""
-        if not digest:
-            return None
-        return next((s for s in reversed(self.statements) if any(r.manifest == digest for r in s.subjects)), None)
+        return self._makers.get(("manifest", digest)) if digest else None
+
+    @cached_property
+    def _makers(self) -> dict[tuple[str, str], Statement]:
+        """The newest record by name and SHA-256 of a subject, and by "manifest" and digest of a manifest."""
+        found = {}
+        for statement in self.statements:
+            for subject in statement.subjects:
+                found[subject.name, subject.sha256] = statement
+                found["manifest", subject.manifest] = statement
+        return found
 
     def reading(self, manifest: str) -> Iterator[Statement]:
         """Yield the records of stages that read the column whose manifest has a digest."""
@@ -90,6 +98,10 @@ class Archive:
     def receipt_of(self, weights_sha256: str) -> Mapping[str, Any] | None:
         """Return the receipt of weights; None without one."""
         return next((r for r in reversed(self.receipts) if r["weights_sha256"] == weights_sha256), None)
+
+
+def _read(path: Path) -> Statement:
+    return parse_statement(path.read_bytes(), str(path), is_exact=False)  # `verify` compares with its digest
 
 
 def image_shards(manifest: Mapping[str, Any]) -> ImageShards:

@@ -8,6 +8,7 @@ keep their own facts; the record names them by digest and repeats none.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -141,6 +142,7 @@ def is_outside(name: str) -> bool:
     return name.split("/")[0] not in (*FOLDERS, *_output_folders()) and name not in (LOCK, str(TOMBSTONES))
 
 
+@functools.cache
 def _output_folders() -> set[str]:
     return {out.split("/")[0] for out in list_outs()}
 

@@ -137,18 +137,19 @@ class Statement:
         return (json.dumps(tree, indent=1, sort_keys=True) + "\n").encode()
 
 
-def parse_statement(content: bytes, place: str, remedy: str = "dvc repro") -> Statement:
+def parse_statement(content: bytes, place: str, remedy: str = "dvc repro", *, is_exact: bool = True) -> Statement:
     """Read a record of either form.
 
     place: where the content is from, for error messages.
     remedy: command that writes it again.
-    Raises StatementError, in one line, for anything else than the bytes that `to_json` gives.
+    is_exact: whether the bytes must be those that `to_json` gives, which takes most of the time.
+    Raises StatementError, in one line, for anything else.
     """
     try:
         statement = _parse(json.loads(content))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StatementError(f"{place} is not a provenance record ({type(error).__name__}); run: {remedy}") from error
-    if statement.to_json() != content:
+    if is_exact and statement.to_json() != content:
         raise StatementError(f"{place} was edited: it is not written as records are; run: {remedy}")
     return statement
 
