@@ -133,7 +133,8 @@ def _images(records: int, shards: int) -> Iterator[tuple[Manifest, str]]:
     def rows(index: int, size: int) -> pa.Table:
         nonlocal source
         table = image_rows(rng, index, starts[index], size)
-        hashes = pa.array([rng.bytes(8) for _ in range(size)], pa.binary())
+        content = pa.py_buffer(rng.bytes(8 * size))
+        hashes = pa.Array.from_buffers(pa.binary(8), size, [None, content]).cast(pa.binary())
         source = table["source_sha256"][0].as_py().hex()
         return table.append_column("dhash", hashes)
 

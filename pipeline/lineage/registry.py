@@ -34,7 +34,7 @@ def find_version(known: Sequence[Version], reference: str) -> Version | None:
     name, alias = split_reference(reference)
     if alias.isdigit() and (found := _of_number(known, name, alias)):
         return found
-    if _has_server():
+    if has_server():
         from jobs.tracking import mlflow_runs as tracking  # takes a second
 
         try:
@@ -50,7 +50,7 @@ def _of_number(known: Sequence[Version], name: str, number: str) -> Version | No
     return next((v for v in reversed(known) if (v.name, v.version) == (name, number)), None)
 
 
-def _has_server() -> bool:
+def has_server() -> bool:
     """Tell whether there is something to ask. MLflow would make a database that is not there."""
     path = database_file(tracking_uri())
     return path is None or path.is_file()

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from files.addresses import without_secrets
 from files.errors import UserError
@@ -29,9 +29,8 @@ class StatementError(UserError):
     """A provenance record is missing or damaged, or does not describe the file beside it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resource:
-    """A file by content.
+class Resource(NamedTuple):
+    """A file by content. A tuple, because an answer reads tens of thousands of them.
 
     name: its path in the checkout, or the name of a source.
     sha256: of its bytes, in hex.

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from files.addresses import display_address
 from files.errors import UserError
 from jobs.runs.history import Version
-from jobs.tracking.address import database_file, tracking_uri
+from jobs.tracking.address import tracking_uri
 from pipeline.layout import PROVENANCE
 from pipeline.lineage.checks import Check, check_everything
-from pipeline.lineage.registry import split_reference
+from pipeline.lineage.registry import has_server, split_reference
 from pipeline.progress import printable
 
 _SHOWN = 20
@@ -46,9 +47,8 @@ def verify_all() -> Verification:
     if not PROVENANCE.is_dir():
         raise VerifyError(f"{PROVENANCE} is missing, so nothing says what the outputs must be; run: dvc repro")
     checks, notes = list(check_everything()), []
-    path = database_file(tracking_uri())
-    if path is not None and not path.is_file():
-        notes.append(f"{path} is missing: no registered version is checked")
+    if not has_server():
+        notes.append(f"{display_address(tracking_uri())} is missing: no registered version is checked")
         return _result(checks, notes)
     from jobs.tracking import mlflow_runs as tracking  # takes a second
 
@@ -86,6 +86,10 @@ def verify_rebuild(reference: str) -> Verification:
 
 
 def _find(reference: str) -> Version:
+    if not has_server():
+        raise VerifyError(
+            f"{display_address(tracking_uri())} is missing; set MLFLOW_TRACKING_URI to where {reference} is"
+        )
     from jobs.tracking import mlflow_runs as tracking  # takes a second
 
     return tracking.find_version(*split_reference(reference))
