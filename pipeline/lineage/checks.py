@@ -26,6 +26,8 @@ from pipeline.lineage.records import is_outside, list_outputs, read_record
 from pipeline.lineage.statement import Statement, StatementError, parse_statement, portable_value
 
 MISSING, ABSENT = "missing", "no such file"
+NOTHING = "nothing"
+"""What vouches for a record that neither dvc.lock nor the history has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ def _expected_record(path: Path, name: str) -> tuple[str, str]:
     if locked := _locked_digests().get(str(path)):
         return f"md5 {locked}", "dvc.lock"
     recorded = list(_recorded_digests(name).items())
-    return recorded[-1] if recorded else ("", "no other record")
+    return recorded[-1] if recorded else ("", NOTHING)
 
 
 def _recorded_digests(name: str) -> dict[str, str]:
@@ -137,11 +139,15 @@ def _recorded_digests(name: str) -> dict[str, str]:
     return found
 
 
-@functools.cache
 def _locked_digests() -> dict[str, str]:
     """Return path -> MD5 of every output in dvc.lock."""
     path = Path("dvc.lock")
-    stages = YAML(typ="safe", pure=True).load(path.read_text())["stages"] if path.is_file() else {}
+    return _parse_lock(path.read_text()) if path.is_file() else {}
+
+
+@functools.lru_cache(maxsize=1)
+def _parse_lock(text: str) -> dict[str, str]:
+    stages = YAML(typ="safe", pure=True).load(text)["stages"]
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
 
 

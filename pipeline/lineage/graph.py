@@ -30,13 +30,18 @@ class Node:
         return f"{self.kind} {self.title} {self.digest}"
 
 
-@dataclass
 class Graph:
-    """Nodes and edges, grown from a root."""
+    """Nodes and edges, grown from a root.
 
-    root: str = ""
-    nodes: dict[str, Node] = field(default_factory=dict)
-    edges: list[tuple[str, str]] = field(default_factory=list)
+    root: id of the node that was added first.
+    nodes: by id.
+    edges: ids of two nodes -> None; a mapping, since it keeps its order and each edge once.
+    """
+
+    def __init__(self) -> None:
+        self.root = ""
+        self.nodes: dict[str, Node] = {}
+        self.edges: dict[tuple[str, str], None] = {}
 
     def add(self, node: Node, *, below: Node | None = None) -> bool:
         """Add a node, and an edge to it. The first node is the root. Returns whether the node is new.
@@ -46,24 +51,9 @@ class Graph:
         is_new = node.id not in self.nodes
         self.root = self.root or node.id
         self.nodes.setdefault(node.id, node)
-        if below is not None and (below.id, node.id) not in self._known:
-            self._known.add((below.id, node.id))
-            self.edges.append((below.id, node.id))
+        if below is not None:
+            self.edges[below.id, node.id] = None
         return is_new
-
-    def __post_init__(self) -> None:
-        self._known: set[tuple[str, str]] = set(self.edges)
-
-    def children(self, node: str) -> list[str]:
-        """Return the ids of the nodes that a node leads to, in the order in which they were added."""
-        return self._children.get(node, [])
-
-    @property
-    def _children(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for parent, child in self.edges:
-            found.setdefault(parent, []).append(child)
-        return found
 
     @property
     def problems(self) -> list[tuple[Node, str]]:
@@ -72,7 +62,9 @@ class Graph:
 
     def walk(self) -> Iterator[tuple[int, Node, bool]]:
         """Yield depth, node and whether it was yielded before, from the root down. A repeated node is not entered."""
-        children = self._children
+        children: dict[str, list[str]] = {}
+        for parent, child in self.edges:
+            children.setdefault(parent, []).append(child)
         seen: set[str] = set()
         waiting = [(0, self.root)]
         while waiting:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 from datasets.shards.manifest import MANIFEST_NAME
@@ -33,6 +32,7 @@ class Origins:
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
         self.graph = Graph()
+        self._commits: dict[tuple, dict[str, str] | None] = {}  # digests at a commit, of some names
 
     def add_version(self, version: Version, below: Node | None = None) -> None:
         """Add a registered version and its origins."""
@@ -136,7 +136,7 @@ class Origins:
             yield "it is not known which files differed from the commit"
         elif run.changes:
             yield f"these files differed from the commit: {name_some(run.changes, 20)}"
-        found = self._digests_at(run.commit, tuple(sorted(files.items())))
+        found = self._digests_at(run.commit, tuple(sorted(files)))
         if found is None:
             yield f"git has no commit {run.commit} here; get it with: git fetch"
             return
@@ -144,15 +144,10 @@ class Origins:
         if differing:
             yield f"the commit has other contents of {name_some(differing)}"
 
-    @cached_property
-    def _known_commits(self) -> dict[tuple, dict[str, str] | None]:
-        return {}
-
-    def _digests_at(self, commit: str, files: tuple[tuple[str, str], ...]) -> dict[str, str] | None:
-        key = (commit, files)
-        if key not in self._known_commits:
-            self._known_commits[key] = digests_at(commit, [name for name, _ in files])
-        return self._known_commits[key]
+    def _digests_at(self, commit: str, names: tuple[str, ...]) -> dict[str, str] | None:
+        if (commit, names) not in self._commits:
+            self._commits[commit, names] = digests_at(commit, names)
+        return self._commits[commit, names]
 
     def _add_evaluations(self, receipt: Mapping[str, Any], below: Node) -> None:
         """Add the evaluations of weights, and the images and masks that they used."""

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from datasets.shards.manifest import RECORDS_NAME, Manifest, read_manifest
+from datasets.shards.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, read_manifest
 from datasets.shards.records import shard_number
 from files.durable import durable_file
 from jobs.runs.history import history_folder
@@ -63,7 +63,9 @@ def index_images() -> None:
     """Add the records of all complete splits of shards/image to the index, unless it has them."""
     for split in image_splits():
         folder = column_folder("image", split)
-        add_images(folder, read_manifest(folder))
+        digest = json.loads((folder / MANIFEST_NAME).read_bytes())["digest"]
+        if not _table_of(digest).is_file():  # of indexed images the table is not compared with its digest
+            add_images(folder, read_manifest(folder))
 
 
 def add_images(folder: Path, manifest: Manifest) -> None:
@@ -71,7 +73,7 @@ def add_images(folder: Path, manifest: Manifest) -> None:
 
     folder: of the manifest and of `records.parquet`.
     """
-    target = _folder() / f"{manifest.digest[:16]}.pictures.parquet"
+    target = _table_of(manifest.digest)
     if target.is_file():
         return
     known = {shard for path in _tables() for shard in _shards_of(path)}
@@ -114,7 +116,8 @@ def find_near(dhash: int, distance: int, limit: int) -> list[tuple[int, Picture]
     near = []
     for path in _tables():
         with _open(path) as file:
-            for group in range(file.num_row_groups):
+            has_hashes = "dhash" in file.schema_arrow.names  # a very old table has none
+            for group in range(file.num_row_groups if has_hashes else 0):
                 hashes = _as_numbers(file.read_row_group(group, columns=["dhash"])["dhash"])
                 distances = np.bitwise_count(hashes ^ np.uint64(dhash))
                 places = np.flatnonzero(distances <= distance)
@@ -151,6 +154,11 @@ def _folder() -> Path:
 
 def _tables() -> list[Path]:
     return sorted(_folder().glob("[!.]*.pictures.parquet"))
+
+
+def _table_of(manifest: str) -> Path:
+    """Return the table that was added with the manifest of a digest."""
+    return _folder() / f"{manifest[:16]}.pictures.parquet"
 
 
 def _shards_of(path: Path) -> list[str]:

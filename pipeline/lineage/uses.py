@@ -40,17 +40,20 @@ class Uses:
         self.archive = archive
         self.storage = storage
         self.graph = Graph()
+        self._plans: dict[tuple, Plan] = {}
 
     def add_picture(self, picture: Picture, below: Node | None = None, **facts: Any) -> None:
-        """Add a record of images and its uses. facts: further facts about it."""
+        """Add a record of images and its uses. facts: further facts about it.
+
+        The same record in several shards, which takedowns rewrote, is one node.
+        """
         node = Node(
             kind="picture",
             title=picture.key,
             digest=picture.sha256,
             facts={**facts, "source": picture.source, "source_sha256": picture.source_sha256},
         )
-        if not self.graph.add(node, below=below):
-            return
+        self.graph.add(node, below=below)
         for digest, shards in self._images.items():
             if picture.shard in shards.digests:
                 number = shards.digests.index(picture.shard)
@@ -131,10 +134,6 @@ class Uses:
         if key not in self._plans:
             self._plans[key] = Plan(self._images[images].sizes, seed, PlanConfig(window_shards=window))
         return self._plans[key]
-
-    @cached_property
-    def _plans(self) -> dict[tuple, Plan]:
-        return {}
 
     @cached_property
     def _images(self) -> dict[str, ImageShards]:

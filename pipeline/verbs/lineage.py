@@ -92,8 +92,9 @@ def _trace_picture(uses: Uses, name: str, near: int | None) -> None:
             f"no data set here ever had {name!r}: not as key, as SHA-256 of a source or stored picture, or as a file "
             "with such bytes; a copy that was saved again is found with --near 6"
         )
-    asked = Node(kind="question", title=name, facts={"records": len(pictures), "nearly equal": len(close)})
-    if len(pictures) + len(close) > 1:
+    records, similar = ({(p.key, p.sha256) for p in each} for each in (pictures, [p for _, p in close]))
+    asked = Node(kind="question", title=name, facts={"records": len(records), "nearly equal": len(similar)})
+    if len(records | similar) > 1:
         uses.graph.add(asked)
     root = asked if uses.graph.root else None
     for picture in pictures:

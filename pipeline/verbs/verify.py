@@ -14,7 +14,7 @@ from files.errors import UserError
 from jobs.runs.history import Version
 from jobs.tracking.address import tracking_uri
 from pipeline.layout import PROVENANCE
-from pipeline.lineage.checks import Check, check_everything
+from pipeline.lineage.checks import NOTHING, Check, check_everything
 from pipeline.lineage.registry import has_server, split_reference
 from pipeline.progress import printable
 
@@ -46,7 +46,9 @@ def verify_all() -> Verification:
     """
     if not PROVENANCE.is_dir():
         raise VerifyError(f"{PROVENANCE} is missing, so nothing says what the outputs must be; run: dvc repro")
-    checks, notes = list(check_everything()), []
+    checks = list(check_everything())
+    alone = [check.link for check in checks if check.by == NOTHING]
+    notes = [f"{link}: neither dvc.lock nor the history has this record, so it may have been changed" for link in alone]
     if not has_server():
         notes.append(f"{display_address(tracking_uri())} is missing: no registered version is checked")
         return _result(checks, notes)

@@ -17,7 +17,7 @@ from jobs.runs.history import history_folder, list_versions
 from jobs.runs.receipt import read_receipt
 from pipeline.__main__ import main
 from pipeline.lineage import page
-from pipeline.lineage.checks import check_everything
+from pipeline.lineage.checks import NOTHING, check_everything
 from pipeline.lineage.graph import Graph, Node
 from pipeline.params import read_params
 from pipeline.verbs import lineage, takedown, verify
@@ -188,6 +188,37 @@ def test_the_uses_of_every_picture_are_those_of_a_walk_through_the_training(made
         assert "evaluation" not in nodes
         same = [lineage.trace("image", row[name].hex()).to_tree() for name in ("source_sha256", "sha256")]
         assert same == [graph.to_tree()] * 2
+
+
+def test_an_unfinished_training_tells_which_checkpoints_read_a_picture(made):
+    receipt = read_receipt(Path("models", GENERATOR))
+    folder = Path("runs", GENERATOR, "0123456789abcdef")
+    for step in (2, 4):
+        (folder / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    inputs = {"config": receipt.config, "train": receipt.train, "seed": receipt.seed, "data": {"image": receipt.images}}
+    (folder / "experiment.json").write_text(json.dumps(inputs))
+    for key in Column(Path("shards/image/train")).keys.to_pylist():
+        nodes = lineage.trace("image", key).nodes.values()
+        (steps,) = (node.facts.get("steps that read it", []) for node in nodes if node.kind == "training")
+        read = {node.title: node.facts.get("steps that read it", []) for node in nodes if node.kind == "checkpoint"}
+        assert read == {f"{GENERATOR}, step {end}": [step for step in steps if step <= end] for end in (2, 4)}
+    shutil.rmtree(folder)
+
+
+def test_in_a_clone_without_history_dvc_lock_vouches_for_the_records(made):
+    record = Path("provenance/masks.json")
+    moved = history_folder().rename("elsewhere")
+    content = record.read_bytes()
+    assert {check.by for check in check_everything() if check.link == str(record)} == {NOTHING}
+    md5 = hashlib.md5(content).hexdigest()
+    Path("dvc.lock").write_text(f"schema: '2.0'\nstages:\n  masks:\n    outs: [{{path: {record}, md5: {md5}}}]\n")
+    assert first_broken() is None
+    record.write_bytes(content.replace(b'"suite.split": "val"', b'"suite.split": "vam"'))
+    broken = first_broken()
+    assert (broken.link, broken.expected, broken.by) == (str(record), f"md5 {md5}", "dvc.lock")
+    record.write_bytes(content)
+    Path("dvc.lock").unlink()
+    moved.rename(history_folder())
 
 
 def test_a_picture_is_found_by_its_file_and_by_its_looks(made, tmp_path, capsys):
