@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 from datasets.stream.plan import Plan
 
 
@@ -18,6 +16,6 @@ def reading_steps(plan: Plan, record: int, batch_size: int, num_steps: int) -> l
     """
     if not 0 <= record < plan.num_records:
         raise ValueError(f"the plan has the records 0 to {plan.num_records - 1}, not {record}")
-    positions = (plan.position_of(epoch, record) for epoch in itertools.count())
-    steps = (position // batch_size + 1 for position in positions)
-    return list(itertools.takewhile(lambda step: step <= num_steps, steps))
+    epochs = -(-num_steps * batch_size // plan.num_records)
+    steps = (plan.position_of(epoch, record) // batch_size + 1 for epoch in range(epochs))
+    return [step for step in steps if step <= num_steps]

@@ -14,6 +14,7 @@ class Node:
     kind: such as "images", "training" or "version".
     title: names it among those of its kind.
     digest: identifies its content; "" if it has none.
+    about: key of the picture that the facts are about, if they are about one.
     facts: name -> value as JSON has it; shown in this order.
     problems: why it, or a link to it, cannot be verified; one text per reason.
     """
@@ -21,13 +22,19 @@ class Node:
     kind: str
     title: str
     digest: str = ""
+    about: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """Tell the node from all others of a graph."""
-        return f"{self.kind} {self.title} {self.digest}"
+        return f"{self.kind} {self.title} {self.digest} {self.about}"
+
+    @property
+    def name(self) -> str:
+        """The node in a line of text."""
+        return f"{self.kind} {self.title}" + (f" [{self.about}]" if self.about else "")
 
 
 class Graph:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from files.errors import UserError
-from jobs.runs.history import Version, read_alias
+from jobs.runs.history import Version, add_version, read_alias
 from jobs.tracking.address import database_file, tracking_uri
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ def split_reference(reference: str) -> tuple[str, str]:
 def find_version(known: Sequence[Version], reference: str) -> Version | None:
     """Return a registered version; None if neither the records nor the server know it.
 
-    The records answer for a number. The server is asked for an alias, which may have been moved since.
+    The records answer for a number. The server is asked for an alias, which may have been moved since. A version that
+    only the server knows is added to the history.
     known: versions of the records, oldest first.
     """
     name, alias = split_reference(reference)
@@ -38,7 +39,9 @@ def find_version(known: Sequence[Version], reference: str) -> Version | None:
         from jobs.tracking import mlflow_runs as tracking  # takes a second
 
         try:
-            return tracking.find_version(name, alias)
+            found = tracking.find_version(name, alias)
+            add_version(found)
+            return found
         except tracking.ModelError:
             return None
         except Exception as error:  # every client and store raises its own kinds

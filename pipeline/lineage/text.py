@@ -16,7 +16,7 @@ _MAX_LISTED = 8  # values of a list
 def render(graph: Graph) -> str:
     """Return the graph as text, and the list of all that cannot be verified."""
     lines = [line for depth, node, is_repeated in graph.walk() for line in _lines(depth, node, is_repeated)]
-    problems = [f"  {node.kind} {printable(node.title)}: {printable(problem)}" for node, problem in graph.problems]
+    problems = [f"  {printable(node.name)}: {printable(problem)}" for node, problem in graph.problems]
     if problems:
         return "\n".join([*lines, "", f"cannot be verified ({len(problems)}):", *problems])
     return "\n".join([*lines, "", "every link is recorded; read the bytes again with: python -m pipeline verify all"])
@@ -33,7 +33,7 @@ def shown(value: Any) -> str:
 def _lines(depth: int, node: Node, is_repeated: bool) -> Iterator[str]:
     indent = "  " * depth
     again = " (see above)" if is_repeated else ""
-    yield f"{indent}{node.kind} {printable(node.title)}{again}"
+    yield f"{indent}{printable(node.name)}{again}"
     if is_repeated:
         return
     inner = f"{indent}    "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from pipeline.lineage.pictures import Picture
 class Place:
     """Where a manifest of images has a picture.
 
+    key: of the picture.
     shard: number of the shard among those of the manifest, from 0.
     record: number of the record in the split, from 0.
     """
 
+    key: str
     shard: int
     record: int
 
@@ -57,7 +59,7 @@ class Uses:
         for digest, shards in self._images.items():
             if picture.shard in shards.digests:
                 number = shards.digests.index(picture.shard)
-                self._add_images(digest, node, Place(number, sum(shards.sizes[:number]) + picture.place))
+                self._add_images(digest, node, Place(picture.key, number, sum(shards.sizes[:number]) + picture.place))
 
     def add_column(self, digest: str) -> None:
         """Add a column and its uses. digest: of its manifest."""
@@ -75,12 +77,12 @@ class Uses:
     def _add_images(self, digest: str, below: Node | None, place: Place | None) -> None:
         """Add images, and the uses of one of their records, or of any if `place` is None."""
         facts = {} if place is None else {"shard": self._images[digest].names[place.shard], "record": place.record}
-        node, _ = column_node(self.archive, digest, **facts)
+        node = _about(column_node(self.archive, digest, **facts)[0], place)
         self.graph.add(node, below=below)
         for made, entries in self.archive.manifests.items():
             if entries["made_from"] == digest:
                 shard = {} if place is None else {"shard": entries["shards"][place.shard]["name"]}
-                self.graph.add(column_node(self.archive, made, **shard)[0], below=node)
+                self.graph.add(_about(column_node(self.archive, made, **shard)[0], place), below=node)
         for receipt in self.archive.receipts:
             if receipt["images"] == digest:
                 self._add_training(receipt, node, place)
@@ -91,7 +93,7 @@ class Uses:
 
     def _add_training(self, receipt: Mapping[str, Any], below: Node, place: Place | None) -> None:
         steps = self._reading_steps(receipt["images"], receipt, place, receipt["steps"])
-        node, _ = training_node(self.archive, receipt, **consumption(steps))
+        node = _about(training_node(self.archive, receipt, **consumption(steps))[0], place)
         self.graph.add(node, below=below)
         for version in self.archive.versions:
             if version.tags.get("weights_sha256") == receipt["weights_sha256"]:
@@ -101,7 +103,7 @@ class Uses:
                 node_of_version = Node(
                     kind="version", title=title, digest=digest, facts={**consumption(steps), **facts}
                 )
-                self.graph.add(node_of_version, below=node)
+                self.graph.add(_about(node_of_version, place), below=node)
 
     def _add_live_training(self, run: Mapping[str, Any], below: Node, place: Place | None) -> None:
         """Add the checkpoints of a training that is not finished."""
@@ -112,7 +114,8 @@ class Uses:
         for step in run["checkpoints"]:
             steps = self._reading_steps(run["data"]["image"], run, place, step)
             title = f"{run['generator']}, step {step}"
-            self.graph.add(Node(kind="checkpoint", title=title, facts=consumption(steps)), below=node)
+            checkpoint = Node(kind="checkpoint", title=title, facts=consumption(steps))
+            self.graph.add(_about(checkpoint, place), below=node)
 
     def _add_evaluations(self, digest: str, below: Node) -> None:
         for statement in self.archive.reading(digest):
@@ -144,6 +147,11 @@ class Uses:
     @cached_property
     def _live_trainings(self) -> list[dict[str, Any]]:
         return list(_read_live_trainings(self.storage))
+
+
+def _about(node: Node, place: Place | None) -> Node:
+    """Return a node whose facts are about one picture, so that another picture has a node of its own."""
+    return node if place is None else replace(node, about=place.key)
 
 
 def consumption(steps: Sequence[int] | None) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def trace(what: str, name: str, near: int | None = None) -> Graph:
     near: bits of 64 in which the difference hashes of other pictures may differ that are traced as well.
     Raises LineageError if the records know no such thing.
     """
+    index_images()
     archive = Archive()
     if what == "model":
         return _trace_model(archive, name)
@@ -84,7 +85,6 @@ def _find_manifest(archive: Archive, digest: str) -> str:
 
 def _trace_picture(uses: Uses, name: str, near: int | None) -> None:
     """Add all records of a picture to the graph, below a node for the question."""
-    index_images()
     pictures = _find_pictures(name)
     close = _find_near(name, pictures, near) if near is not None else []
     if not pictures and not close:

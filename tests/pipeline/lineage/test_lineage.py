@@ -188,6 +188,8 @@ def test_the_uses_of_every_picture_are_those_of_a_walk_through_the_training(made
         assert "evaluation" not in nodes
         same = [lineage.trace("image", row[name].hex()).to_tree() for name in ("source_sha256", "sha256")]
         assert same == [graph.to_tree()] * 2
+    several = lineage.trace("image", next(iter(read)), 64).nodes.values()  # of each picture its own steps
+    assert {node.about: node.facts.get("steps that read it", []) for node in several if node.kind == "training"} == read
 
 
 def test_an_unfinished_training_tells_which_checkpoints_read_a_picture(made):
