@@ -191,7 +191,7 @@ def find_version(name: str, version: str) -> Version:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise ModelError(f"there is no registered version {name}@{version}") from error
+        raise ModelError(f"{name}@{version} is not found at the tracking server") from error
     return Version(name=name, version=str(found.version), run_id=found.run_id, tags=found.tags)
 
 
