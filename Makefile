@@ -31,6 +31,7 @@ bench: setup ## all benchmarks, with their limits; JSON in benchmarks/results
 	@$(RUN) python -m benchmarks.masks
 	@$(RUN) python -m benchmarks.reading
 	@$(RUN) python -m benchmarks.plan
+	@$(RUN) python -m benchmarks.lineage
 	@$(RUN) python -m benchmarks.training
 	@$(RUN) python -m benchmarks.generators
 
@@ -52,4 +53,4 @@ lock: ## update all packages to their newest versions; writes names, versions an
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
 clean: ## remove everything but the sources
-	@rm -rf $(VENV) shards models curves results metrics report runs mlflow.db mlartifacts .dvc/cache .dvc/tmp
+	@rm -rf $(VENV) shards models curves results metrics report provenance lineage runs mlflow.db mlartifacts .dvc/cache .dvc/tmp

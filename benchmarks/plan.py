@@ -145,7 +145,7 @@ def _write_column(folder: Path, column: str, sizes: list[int], made_from: str) -
 
 
 def _rows(rng: np.random.Generator, column: str, shard: int, start: int, size: int) -> pa.Table:
-    names = [_key(number) for number in range(start, start + size)]
+    names = [image_key(number) for number in range(start, start + size)]
     lengths = rng.integers(9_000, 20_000, size)
     rows: dict[str, Any] = {
         "key": names,
@@ -166,7 +166,17 @@ def _rows(rng: np.random.Generator, column: str, shard: int, start: int, size: i
     return pa.table(rows)
 
 
-def _key(number: int) -> str:
+def image_rows(rng: np.random.Generator, shard: int, start: int, size: int) -> pa.Table:
+    """Return rows of `records.parquet` of made images.
+
+    shard: its number.
+    start, size: number of its first record, and of its records.
+    """
+    return _rows(rng, "image", shard, start, size)
+
+
+def image_key(number: int) -> str:
+    """Return the key of a made record."""
     return f"{number * 2_654_435_761 % 2**32:08x}/Places365_{number:08d}"
 
 

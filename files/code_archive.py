@@ -57,7 +57,7 @@ class Code:
 
     def describe_changes(self) -> str:
         """Name the inputs that differ from the commit, in a few words."""
-        return "unknown" if self.changes is None else name_some(self.changes, 20) or "nothing"
+        return describe_changes(self.changes)
 
     def describe_differences(self) -> str:
         """Name the code that git does not have as it is here, in one line; "" if there is none."""
@@ -69,6 +69,11 @@ class Code:
             "left out (links, submodules, ignored by git)": self.listing.left_out,
         }
         return "; ".join(f"{word}: {name_some(names)}" for word, names in parts.items() if names)
+
+
+def describe_changes(changes: tuple[str, ...] | None) -> str:
+    """Name inputs that differ from the commit, in a few words; None if they are not known."""
+    return "unknown" if changes is None else name_some(changes, 20) or "nothing"
 
 
 @functools.cache

@@ -7,7 +7,9 @@ run is not reused and an interrupted training is not continued.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -26,11 +28,15 @@ class Declaration:
     code: files and folders of code, and the lock of packages, relative to the checkout.
     data: files and folders of other stages and of the user. The data set itself, `dataset.watch`, is not among them.
     params: dotted keys of params.yaml.
+    command: the command line.
+    outs: files and folders that it writes, its record included.
     """
 
     code: tuple[str, ...]
     data: tuple[str, ...]
     params: tuple[str, ...]
+    command: str
+    outs: tuple[str, ...]
 
 
 def read_stages() -> dict[str, Any]:
@@ -47,9 +53,54 @@ def read_declaration(stage: str, key: str = "") -> Declaration:
     stages = read_stages()
     declared = stages[stage].get("do", stages[stage])
     deps, params = ([name.replace("${key}", key) for name in declared[part]] for part in ("deps", "params"))
+    outs = (out for part in ("outs", "metrics", "plots") for out in declared.get(part, ()))
+    paths = (next(iter(out)) if isinstance(out, dict) else out for out in outs)
     code = tuple(dep for dep in deps if dep == LOCK or dep.split("/")[0] in FOLDERS)
     data = tuple(dep for dep in deps if dep not in code and not dep.startswith("$"))
-    return Declaration(code=code, data=data, params=tuple(params))
+    return Declaration(
+        code=code,
+        data=data,
+        params=tuple(params),
+        command=declared["cmd"].replace("${key}", key),
+        outs=tuple(path.replace("${key}", key) for path in paths),
+    )
+
+
+def relevant_changes(stage: str, key: str, changes: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return those of some changed files that a stage depends on, or a stage whose outputs it reads.
+
+    changes: paths relative to the checkout; None if they are not known.
+    Of the files beside the code, all stages depend on dvc.yaml, params.yaml and the lock of packages.
+    """
+    if changes is None:
+        return None
+    used = {"dvc.yaml", "params.yaml", *(dep for each in _with_upstream(stage, key) for dep in each.code + each.data)}
+    return tuple(name for name in changes if any(PurePath(name).is_relative_to(dep) for dep in used))
+
+
+def _with_upstream(stage: str, key: str) -> list[Declaration]:
+    """Return the declarations of a stage and of all stages before it."""
+    declared = read_declaration(stage, key)
+    found = [declared]
+    for name in list_stages():
+        outs = read_declaration(name, key).outs
+        if name != stage and any(_overlap(dep, out) for dep in declared.data for out in outs):
+            found += _with_upstream(name, key)
+    return found
+
+
+def _overlap(one: str, other: str) -> bool:
+    return PurePath(one).is_relative_to(other) or PurePath(other).is_relative_to(one)
+
+
+def list_stages() -> list[str]:
+    """Return the names of all stages, in the order of dvc.yaml."""
+    return list(_parse((ROOT / "dvc.yaml").read_text(encoding="utf-8")))
+
+
+def list_outs() -> list[str]:
+    """Return the outputs of all stages, as dvc.yaml names them."""
+    return [out for stage in list_stages() for out in read_declaration(stage, "${key}").outs]
 
 
 def stage_code(stage: str, key: str = "") -> dict[str, str]:

@@ -101,7 +101,10 @@ class Verb:
         module = importlib.import_module(self.module)
         if inputs is None:
             return module.main(params, arguments)
+        from pipeline.lineage.records import check_records  # not earlier: it imports code of stages
+
         inputs.check_unchanged()
+        check_records(inputs)
         code = module.main(params, arguments)
         inputs.check_unchanged()
         return code

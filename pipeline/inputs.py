@@ -21,6 +21,8 @@ from pipeline.code import find_stage, read_declaration, stage_code
 
 # Imports no code that a stage runs: what is imported later is the code that was read here.
 _PARAMS = Path("params.yaml")
+PARAMS_PREFIX = f"{_PARAMS}: "
+"""Begin of the name of each input that is a value of params.yaml."""
 _SUMMARIES = ("manifest.json", "receipt.json")
 _MAX_DIFFERENCES = 5  # in a message
 
@@ -35,7 +37,7 @@ class StageInputs:
 
     stage, key: see `pipeline.code.read_declaration`.
     code: path of each file of code, and of the lock of packages -> digest.
-    values: "params.yaml: <dotted key>" -> value, and path of each data file -> digest. A manifest or receipt stands for
+    values: PARAMS_PREFIX + dotted key -> value, and path of each data file -> digest. A manifest or receipt stands for
         its folder: it has the digests of the other files there, which are compared when they are read.
     """
 
@@ -49,7 +51,7 @@ class StageInputs:
         """Read the inputs as they are now. A file that is missing is none of them."""
         declared = read_declaration(stage, key)
         data = {path.as_posix(): file_digest(path) for name in declared.data for path in _list_files(Path(name))}
-        values = {**_read_parameters(declared.params), **data}
+        values = {**read_parameters(declared.params), **data}
         return cls(stage=stage, key=key, code=stage_code(stage, key), values=values)
 
     def check_unchanged(self, remedy: str = "run the same command again") -> None:
@@ -97,7 +99,7 @@ def _list_files(path: Path) -> Iterator[Path]:
         yield from _list_files(child)
 
 
-def _read_parameters(names: tuple[str, ...]) -> dict[str, Any]:
+def read_parameters(names: tuple[str, ...]) -> dict[str, Any]:
     """Return the values of some keys of params.yaml by the path of each leaf; no value if the file cannot be read."""
     tree = read_values()
     if tree is None:
@@ -107,7 +109,7 @@ def _read_parameters(names: tuple[str, ...]) -> dict[str, Any]:
         value = tree
         for part in name.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        leaves |= _flatten(value, f"{_PARAMS}: {name}")
+        leaves |= _flatten(value, f"{PARAMS_PREFIX}{name}")
     return leaves
 
 
@@ -131,7 +133,7 @@ def _describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
         if old != new:
-            is_parameter = name.startswith(f"{_PARAMS}: ")
+            is_parameter = name.startswith(PARAMS_PREFIX)
             texts.append(f"{name} was {_shorten(old)}, is {_shorten(new)}" if is_parameter else f"{name} was changed")
     return texts
 

@@ -87,6 +87,11 @@ def costs_file(row: str) -> Path:
     return Path("costs") / f"{row}.json"
 
 
+def record_file(stage: str, key: str = "") -> Path:
+    """Return the provenance record of a stage. key: the generator, for a stage that has one variant per generator."""
+    return PROVENANCE / stage / f"{key}.json" if key else PROVENANCE / f"{stage}.json"
+
+
 def undelivered_folder(storage: Path) -> Path:
     """Return the folder of finished trainings that the tracking server does not know completely.
 
@@ -105,4 +110,5 @@ PARTIAL_REPORT = Path("report") / "partial.html"
 """The page of an unfinished run. DVC ignores it, see .dvcignore, so that it does not change the output `report`."""
 QUALITY_AND_COST = Path("costs") / "quality.json"
 COMPARISONS = REPORT.with_name("comparisons.parquet")
+PROVENANCE = Path("provenance")
 TOMBSTONES = Path("tombstones.jsonl")

@@ -9,7 +9,7 @@ from files.checkout import ROOT
 from files.durable import check_replaceable
 from files.errors import UserError
 
-_OUTPUTS = ("shards", "shards/edges", "models", "curves", "results", "metrics", "report")
+_OUTPUTS = ("shards", "shards/edges", "models", "curves", "results", "metrics", "report", "provenance")
 
 
 class PlaceError(UserError):

@@ -34,6 +34,8 @@ from jobs.runs.receipt import RECEIPT_NAME, read_receipt
 from pipeline.columns import remedy_of
 from pipeline.labels import refresh_label_files
 from pipeline.layout import TOMBSTONES, column_folder, columns_of, image_splits
+from pipeline.lineage.pictures import index_images
+from pipeline.lineage.records import renew_records
 from pipeline.params import Params
 from pipeline.progress import track
 from pipeline.writing import hold_columns
@@ -139,6 +141,8 @@ def _finish(about: dict[str, Any], store: StoreConfig) -> None:
     add_tombstones(TOMBSTONES, (Tombstone(**tombstone) for tombstone in about["tombstones"]))
     finish_removal(_STAGING, store)
     refresh_label_files()
+    renew_records(("ingest", "edges", "semantics", "masks"))
+    index_images()
 
 
 def _outcome(about: dict[str, Any]) -> Outcome:

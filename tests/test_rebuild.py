@@ -127,6 +127,10 @@ def test_what_a_version_says_is_of_its_start_and_its_rebuild_command_rebuilds_it
     assert rebuilt.version != version.version
     assert rebuilt.tags["identity"] == version.tags["identity"]
     assert json.loads(Path("models", GENERATOR, "receipt.json").read_text())["seed"] == 7
+    os.chdir(checkout)
+    assert "links are as they were recorded" in run(f"python -m pipeline verify --rebuild inpaint-{GENERATOR}@1")
+    assert newest_version().version == rebuilt.version
+    os.chdir(clone)
     Path("files/seeds.py").write_text(Path("files/seeds.py").read_text() + "# work of mine\n")
     training = command.partition(" restore ")[2].split()[0]
     refused = subprocess.run(

@@ -126,12 +126,13 @@ def read_manifest(folder: Path, *, remedy: str = "dvc repro") -> Manifest:
         content = path.read_bytes()
     except FileNotFoundError:
         raise ManifestError(f"{path} is missing, so {folder} is not complete; run: {remedy}") from None
-    manifest = _parse(content, path, remedy)
+    manifest = parse_manifest(content, path, remedy=remedy)
     _check_records(folder / RECORDS_NAME, manifest, remedy)
     return manifest
 
 
-def _parse(content: bytes, path: Path, remedy: str) -> Manifest:
+def parse_manifest(content: bytes, path: Path, *, remedy: str = "dvc repro") -> Manifest:
+    """Read the bytes of a manifest. path: where they are from, for messages. Raises ManifestError if it was edited."""
     try:
         entries = json.loads(content)
         if (version := entries.pop("schema_version")) != SCHEMA_VERSION:

@@ -60,6 +60,14 @@ class Plan:
         epoch, window, index = self._place(position)
         return epoch, int(_window(self, epoch, window)[index])
 
+    def position_of(self, epoch: int, record: int) -> int:
+        """Return the position at which an epoch reads a record: the inverse of `locate`."""
+        ends, shards = _epoch(self, epoch)
+        shard = int(np.searchsorted(_starts(self), record, side="right")) - 1
+        window = int(np.flatnonzero(shards == shard)[0]) // self.config.window_shards
+        index = int(np.flatnonzero(_window(self, epoch, window) == record)[0])
+        return epoch * self.num_records + (int(ends[window - 1]) if window else 0) + index
+
     def window(self, position: int) -> tuple[int, int]:
         """Return (epoch, window) of a position."""
         return self._place(position)[:2]
@@ -118,8 +126,7 @@ def _epoch(plan: Plan, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the end of each window in the order of the epoch, and the shards in the order of reading."""
     shards = _generator(plan.seed, "shards", epoch).permutation(len(plan.shard_sizes))
     counts = np.asarray(plan.shard_sizes)[shards]
-    starts = range(0, len(shards), plan.config.window_shards)
-    return np.cumsum([counts[i : i + plan.config.window_shards].sum() for i in starts]), shards
+    return np.cumsum(np.add.reduceat(counts, np.arange(0, len(shards), plan.config.window_shards))), shards
 
 
 @lru_cache(maxsize=8)

@@ -27,6 +27,7 @@ from files.durable import durable_file
 from files.environment import QUIET_ENVIRONMENT
 from files.errors import UserError
 from files.locks import lock_file
+from jobs.runs.history import Version, add_version, set_alias
 from jobs.tracking.address import AddressError, artifact_folder, database_file, tracking_uri
 
 os.environ.update(  # before the import of mlflow, which reads some of them only then
@@ -58,7 +59,6 @@ from mlflow.entities import (
     RunTag,
     ViewType,
 )
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -172,6 +172,19 @@ def run_seconds(run_id: str) -> float | None:
     return None if info.end_time is None else (info.end_time - info.start_time) / 1000
 
 
+def find_version(name: str, version: str) -> Version:
+    """Return a registered version. version: a number, or an alias. Raises ModelError if there is none."""
+    client = _client()
+    try:
+        find = client.get_model_version if version.isdigit() else client.get_model_version_by_alias
+        found = find(name, version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise ModelError(f"{name}@{version} is not found at the tracking server") from error
+    return Version(name=name, version=str(found.version), run_id=found.run_id, tags=found.tags)
+
+
 def log_points(run_id: str, points: Sequence[Point]) -> None:
     """Log points in order. Equal points are stored once."""
     metrics = [Metric(key, value, _milliseconds(seconds), step) for key, value, step, seconds in points]
@@ -192,9 +205,7 @@ def fetch_record(training: str, folder: Path) -> tuple[Path, Path, Mapping[str, 
     run = _run_of(client, _experiment(client), training)
     if run is None:
         raise ModelError(f"{EXPERIMENT} has no run of the training {training!r}; check MLFLOW_TRACKING_URI")
-    names = ("params.json", f"{CODE_FOLDER}/code.zip")
-    parameters, code = (Path(client.download_artifacts(run.info.run_id, name, str(folder))) for name in names)
-    return parameters, code, run.data.tags
+    return *fetch_run_files(run.info.run_id, folder), run.data.tags
 
 
 def last_step(run_id: str, key: str) -> int:
@@ -270,6 +281,8 @@ def register_model(
             _save_model(model, files["model"], code, requirements)
             version = _create_version(client, run_id, name, model, tags)
     client.set_registered_model_alias(name, "candidate", version)
+    add_version(Version(name=name, version=version, run_id=run_id, tags=client.get_model_version(name, version).tags))
+    set_alias(name, "candidate", version)
     return version
 
 
@@ -323,18 +336,40 @@ def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np
             raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
 
 
-def _download(name: str, version: str, folder: Path) -> tuple[Path, ModelVersion]:
+def _download(name: str, version: str, folder: Path) -> tuple[Path, Version]:
     """Copy the files of a registered version to a folder and check them. Returns where they are, and the version."""
-    client = _client()
-    mlflow.set_tracking_uri(tracking_uri())
-    by_number = version.isdigit()
-    found = client.get_model_version(name, version) if by_number else client.get_model_version_by_alias(name, version)
-    if FILES_TAG not in found.tags:
-        raise ModelError(f"it was registered without the tag {FILES_TAG}, so its files cannot be checked; train again")
-    source = client.get_model_version_download_uri(name, found.version)
-    model = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
+    found = find_version(name, version)
+    model = fetch_version(found, folder)
     check_files(model, found.tags[FILES_TAG])
     return model, found
+
+
+def fetch_version(version: Version, folder: Path) -> Path:
+    """Copy the files of a registered version to a folder, unchecked. Returns where they are.
+
+    Raises ModelError for a version whose files cannot be checked.
+    """
+    if FILES_TAG not in version.tags:
+        raise ModelError(f"it was registered without the tag {FILES_TAG}, so its files cannot be checked; train again")
+    mlflow.set_tracking_uri(tracking_uri())
+    source = _client().get_model_version_download_uri(version.name, version.version)
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
+
+
+def fetch_run_files(run_id: str, folder: Path) -> tuple[Path, Path]:
+    """Copy the files of a run's parameters and code to a folder, unchecked. Returns where they are."""
+    parameters, code = (
+        Path(_client().download_artifacts(run_id, name, str(folder)))
+        for name in ("params.json", f"{CODE_FOLDER}/code.zip")
+    )
+    return parameters, code
+
+
+def list_registered() -> list[Version]:
+    """Return all registered versions of this project's models, sorted by name and number."""
+    found = _client().search_model_versions("name LIKE 'inpaint-%'")
+    versions = (Version(name=v.name, version=str(v.version), run_id=v.run_id, tags=v.tags) for v in found)
+    return sorted(versions, key=lambda version: (version.name, int(version.version)))
 
 
 def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ class ModelError(UserError):
 
 def write_digests(folder: Path) -> str:
     """Write DIGESTS into a model's folder and return the SHA-256 of it."""
-    lines = (f"{file_digest(folder / name)}  {name}\n" for name in _list_files(folder))
+    lines = (f"{file_digest(folder / name)}  {name}\n" for name in list_files(folder))
     return write_durably(folder / DIGESTS, "".join(lines).encode())
 
 
@@ -46,17 +46,19 @@ def check_files(folder: Path, sha256: str) -> None:
         shutil.rmtree(cache)
     path = folder / DIGESTS
     content = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ModelError(f"its {DIGESTS} is not the one that was registered")
+    if (digest := hashlib.sha256(content).hexdigest()) != sha256:
+        raise ModelError(f"its {DIGESTS} is not the one that was registered: it has digest {digest}, expected {sha256}")
     expected = {name: digest for digest, name in (line.split("  ", 1) for line in content.decode().splitlines())}
-    found = _list_files(folder)
+    found = list_files(folder)
     for name in sorted({*expected, *found}):
         if name not in expected:
             raise ModelError(f"its file {name} was not registered")
         if name not in found:
             raise ModelError(f"its file {name} is missing")
-        if file_digest(folder / name) != expected[name]:
-            raise ModelError(f"its file {name} is not the one that was registered")
+        if (digest := file_digest(folder / name)) != expected[name]:
+            raise ModelError(
+                f"its file {name} is not the one that was registered: it has digest {digest}, expected {expected[name]}"
+            )
 
 
 def find_loader(code: Path) -> str:
@@ -122,7 +124,7 @@ def _forget(name: str) -> None:
         del sys.modules[module]
 
 
-def _list_files(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     """Return the paths of all files but DIGESTS, relative to the folder, sorted."""
     files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted({path.relative_to(folder).as_posix() for path in files} - {DIGESTS})

@@ -63,30 +63,27 @@ def make_package(sources: Mapping[str, bytes], generator: str) -> PrivatePackage
     Raises ValueError if the sources lack the generator or the loader.
     """
     modules = {_module(path): path for path in sources}
-    needed = _needed(sources, modules, generator)
+    needed = find_needed(sources, generator)
     ours = {name for module in modules for name in _with_parents(module)}
     name = PREFIX + _digest(_renamed(needed, ours, PREFIX))[:_DIGITS]
     return PrivatePackage(
         name=name,
         files={f"{name}/{path}": content for path, content in _renamed(needed, ours, name).items()},
-        third_party=_third_party(needed),
+        third_party=find_third_party(needed),
     )
 
 
-def find_third_party(sources: Mapping[str, bytes], generator: str) -> tuple[str, ...]:
-    """Return the top-level modules of libraries that the package of a generator imports. See `make_package`."""
-    return _third_party(_needed(sources, {_module(path): path for path in sources}, generator))
-
-
-def _needed(sources: Mapping[str, bytes], modules: Mapping[str, str], generator: str) -> dict[str, bytes]:
-    """Return the files with which a generator is loaded and fills holes. modules: dotted name -> path."""
+def find_needed(sources: Mapping[str, bytes], generator: str) -> dict[str, bytes]:
+    """Return the files with which a generator is loaded and fills holes. See `make_package`."""
+    modules = {_module(path): path for path in sources}
     start = (LOADER, f"jobs.generators.{generator}", f"jobs.generators.{generator}.recipe")
     if missing := [module for module in start if module not in modules]:
         raise ValueError(f"the code has no module {missing[0]}, with which {generator} would be loaded")
     return {path: sources[path] for path in _closure(sources, modules, start)}
 
 
-def _third_party(files: Mapping[str, bytes]) -> tuple[str, ...]:
+def find_third_party(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return the top-level modules of libraries that files import, sorted. files: path -> content."""
     imported = {module.split(".")[0] for path, content in files.items() for module in _imported(content, path)}
     return tuple(sorted(imported - set(FOLDERS) - set(sys.stdlib_module_names)))
 

@@ -80,6 +80,7 @@ def stage_model(
     code: Mapping[str, bytes],
     tags: Mapping[str, str],
     requirements: Sequence[str],
+    added: Mapping[str, bytes] | None = None,
 ) -> None:
     """Copy a model to the storage, from which `deliver` registers it; see `mlflow_runs.register_model`.
 
@@ -89,10 +90,13 @@ def stage_model(
     code: files of one private package: path -> content.
     tags: of the registered version.
     requirements: pinned packages, such as "numpy==2.0.0".
+    added: further files: "<name of files>/<folder>/<file>" -> content.
     """
     shutil.rmtree(storage / "model", ignore_errors=True)
     for key, folder in files.items():
         shutil.copytree(folder, storage / "model" / "files" / key / folder.name, copy_function=_copy)
+    for path, content in (added or {}).items():
+        write_durably(storage / "model" / "files" / path, content)
     for path, content in code.items():
         write_durably(storage / "model" / "code" / path, content)
     paths = {key: f"model/files/{key}/{folder.name}" for key, folder in files.items()}

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from files.code_archive import process_code
+from files.code_archive import describe_changes, process_code
 from jobs.runs.folder import RunFolder
 from jobs.runs.receipt import Receipt
-from jobs.tracking.private_package import find_third_party, make_package, read_sources
+from jobs.tracking.private_package import find_needed, find_third_party, make_package, read_sources
 from jobs.tracking.staging import TrackedDataset, describe_run, stage_model
 
 _LOADING = ("mlflow", "pillow")  # loads a registered model, and reads and writes pictures for it
-_REQUIREMENTS = "requirements.txt"
+_PARAMETERS, _REQUIREMENTS = "params.json", "requirements.txt"
+RECORD_NAME = "provenance.json"
+"""File of a registered model, beside its receipt."""
 
 
 def describe_training(
@@ -28,6 +31,7 @@ def describe_training(
     datasets: Sequence[TrackedDataset],
     params_json: str,
     packages_lock: str,
+    changes: Collection[str] | None,
 ) -> None:
     """Describe the one run of a training in its run folder. A restart keeps the first description.
 
@@ -35,9 +39,11 @@ def describe_training(
     parameters: nested values to track.
     params_json: all parameters of the pipeline, as JSON, to be stored as a file.
     packages_lock: SHA-256 of the lock of packages.
+    changes: files that the training depends on and that differ from git's commit; None if that is not known.
     """
     code = process_code()
-    libraries = find_third_party(read_sources(io.BytesIO(code.archive)), generator)
+    needed = find_needed(read_sources(io.BytesIO(code.archive)), generator)  # some of it only fills
+    differing = None if changes is None else tuple(n for n in code.changes if n in needed or n in changes)
     describe_run(
         folder.path,
         generator,
@@ -46,17 +52,19 @@ def describe_training(
             "generator": generator,
             "identity": identity,
             "git_commit": code.commit,
-            "git_dirty": str(code.is_dirty),
-            "git_changes": code.describe_changes(),
+            "git_dirty": str(differing != ()),
+            "git_changes": describe_changes(differing),
             "code_sha256": code.digest,
             "packages_lock": packages_lock,
         },
         datasets=datasets,
-        files={"params.json": params_json, _REQUIREMENTS: "\n".join(_requirements(libraries))},
+        files={_PARAMETERS: params_json, _REQUIREMENTS: "\n".join(_requirements(find_third_party(needed)))},
     )
 
 
-def stage_trained_model(folder: RunFolder, model: Path, receipt: Receipt, *, dataset: str, licence: str) -> None:
+def stage_trained_model(
+    folder: RunFolder, model: Path, receipt: Receipt, *, dataset: str, licence: str, record: bytes
+) -> None:
     """Copy a trained model to its run folder, from which it is registered as `inpaint-<generator>`.
 
     Code, commit and packages are those of the start of the training, which its run folder holds.
@@ -64,6 +72,7 @@ def stage_trained_model(folder: RunFolder, model: Path, receipt: Receipt, *, dat
     model: folder of weights and receipt.
     dataset: name of the data set of the images.
     licence: of the images.
+    record: the provenance record of the training, which the model carries.
     """
     description = json.loads(folder.run.read_bytes())
     at_start = {name: text for name, text in description["tags"].items() if name != "generator"}
@@ -71,9 +80,12 @@ def stage_trained_model(folder: RunFolder, model: Path, receipt: Receipt, *, dat
         folder.path,
         f"inpaint-{receipt.generator}",
         files={"model": model},
+        added={f"model/{model.name}/{RECORD_NAME}": record},
         tags={
             **at_start,
             "weights_sha256": receipt.weights_sha256,
+            "provenance_sha256": hashlib.sha256(record).hexdigest(),
+            "params_sha256": hashlib.sha256(description["files"][_PARAMETERS].encode()).hexdigest(),
             "images_manifest": receipt.images,
             **{f"{name}_manifest": digest for name, digest in receipt.columns.items()},
             "steps": str(receipt.steps),

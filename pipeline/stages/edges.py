@@ -14,6 +14,7 @@ from files.pictures import encode_grey_png
 from jobs.cluster.launch import keep_workers
 from pipeline.inputs import StageInputs
 from pipeline.layout import made_note
+from pipeline.lineage.records import write_record
 from pipeline.params import Params
 from pipeline.writing import column_target, hold_columns, image_folders, task_runner
 
@@ -46,6 +47,7 @@ def run(params: Params) -> None:
                 task_runner(params),
                 note=made_note(column),
             )
+    write_record(inputs)
 
 
 def _remove_other_columns(params: Params) -> None:

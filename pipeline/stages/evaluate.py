@@ -39,6 +39,7 @@ from pipeline.layout import (
     results_folder,
     unfinished_folder,
 )
+from pipeline.lineage.records import write_record
 from pipeline.params import Params, check_listed
 from pipeline.progress import track
 from pipeline.trained import open_receipt
@@ -86,6 +87,7 @@ def run(params: Params, row: str) -> None:
     _write_metrics(staged, row, summary)
     inputs.check_unchanged()
     _move(staged, row)
+    write_record(inputs)
     costs = {name: cost.to_json() for name, cost in add_costs(result.costs for result in results).items()}
     write_json(costs_file(row), costs)
     if row not in GROUP_ROWS:

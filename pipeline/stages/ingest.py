@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 
 from datasets.inflated import inflate_sources
 from datasets.ingest import plan_shards
 from datasets.shards.manifest import Manifest
-from datasets.sources import Source, open_source
+from datasets.sources import Source, SourceImage, open_source
 from datasets.tombstones import TAKEN_DOWN, check_digests, find_unlisted, read_tombstones, stay_out
 from datasets.writing.shard_tasks import WrittenShard
 from datasets.writing.staging import commit_column
+from files.archives import FileLocator
+from files.durable import file_digest
 from files.errors import UserError
 from files.left_out import describe
 from pipeline.inputs import StageInputs
 from pipeline.layout import TOMBSTONES, inflated_folder
+from pipeline.lineage.pictures import index_images
+from pipeline.lineage.records import write_record
 from pipeline.params import Params
 from pipeline.start import check_start
 from pipeline.writing import column_target, hold_columns, task_runner
@@ -70,10 +75,24 @@ def run(params: Params) -> None:
             runner,
             on_shard=check,
         )
+    write_record(inputs, _digest_archives(images))
+    index_images()
     if counted.metadata_dropped:
         log.warning(
             f"{source.card.name}: metadata that cannot be read was dropped from {counted.metadata_dropped:,} pictures"
         )
+
+
+def _digest_archives(images: Iterable[SourceImage]) -> dict[str, str]:
+    """Return name -> SHA-256 of each archive that pictures came from. Of a file in a folder, the table has the digest.
+
+    Raises ChangedFileError if an archive has changed since it was listed.
+    """
+    locators = {image.locator.path: image.locator for image in images if not isinstance(image.locator, FileLocator)}
+    digests = {path.name: file_digest(path) for path in locators}
+    for locator in locators.values():
+        locator.check()
+    return digests
 
 
 def _other_published_counts(source: Source, counts: Counter[str]) -> dict[str, int]:

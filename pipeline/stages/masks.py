@@ -16,6 +16,7 @@ from masks.masks import Masks, open_masks
 from pipeline.columns import open_manifest
 from pipeline.inputs import StageInputs
 from pipeline.layout import column_folder, image_splits
+from pipeline.lineage.records import write_record
 from pipeline.params import Params, ParamsError
 from pipeline.writing import column_target, hold_columns, task_runner
 
@@ -61,3 +62,4 @@ def run(params: Params) -> None:
         {"masks": config.describe(), "seed": params.seed, "hole": 255, "bins": BINS},
         task_runner(params),
     )
+    write_record(inputs)

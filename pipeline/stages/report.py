@@ -47,6 +47,7 @@ from pipeline.layout import (
     curves_folder,
     results_folder,
 )
+from pipeline.lineage.records import write_record
 from pipeline.params import Params
 from pipeline.partial import describe_time, find_live_trainings, find_missing, live_curves, open_masks
 from pipeline.results import Results, check_complete, check_one_protocol, common_suite, groups_of_rows, read_results
@@ -82,6 +83,7 @@ def run(params: Params) -> None:
     write_comparisons(COMPARISONS, comparisons)
     write_durably(REPORT, html)
     PARTIAL_REPORT.unlink(missing_ok=True)
+    write_record(inputs)
     write_quality_and_cost(page.rows, results.receipts)
     _track(suite, results.rows)
     say(f"the results are one page: {REPORT.resolve()}")

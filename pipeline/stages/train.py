@@ -16,6 +16,7 @@ from typing import Any
 from datasets.maps.edges import EdgeConfig
 from datasets.shards.column import Column
 from datasets.stream.plan import sharing_problem
+from files.code_archive import process_code
 from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
 from jobs.checks.fitness import mismatch
@@ -40,10 +41,11 @@ from jobs.tracking.sync import TrackingSync
 from jobs.tracking.training_run import describe_training, stage_trained_model
 from jobs.training.loop import PeerError, TrainJob, train
 from jobs.training.step import TrainingError
-from pipeline.code import LOCK
+from pipeline.code import LOCK, relevant_changes
 from pipeline.columns import check_derived, open_column
 from pipeline.inputs import InputsChangedError, StageInputs
 from pipeline.layout import curves_folder, model_folder, undelivered_folder
+from pipeline.lineage.records import write_record
 from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
 from pipeline.verbosity import say
@@ -235,6 +237,7 @@ def _prepare(training: _Training) -> None:
         ],
         params_json=json.dumps(params.to_dict(), indent=2, sort_keys=True),
         packages_lock=training.inputs.code[LOCK],
+        changes=relevant_changes("train", generator, process_code().changes),
     )
 
 
@@ -324,7 +327,8 @@ def _write_outputs(training: _Training) -> None:
     write_receipt(model, receipt)
     write_curves(curves_folder(training.generator), training.folder.events)
     images = training.columns["image"].manifest
-    stage_trained_model(training.folder, model, receipt, dataset=images.dataset, licence=images.licence)
+    record = write_record(training.inputs).to_json()
+    stage_trained_model(training.folder, model, receipt, dataset=images.dataset, licence=images.licence, record=record)
 
 
 def _make_receipt(training: _Training, weights_sha256: str) -> Receipt:

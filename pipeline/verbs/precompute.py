@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from argparse import Namespace
 
+from pipeline.inputs import StageInputs
+from pipeline.lineage.records import write_record
 from pipeline.params import Params
 from pipeline.verbosity import say
 
@@ -37,6 +39,7 @@ def _make_labels(params: Params) -> None:
     """Make label maps if a generator reads them."""
     from pipeline.labels import find_readers, remove_label_maps, write_label_files
 
+    inputs = StageInputs.read("semantics")
     readers = find_readers(params.generators)
     if readers:
         _run("semantics", params)
@@ -44,3 +47,4 @@ def _make_labels(params: Params) -> None:
         remove_label_maps()
         say("semantics: none of the generators reads label maps, so none are made")
     write_label_files(params.generators, readers)
+    write_record(inputs)

@@ -39,10 +39,10 @@ def register(folder: Path, generator: str, seed: int = 1, code: Path | None = No
     receipt = write_model(folder / "model", generator, seed, **config)
     run = RunFolder(folder / "run")
     described = {"generator": generator, "identity": f"e{seed}", "parameters": {}, "datasets": []}
-    describe_training(run, **described, params_json="{}", packages_lock="0" * 64)
+    describe_training(run, **described, params_json="{}", packages_lock="0" * 64, changes=())
     if code:
         shutil.copyfile(code, run.code)
-    stage_trained_model(run, folder / "model", receipt, dataset="made", licence="none")
+    stage_trained_model(run, folder / "model", receipt, dataset="made", licence="none", record=b"{}\n")
     version, problem = deliver(run.path)
     assert problem is None
     return version
