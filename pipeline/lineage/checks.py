@@ -21,7 +21,7 @@ from files.durable import file_digest
 from jobs.runs.history import MANIFESTS, RECEIPTS, STATEMENTS, list_records
 from pipeline.code import LOCK, list_stages, read_declaration
 from pipeline.inputs import PARAMS_PREFIX, read_parameters
-from pipeline.layout import BASELINES_ROW, PROVENANCE, record_file
+from pipeline.layout import GROUP_ROWS, PROVENANCE, record_file
 from pipeline.lineage.records import is_outside, list_outputs, read_record
 from pipeline.lineage.statement import Statement, StatementError, parse_statement, portable_value
 
@@ -100,7 +100,7 @@ def _stages_here() -> Iterator[tuple[str, str]]:
                 yield stage, ""
             continue
         outputs = Path("models" if stage == "train" else "results")
-        made = {path.name for path in outputs.glob("[!.]*")} - {BASELINES_ROW}
+        made = {path.name for path in outputs.glob("[!.]*")} - {*GROUP_ROWS}
         for key in sorted(made | {path.stem for path in (PROVENANCE / stage).glob("[!.]*.json")}):
             yield stage, key
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets.stream.consumption import reading_steps
 from datasets.stream.plan import Plan, PlanConfig
+from pipeline.layout import GROUP_ROWS
 from pipeline.lineage.archive import Archive, ImageShards, image_shards
 from pipeline.lineage.graph import Graph, Node
 from pipeline.lineage.origins import column_node, evaluation_node, is_of_suite, training_node
@@ -119,7 +120,7 @@ class Uses:
 
     def _add_evaluations(self, digest: str, below: Node) -> None:
         for statement in self.archive.reading(digest):
-            if statement.stage in ("evaluate", "baselines") and is_of_suite(self.archive, statement, digest):
+            if statement.stage in ("evaluate", *GROUP_ROWS) and is_of_suite(self.archive, statement, digest):
                 self.graph.add(evaluation_node(statement), below=below)
 
     def _reading_steps(

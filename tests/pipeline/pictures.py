@@ -15,7 +15,9 @@ from datasets.shards.manifest import read_manifest, write_manifest
 from datasets.sources import source_config
 from files.durable import file_digest
 from pipeline.columns import expected
+from pipeline.inputs import StageInputs
 from pipeline.layout import column_folder, columns_of
+from pipeline.lineage.records import write_record
 from pipeline.params import Params, read_params
 from pipeline.stages import edges, ingest, masks, semantics
 
@@ -52,7 +54,7 @@ def write_shards(params: Params) -> None:
 
 
 def describe_shards(params: Params) -> None:
-    """Rewrite the manifests of the train split so that they state what params.yaml asks for.
+    """Rewrite the manifests of the train split so that they state what params.yaml asks for, and write their records.
 
     For shards that were made in code and not by the stages.
     """
@@ -68,6 +70,8 @@ def describe_shards(params: Params) -> None:
         )
         write_manifest(folder, manifest)
         made_from = made_from or manifest.digest
+    for stage in ("ingest", "edges"):
+        write_record(StageInputs.read(stage))
 
 
 def tree(folder: Path = Path("shards")) -> dict[str, str]:
