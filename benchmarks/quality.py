@@ -24,6 +24,7 @@ from files.durable import write_durably
 from jobs.evaluation.metrics.intervals import paired_difference
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Score, read_scores, read_summary
+from jobs.evaluation.suite import untrained_row
 from jobs.runs.receipt import read_receipt
 
 TRACKS = Path("docs/results")
@@ -59,7 +60,8 @@ def classical_rows(root: Path) -> dict[str, Any]:
 def trained_row(root: Path, generator: str) -> dict[str, Any]:
     """Return the figures of a trained generator, from its receipt and the results of `evaluate`.
 
-    `minus_rival` is the mean difference of hole L1 from `RIVAL` over the same pairs, with its interval.
+    `minus_rival` is the mean difference of hole L1 from `RIVAL` over the same pairs, with its interval. `untrained` is
+    hole L1 before the first step.
     """
     receipt = read_receipt(root / "models" / generator)
     summary = read_summary(root / f"results/{generator}/summary.json")
@@ -77,6 +79,7 @@ def trained_row(root: Path, generator: str) -> dict[str, Any]:
         "processes": max(receipt.world_sizes),
         "parameters": receipt.parameters,
         "minus_rival": _rounded(difference),
+        "untrained": _figures(summary.rows[untrained_row(generator)])["l1_hole_percent"],
         **_figures(summary.rows[generator]),
     }
 

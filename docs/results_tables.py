@@ -30,10 +30,13 @@ def _fill(place: re.Match) -> str:
 
 
 def _runs(tree: dict[str, Any]) -> str:
-    header = ("Row", "What is special", "Images seen", "CPU minutes", "Hole L1, %", "minus Navier-Stokes", "PSNR, dB")
+    header = (
+        *("Row", "What is special", "Images seen", "CPU minutes", "Hole L1 before training, %", "Hole L1, %"),
+        *("minus Navier-Stokes", "PSNR, dB"),
+    )
     rows = [_run(run) for run in _ordered(tree)]
     rows += [
-        (name, "classical", "-", "-", _interval(row["l1_hole_percent"]), "-", _interval(row["psnr"]))
+        (name, "classical", "-", "-", "-", _interval(row["l1_hole_percent"]), "-", _interval(row["psnr"]))
         for name, row in _classical(tree)
     ]
     return _table(header, rows)
@@ -42,7 +45,8 @@ def _runs(tree: dict[str, Any]) -> str:
 def _run(run: dict[str, Any]) -> tuple[str, ...]:
     cost = (f"{run['images_seen']:,}", f"{run['cpu_minutes']:.1f}")
     difference = _interval(run["minus_rival"], sign="+")
-    return (_name(run), run["what"], *cost, _interval(run["l1_hole_percent"]), difference, _interval(run["psnr"]))
+    before, after = f"{run['untrained'][0]:.2f}", _interval(run["l1_hole_percent"])
+    return (_name(run), run["what"], *cost, before, after, difference, _interval(run["psnr"]))
 
 
 def _bins(tree: dict[str, Any]) -> str:

@@ -134,7 +134,7 @@ def generated():
 @pytest.mark.parametrize(
     "name",
     [
-        "docs/generators.md", "docs/parameters.md", "conf/params.schema.json", "params.yaml",
+        "docs/generators.md", "docs/parameters.md", "docs/results.md", "conf/params.schema.json", "params.yaml",
     ],
 )  # fmt: skip
 def test_a_generated_file_is_up_to_date(generated, name):
