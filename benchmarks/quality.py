@@ -24,7 +24,7 @@ from files.durable import write_durably
 from jobs.evaluation.metrics.intervals import paired_difference
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Score, read_scores, read_summary
-from jobs.evaluation.suite import untrained_row
+from jobs.evaluation.settings import untrained_row
 from jobs.runs.receipt import read_receipt
 
 TRACKS = Path("docs/results")
