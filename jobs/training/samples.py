@@ -168,7 +168,10 @@ class TrainingSamples(Dataset):
         if self.config.hole_ratios == "kind":
             return self._masks.draw(height, width, seed)
         _, low, high = BINS[derive_seed(self.seed, "bin", epoch, key) % len(BINS)]
-        return self._masks.draw_in_bin(height, width, low, high, seed)
+        try:
+            return self._masks.draw_in_bin(height, width, low, high, seed)
+        except UserError as error:
+            raise UserError(f"{error}; or set train.samples.hole_ratios to kind") from error
 
     def _crop(self, key: str, arrays: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
         height, width = arrays["image"].shape[:2]

@@ -9,9 +9,11 @@ from benchmarks.photographs import photograph, write_column, write_split
 from datasets.shards.column import Column
 from datasets.shards.records import ShardError
 from datasets.writing.tars import NewRecord
+from files.errors import UserError
 from files.pictures import encode_grey_png, encode_png
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import SampleConfig
+from masks.config import MaskConfig
 from masks.hole_ratio import BINS, bin_name, hole_ratio
 
 PLAIN = SampleConfig()
@@ -106,6 +108,12 @@ def test_hole_ratios_are_those_of_the_kind_or_of_the_published_bins_in_equal_sha
 
     assert shares("kind")["0.01-0.1"] == 0  # the box of a whole mask is larger
     assert all(1 / 6 - 0.07 < share < 1 / 6 + 0.07 for share in shares("bins").values())  # three deviations
+
+
+def test_masks_that_have_no_bins_are_refused_with_the_remedy(folders):
+    centre = SampleConfig(hole_ratios="bins", masks=MaskConfig(kind="centre"))
+    with pytest.raises(UserError, match=r"no mask of .*centre.*; or set train\.samples\.hole_ratios to kind"):
+        batches(folders, config=centre)
 
 
 def test_columns_of_other_images_are_refused(folders, tmp_path):
