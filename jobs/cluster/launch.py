@@ -139,12 +139,14 @@ def _room(config: ClusterConfig) -> int:
 
 def _map_where_faster(task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Apply the function in this process, and in processes of their own once the rest would take long here."""
-    fastest = float("inf")  # the first item also imports and warms up
+    fastest = float("inf")
     for number, item in enumerate(items, start=1):
         began = time.monotonic()
         result = task(item)
         fastest = min(fastest, time.monotonic() - began)
         yield result
+        if number == 1 and fastest < _PAYS_SECONDS / 2:
+            continue  # the first item also imports what the others find imported
         rest = items[number:]
         seconds = fastest * len(rest)
         if seconds > _PAYS_SECONDS and len(rest) > 1 and count_cores() > 1:
