@@ -303,6 +303,7 @@ def test_what_a_later_stage_would_miss_stops_the_first_one(tmp_path, monkeypatch
 def test_generators_for_images_of_another_size_are_said_when_images_are_ingested(tmp_path, caplog):
     from pipeline.start import check_start
 
+    of_fixed_size = {"generators": {"context_encoder": {"preset": "demo"}}}
     for change, words in (
         (
             lambda t: t["ingest"].update(size=128),
@@ -310,7 +311,7 @@ def test_generators_for_images_of_another_size_are_said_when_images_are_ingested
         ),
         (lambda t: t["train"]["samples"].update(crop=32), "a side of 32 (train.samples.crop)"),
     ):
-        check_start(read_params(changed(tmp_path, change)))
+        check_start(read_params(changed(tmp_path, lambda t, change=change: (t.update(of_fixed_size), change(t)))))
         assert words in caplog.text
 
 
