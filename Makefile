@@ -33,6 +33,7 @@ bench: setup ## all benchmarks, with their limits; JSON in benchmarks/results
 	@$(RUN) python -m benchmarks.plan
 	@$(RUN) python -m benchmarks.lineage
 	@$(RUN) python -m benchmarks.training
+	@$(RUN) python -m benchmarks.steps
 	@$(RUN) python -m benchmarks.generators
 
 lint: setup

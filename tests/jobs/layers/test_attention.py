@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from benchmarks import plain
 from benchmarks.loops.contextual_attention import contextual_attention
 from jobs.layers.attention import ContextualAttention
 
@@ -100,3 +101,15 @@ def test_sizes_that_do_not_fit_are_refused():
         layer(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8), torch.zeros(1, 1, 32, 36))
     with pytest.raises(ValueError, match="mask_pool"):
         ContextualAttention(mask_pool="mean")
+
+
+def test_it_agrees_with_convolutions_and_has_no_denormal_shares():
+    """The plain form is what benchmarks.steps times; denormal shares slow products of matrices down tenfold."""
+    features = torch.randn(2, 16, 24, 24, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(2, 1, 96, 96)
+    mask[:, :, 20:50, 30:80] = 1
+    layer = ContextualAttention()
+    torch.testing.assert_close(layer(features, features, mask), plain.contextual_attention(features, mask))
+
+    shares = layer.weights(features, features, mask)
+    assert shares[shares > 0].min() > 1e-21
