@@ -98,7 +98,7 @@ class Config:
             d_learning_rate=1e-3,
             beta1=0.9,
             adversarial_weight=0.01,
-            steps=800,
+            steps=500,
         )
 
     @classmethod

@@ -131,10 +131,10 @@ class Config:
             joint_learning_rate=1e-4,  # the decay to a tenth, as the paper's
             d2g=0.01,  # keeps the edge discriminator from overrunning its narrow generator
             beta1=0.5,
-            edges_steps=100,
-            image_steps=200,
-            inpaint_steps=600,
-            joint_steps=100,
+            edges_steps=80,
+            image_steps=140,
+            inpaint_steps=400,
+            joint_steps=80,
             adversarial_weight=0.01,
             features="random",
             perceptual_weight=0.0,  # no VGG-19 in a demo: random features only cost time

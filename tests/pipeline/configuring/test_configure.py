@@ -116,7 +116,7 @@ def test_there_is_a_preset_for_every_data_set_and_kind_of_masks():
 
 
 def test_a_word_changes_only_what_it_names(params):
-    params.write_text(params.read_text().replace("inpaint_steps: 600", "inpaint_steps: 700").replace(": runs", ": /r"))
+    params.write_text(params.read_text().replace("inpaint_steps: 400", "inpaint_steps: 700").replace(": runs", ": /r"))
     assert changes(params, "train.log_steps=50") == {"train.log_steps": 50}
     preset = read_preset("cluster", "gpus")
     assert preset.pop("num_workers") == read(params)["cluster"]["num_workers"]  # the same, and so no change
