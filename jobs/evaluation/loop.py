@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from datasets.shards.expectation import Expectation
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
 from jobs.evaluation.costs import Cost, measure_cost
 from jobs.evaluation.evaluator import Evaluator
-from jobs.evaluation.fills import Filled, open_fills
+from jobs.evaluation.fills import Fill, Filled, open_fills
 from jobs.evaluation.job import EvaluationJob
 from jobs.evaluation.metrics.inception import Features
 from jobs.evaluation.metrics.value import Missing
@@ -20,13 +21,15 @@ from jobs.evaluation.results import Score
 from jobs.evaluation.suite import gallery_keys
 from masks.hole_ratio import BINS, hole_ratio, member_of_bin
 
+_PART_IMAGES = 8
 _BIN_NAMES = tuple(name for name, _, _ in BINS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardResult:
-    """Results of one shard of images.
+class PartResult:
+    """Results of consecutive images of the suite.
 
+    first: number of the first image.
     scores: one per row and pair that was filled.
     over_limit: (row, key, bin) of each pair that was not filled in time.
     gallery: key -> members, the pictures of each image that is in the gallery.
@@ -36,7 +39,7 @@ class ShardResult:
     sources: row -> digest of the files of each image, of a row that was read and not computed.
     """
 
-    shard: int
+    first: int
     scores: list[Score] = field(default_factory=list)
     over_limit: list[tuple[str, str, str]] = field(default_factory=list)
     gallery: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -46,22 +49,21 @@ class ShardResult:
     sources: dict[str, list[str]] = field(default_factory=dict)
 
 
-def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
-    """Fill every hole of every image of one shard and score the composites.
+def divide_images(number: int) -> list[range]:
+    """Divide the images of a suite into parts, so that several processes have work on a small suite too."""
+    return [range(first, min(first + _PART_IMAGES, number)) for first in range(0, number, _PART_IMAGES)]
 
+
+def evaluate_part(job: EvaluationJob, part: range) -> PartResult:
+    """Fill every hole of some images and score the composites.
+
+    part: numbers of the images in the suite.
     Raises ManifestError or ShardError when images and masks have changed or do not belong together, ExternalError for a
     picture of another program that is missing or does not fit.
     """
-    images, masks = (
-        Column(Path(folder), store=job.store, expected=Expectation(digest=digest))
-        for folder, digest in ((job.images, job.images_digest), (job.masks, job.masks_digest))
-    )
-    check_alignment(images, masks)
-    evaluator = Evaluator(job.config)
-    in_gallery = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)
-    result = ShardResult(shard=shard, missing=evaluator.missing)
-    fills = open_fills(job)
-    for record in images.records_of(shard):
+    images, masks, evaluator, fills, in_gallery = _open(job)
+    result = PartResult(first=part.start, missing=evaluator.missing)
+    for record in part:
         key = images.keys[record].as_py()
         image = decode_image(images.read(record))
         holes = np.stack([decode_map(masks.read(record, member_of_bin("mask", bin))) // 255 for bin in _BIN_NAMES])
@@ -77,8 +79,25 @@ def evaluate_shard(job: EvaluationJob, shard: int) -> ShardResult:
     return result
 
 
+_opened: list[tuple[EvaluationJob, tuple[Column, Column, Evaluator, Mapping[str, Fill], frozenset[str]]]] = []
+"""The last job of this process and what was opened for it: a process gets many parts of one job."""
+
+
+def _open(job: EvaluationJob) -> tuple[Column, Column, Evaluator, Mapping[str, Fill], frozenset[str]]:
+    """Open images and masks, and load the networks. Returns them with the keys of the gallery's images."""
+    if not _opened or _opened[0][0] != job:
+        images, masks = (
+            Column(Path(folder), store=job.store, expected=Expectation(digest=digest))
+            for folder, digest in ((job.images, job.images_digest), (job.masks, job.masks_digest))
+        )
+        check_alignment(images, masks)
+        in_gallery = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)
+        _opened[:] = [(job, (images, masks, Evaluator(job.config), open_fills(job), in_gallery))]
+    return _opened[0][1]
+
+
 def _score(
-    result: ShardResult, evaluator: Evaluator, row: str, key: str, image: np.ndarray, holes: np.ndarray, filled: Filled
+    result: PartResult, evaluator: Evaluator, row: str, key: str, image: np.ndarray, holes: np.ndarray, filled: Filled
 ) -> None:
     """Add the scores and features of one image to the result.
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from jobs.evaluation.loop import ShardResult
+from jobs.evaluation.loop import PartResult
 from jobs.evaluation.metrics.discriminability import discriminability
 from jobs.evaluation.metrics.fid import fid
 from jobs.evaluation.metrics.inception import Features, join_features
@@ -18,7 +18,7 @@ from jobs.evaluation.settings import EvaluateConfig
 from masks.hole_ratio import BINS
 
 
-def summarise(results: Sequence[ShardResult], config: EvaluateConfig) -> dict[str, dict[str, Group]]:
+def summarise(results: Sequence[PartResult], config: EvaluateConfig) -> dict[str, dict[str, Group]]:
     """Compute the groups of every row.
 
     results: of all shards, in order. A metric that is missing in one shard is missing in the summary.
@@ -41,7 +41,7 @@ def summarise(results: Sequence[ShardResult], config: EvaluateConfig) -> dict[st
     return summary
 
 
-def late_pairs(results: Sequence[ShardResult]) -> dict[str, list[tuple[str, str]]]:
+def late_pairs(results: Sequence[PartResult]) -> dict[str, list[tuple[str, str]]]:
     """Return row -> (key, bin) of the pairs that it did not fill in time, sorted."""
     late: dict[str, list[tuple[str, str]]] = {}
     for row, key, bin_name in sorted(pair for result in results for pair in result.over_limit):
@@ -49,7 +49,7 @@ def late_pairs(results: Sequence[ShardResult]) -> dict[str, list[tuple[str, str]
     return late
 
 
-def describe_sources(results: Sequence[ShardResult]) -> dict[str, str]:
+def describe_sources(results: Sequence[PartResult]) -> dict[str, str]:
     """Return row -> text with the digest of all its files, in the order of the images, of each row that was read."""
     digests: dict[str, str] = {}
     for result in results:

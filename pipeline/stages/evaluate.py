@@ -19,7 +19,7 @@ from jobs.cluster.launch import map_tasks
 from jobs.evaluation.catalogue import HEADLINE
 from jobs.evaluation.costs import add_costs
 from jobs.evaluation.job import EvaluationJob
-from jobs.evaluation.loop import ShardResult, evaluate_shard
+from jobs.evaluation.loop import PartResult, divide_images, evaluate_part
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
 from jobs.evaluation.suite import suite_id
@@ -41,7 +41,7 @@ from pipeline.layout import (
 )
 from pipeline.lineage.records import write_record
 from pipeline.params import Params, check_listed
-from pipeline.progress import track
+from pipeline.progress import Bar
 from pipeline.trained import open_receipt
 from pipeline.verbosity import say
 
@@ -133,8 +133,8 @@ def _move(staged: Path, row: str) -> None:
         staged.parent.rmdir()
 
 
-def _evaluate(params: Params, row: str, images: Column, masks: Column, declared: DeclaredRows) -> list[ShardResult]:
-    """Evaluate all shards on the cluster and return their results in order."""
+def _evaluate(params: Params, row: str, images: Column, masks: Column, declared: DeclaredRows) -> list[PartResult]:
+    """Evaluate all parts of the suite, here or on workers, and return their results in order."""
     job = EvaluationJob(
         name=row,
         images=str(images.folder.resolve()),
@@ -147,17 +147,23 @@ def _evaluate(params: Params, row: str, images: Column, masks: Column, declared:
         config=params.evaluate,
         store=params.store,
     )
-    shards = range(len(images.manifest.shards)) if row != OTHERS_ROW or declared.names else ()
-    tasks = map_tasks(partial(evaluate_shard, job), shards, num_workers=params.cluster.num_workers)
-    return sorted(track(tasks, f"evaluate {row}", len(shards), "shards"), key=lambda result: result.shard)
+    parts = divide_images(images.manifest.records) if row != OTHERS_ROW or declared.names else ()
+    results: list[PartResult] = []
+    with Bar(f"evaluate {row}", images.manifest.records if parts else 0, "images") as bar:
+        for result in map_tasks(partial(evaluate_part, job), parts, num_workers=params.cluster.num_workers):
+            results.append(result)
+            bar.at(min(len(results) * len(parts[0]), images.manifest.records))
+    return sorted(results, key=lambda result: result.first)
 
 
-def _write_gallery(folder: Path, images: Column, results: Sequence[ShardResult]) -> None:
-    """Write the pictures of the gallery as a column of one shard."""
+def _write_gallery(folder: Path, images: Column, results: Sequence[PartResult]) -> None:
+    """Write the pictures of the gallery as a column of one shard. Without rows the folder is empty."""
     records = [
         NewRecord(key=key, members=members, about={}) for result in results for key, members in result.gallery.items()
     ]
     folder.mkdir(parents=True)
+    if not records:
+        return
     shard, fields = write_shard(folder, GALLERY_NAME, 0, records)
     write_manifest(
         folder,

@@ -18,7 +18,7 @@ TRUTHS = np.broadcast_to(IMAGE, (len(BINS), *IMAGE.shape))
 
 
 def scored(filled):
-    result = loop.ShardResult(shard=0)
+    result = loop.PartResult(first=0)
     loop._score(result, Evaluator(EvaluateConfig()), "row", "key", IMAGE, HOLES, filled)
     return result
 

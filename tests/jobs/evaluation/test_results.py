@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jobs.evaluation.loop import ShardResult
+from jobs.evaluation.loop import PartResult
 from jobs.evaluation.metrics.inception import Features
 from jobs.evaluation.metrics.intervals import bootstrap_interval
 from jobs.evaluation.metrics.value import Missing, Value
@@ -31,8 +31,8 @@ def score(key, bin_name, row="telea", **values):
 def test_a_summary_has_all_pairs_and_every_bin_with_pairs():
     scores = [score("b", "0.1-0.2", psnr=20.0), score("a", "0.2-0.3", psnr=30.0), score("a", "0.1-0.2", psnr=25.0)]
     results = [
-        ShardResult(shard=0, scores=scores[:1], missing={"fid": FID}),
-        ShardResult(shard=1, scores=scores[1:], missing={"fid": FID}),
+        PartResult(first=0, scores=scores[:1], missing={"fid": FID}),
+        PartResult(first=1, scores=scores[1:], missing={"fid": FID}),
     ]
     groups = summarise(results, CONFIG)["telea"]
     assert {name: group.pairs for name, group in groups.items()} == {OVERALL: 3, "0.1-0.2": 2, "0.2-0.3": 1}
@@ -48,7 +48,7 @@ def features(*images):
 
 def test_metrics_of_sets_are_those_of_all_shards_together():
     results = [
-        ShardResult(
+        PartResult(
             shard=number,
             scores=[score(image, "0.1-0.2", psnr=20.0) for image in images],
             features={"telea": features(*images)},
@@ -66,10 +66,10 @@ def test_metrics_of_sets_are_those_of_all_shards_together():
 @pytest.mark.parametrize("first_lacks_it", [True, False])
 def test_a_metric_that_one_shard_lacks_is_missing_in_the_summary(first_lacks_it):
     """Such as on a cluster where one node does not have the file of weights."""
-    whole = ShardResult(
-        shard=0, scores=[score("a", "0.1-0.2", psnr=20.0, lpips_alex=0.5)], features={"telea": features("a")}
+    whole = PartResult(
+        first=0, scores=[score("a", "0.1-0.2", psnr=20.0, lpips_alex=0.5)], features={"telea": features("a")}
     )
-    lacking = ShardResult(shard=1, scores=[score("b", "0.1-0.2", psnr=30.0)], missing={"fid": FID, "lpips_alex": LPIPS})
+    lacking = PartResult(first=1, scores=[score("b", "0.1-0.2", psnr=30.0)], missing={"fid": FID, "lpips_alex": LPIPS})
     results = [lacking, whole] if first_lacks_it else [whole, lacking]
     groups = summarise(results, CONFIG)["telea"]
     assert groups[OVERALL].metrics["lpips_alex"] == LPIPS
@@ -80,7 +80,7 @@ def test_a_metric_that_one_shard_lacks_is_missing_in_the_summary(first_lacks_it)
 def test_a_mean_over_some_pairs_says_over_how_many_and_pairs_over_the_limit_are_named():
     scores = [score("a", "0.1-0.2", psnr=20.0, edge_recall=0.5), score("b", "0.1-0.2", psnr=30.0)]
     late = [("telea", "c", "0.2-0.3"), ("telea", "b", "0.2-0.3")]
-    results = [ShardResult(shard=0, scores=scores, over_limit=late, missing={"fid": FID})]
+    results = [PartResult(first=0, scores=scores, over_limit=late, missing={"fid": FID})]
     metrics = summarise(results, CONFIG)["telea"][OVERALL].metrics
     assert metrics["edge_recall"] == Value(0.5, 0.5, 0.5, pairs=1)
     assert metrics["psnr"].pairs is None
