@@ -61,7 +61,13 @@ def evaluate_part(job: EvaluationJob, part: range) -> PartResult:
     Raises ManifestError or ShardError when images and masks have changed or do not belong together, ExternalError for a
     picture of another program that is missing or does not fit.
     """
-    images, masks, evaluator, fills, in_gallery = _open(job)
+    images, masks = (
+        Column(Path(folder), store=job.store, expected=Expectation(digest=digest))
+        for folder, digest in ((job.images, job.images_digest), (job.masks, job.masks_digest))
+    )
+    check_alignment(images, masks)
+    evaluator, fills = _load(job)
+    in_gallery = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)
     result = PartResult(first=part.start, missing=evaluator.missing)
     for record in part:
         key = images.keys[record].as_py()
@@ -79,21 +85,15 @@ def evaluate_part(job: EvaluationJob, part: range) -> PartResult:
     return result
 
 
-_opened: list[tuple[EvaluationJob, tuple[Column, Column, Evaluator, Mapping[str, Fill], frozenset[str]]]] = []
-"""The last job of this process and what was opened for it: a process gets many parts of one job."""
+_loaded: list[tuple[EvaluationJob, Evaluator, Mapping[str, Fill]]] = []
+"""The last job of this process and the networks that were loaded for it: a process gets many parts of one job."""
 
 
-def _open(job: EvaluationJob) -> tuple[Column, Column, Evaluator, Mapping[str, Fill], frozenset[str]]:
-    """Open images and masks, and load the networks. Returns them with the keys of the gallery's images."""
-    if not _opened or _opened[0][0] != job:
-        images, masks = (
-            Column(Path(folder), store=job.store, expected=Expectation(digest=digest))
-            for folder, digest in ((job.images, job.images_digest), (job.masks, job.masks_digest))
-        )
-        check_alignment(images, masks)
-        in_gallery = gallery_keys(images.keys.to_pylist(), job.config.gallery_images)
-        _opened[:] = [(job, (images, masks, Evaluator(job.config), open_fills(job), in_gallery))]
-    return _opened[0][1]
+def _load(job: EvaluationJob) -> tuple[Evaluator, Mapping[str, Fill]]:
+    """Load the networks of the metrics and of the rows."""
+    if not _loaded or _loaded[0][0] != job:
+        _loaded[:] = [(job, Evaluator(job.config), open_fills(job))]
+    return _loaded[0][1:]
 
 
 def _score(

@@ -49,7 +49,7 @@ def features(*images):
 def test_metrics_of_sets_are_those_of_all_shards_together():
     results = [
         PartResult(
-            shard=number,
+            first=number,
             scores=[score(image, "0.1-0.2", psnr=20.0) for image in images],
             features={"telea": features(*images)},
         )
