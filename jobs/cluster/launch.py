@@ -145,7 +145,7 @@ def _map_where_faster(task: Callable[[Item], Result], items: Sequence[Item]) -> 
         result = task(item)
         fastest = min(fastest, time.monotonic() - began)
         yield result
-        if number == 1 and fastest < _PAYS_SECONDS / 2:
+        if number == 1 and fastest < 2 * _PAYS_SECONDS:
             continue  # the first item also imports what the others find imported
         rest = items[number:]
         seconds = fastest * len(rest)
