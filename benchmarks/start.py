@@ -3,7 +3,7 @@
     python -m benchmarks.start [--stages]          seconds beside their limits, and JSON into benchmarks/results
 
 The commands run one after another in a clone of this checkout's commit, in processes of their own. Without --stages the
-clone gets the outputs of this checkout by hard links of DVC's cache, and only the verbs are measured.
+clone gets copies of the outputs of this checkout, and only the verbs are measured.
 
 stages: seconds of `dvc repro` from the line "Running stage" to the next one. It includes DVC's own work.
 first step: seconds from the command to the first logged step of a training, in this process and with two processes.
@@ -47,7 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, "checkout")
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        subprocess.run(["git", "-c", "advice.detachedHead=false", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         (clone / ".venv").symlink_to(ROOT / ".venv")
         found = _run_demo(clone) if arguments.stages else _take_outputs(clone)
         found |= _verbs(clone)
@@ -95,8 +95,8 @@ def _run_demo(clone: Path) -> dict[str, float]:
 
 
 def _take_outputs(clone: Path) -> dict[str, float]:
-    """Bring this checkout's outputs into the clone."""
-    for name in ("shards", "models", "mlflow.db", "mlartifacts"):
+    """Copy this checkout's outputs into the clone."""
+    for name in ("shards", "models", "mlflow.db", "mlartifacts", "provenance", "lineage"):
         subprocess.run(["cp", "-a", str(ROOT / name), str(clone / name)], check=True)
     return {}
 
