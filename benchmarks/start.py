@@ -47,7 +47,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, "checkout")
-        subprocess.run(["git", "-c", "advice.detachedHead=false", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        subprocess.run(
+            ["git", "-c", "advice.detachedHead=false", "clone", "--quiet", str(ROOT), str(clone)], check=True
+        )
         (clone / ".venv").symlink_to(ROOT / ".venv")
         found = _run_demo(clone) if arguments.stages else _take_outputs(clone)
         found |= _verbs(clone)
