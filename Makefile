@@ -27,6 +27,7 @@ test-slow: setup ## real Ray, real clusters
 	@$(RUN) pytest -q -m slow
 
 bench: setup ## all benchmarks, with their limits; JSON in benchmarks/results
+	@$(RUN) python -m benchmarks.start --stages
 	@$(RUN) python -m benchmarks.ingest
 	@$(RUN) python -m benchmarks.masks
 	@$(RUN) python -m benchmarks.reading
