@@ -1,7 +1,7 @@
 """Processes of this machine that work for this one.
 
 They are forked from one process that imports the modules of the work once, so that each starts in a moment. A process
-that ends early is named with its signal and its last words. None outlives the process that started it.
+that ends early is named with its signal and the last line that it printed. None outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Worker:
         raise value
 
     def kill(self) -> None:
-        """End the process at once, whatever it does."""
+        """End the process at once."""
         self.process.kill()
         self.process.join()
         self.process.close()
@@ -245,7 +245,7 @@ def _join_group(argument: tuple[Callable[[dict], None], dict, str, float]) -> No
 
 
 def _serve(calls: connection.Connection, output: str, environment: Mapping[str, str]) -> None:
-    """Call functions until nobody asks any more: the main function of every process."""
+    """Call functions until the connection is closed: the main function of every process."""
     os.environ.clear()  # the fork server has the environment of its own start
     os.environ.update(environment)
     # The process that started this one decides what a signal to all processes of a terminal or a job means.
@@ -284,7 +284,7 @@ def _portable(error: BaseException) -> BaseException:
 
 
 def _end_with_parent() -> None:
-    """End this process with the one that started it, so that none goes on alone."""
+    """Wait for the end of the process that started this one, and end this one too."""
     parent = parent_process()
     connection.wait([parent.sentinel])
     os._exit(1)

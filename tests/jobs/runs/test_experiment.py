@@ -42,7 +42,7 @@ def checkout(shards, tmp_path):
 
 
 def make_checkout(shards, folder):
-    """Make a folder in which `python -m pipeline train context_encoder` takes 40 steps without Ray."""
+    """Make a folder in which `python -m pipeline train context_encoder` takes 40 steps in one process."""
     shutil.copytree(shards, folder / "shards")
     tiny = dataclasses.asdict(card("context_encoder").Config.tiny())
     write_params(
