@@ -72,5 +72,5 @@ def test_millions_of_records_are_planned_in_a_moment():
     start = time.monotonic()
     plan = Plan((5000,) * 1600, 0)
     [plan.locate(p) for p in positions(123_456, 512)]
-    # The bound is a hundred times the usual time: it fails when somebody permutes the whole epoch per record.
-    assert time.monotonic() - start < 5
+    # The bound is a thousand times the usual time: it fails when somebody permutes the whole epoch per record.
+    assert time.monotonic() - start < 30
