@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.photographs import write_split
 from files.durable import file_digest
+from jobs.cluster.processes import start_fork_server
 from jobs.generators import card
 from jobs.runs.experiment import discard, find_unfinished
 from jobs.runs.folder import RunFolder
@@ -66,6 +67,7 @@ def write_params(folder, **changes):
 
 
 def start(checkout, *faults):
+    start_fork_server()
     process = FORKS.Process(target=_stage, args=(checkout, faults, dict(os.environ)))
     process.start()
     return process
@@ -177,7 +179,7 @@ def test_through_ray_sigterm_saves_and_stops_however_long_that_takes(checkout):
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_stops_without_losing_a_step(shards, tmp_path, number):
     """Five times at random steps, with each signal."""
-    rng, steps = random.Random(number), 160
+    rng, steps = random.Random(number), 100
     for name in ("quiet", "stopped"):
         (tmp_path / name).mkdir()
         make_checkout(shards, tmp_path / name)
@@ -185,7 +187,7 @@ def test_a_signal_saves_and_stops_without_losing_a_step(shards, tmp_path, number
         write_params(tmp_path / name, generators={"context_encoder": {**tiny, "steps": steps}})
     checkout, reached = tmp_path / "stopped", 0
     for _ in range(5):
-        step = reached + rng.randint(1, 9)
+        step = reached + rng.randint(1, 5)
         code, said = run(checkout, Fault(step, signal=number))
         assert code == RESUMABLE, said
         assert f"context_encoder stops after step {newest(checkout)}, as asked" in said
@@ -261,6 +263,7 @@ def test_a_watched_process_that_dies_is_followed_by_the_watcher(checkout, quiet)
 
 def test_a_lost_terminal_ends_nothing_and_the_next_start_takes_the_result(checkout, quiet):
     """The shell, or DVC, dies with its terminal. Its stage continues, and leaves the result in the storage."""
+    start_fork_server()
     shell = FORKS.Process(target=_shell, args=(checkout,))
     shell.start()
     shell.join(60)

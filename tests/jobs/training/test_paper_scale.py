@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.photographs import write_split
 from files.durable import file_digest
+from jobs.cluster.processes import start_fork_server
 from jobs.generators import card, names
 from jobs.generators.build import build_recipe
 from jobs.runs.events import losses_by_step
@@ -61,6 +62,7 @@ def test_two_steps_of_every_phase_at_the_papers_scale(folders, tmp_path, name):
         storage=str(tmp_path),
         **PLAIN_WORKER | {"threads": 2},
     )
+    start_fork_server()
     process = FORKS.Process(target=two_steps, args=(job,))  # a process of its own, which frees all memory at its end
     process.start()
     process.join(600)

@@ -36,7 +36,7 @@ from jobs.training.settings import TrainConfig
 from tests.jobs.training.toy import Toy, build_toy
 
 FORKS = multiprocessing.get_context("forkserver")
-preload(["tests.jobs.training.trainings", "pipeline.stages.train"])
+preload(["tests.jobs.training.trainings", "pipeline.stages.train", "mlflow.store.tracking.sqlalchemy_store"])
 PLAIN_WORKER = {"threads": 1, "loader_workers": 0, "prefetch_batches": 2, "collective_seconds": 600.0}
 """Fields of a TrainJob: one thread, without loader workers."""
 _GRACE_SECONDS = 1.0
