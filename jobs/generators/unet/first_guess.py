@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _FLAT_SWEEPS = 2  # of Laplace's equation, at each size
-_SMOOTH_SWEEPS = 6  # of the biharmonic equation, which continues slopes, too
+_SMOOTH_SWEEPS = 24  # of the biharmonic equation, which continues slopes, too
 _STEP = 0.0225  # of a smooth sweep; the operator's largest eigenvalue is 64, so that the sweeps converge below 0.056
 _MOMENTUM = 0.8
 
@@ -64,7 +64,8 @@ def _diffused(values: Tensor, hole: Tensor) -> Tensor:
         values = values + hole * _laplacian(values) / 4
     velocity = torch.zeros_like(values)
     for _ in range(_SMOOTH_SWEEPS):
-        velocity = _MOMENTUM * velocity - _STEP * hole * _laplacian(_laplacian(values))
+        force = _laplacian(_laplacian(values)).mul_(hole)
+        velocity.mul_(_MOMENTUM).sub_(force, alpha=_STEP)
         values = values + velocity
     return values
 
@@ -76,4 +77,7 @@ def _quotient(total: Tensor, weight: Tensor) -> Tensor:
 def _laplacian(values: Tensor) -> Tensor:
     padded = F.pad(values, (1, 1, 1, 1), mode="replicate")
     across, down = padded[..., 1:-1, :], padded[..., 1:-1]
-    return across[..., 2:] + across[..., :-2] + down[..., 2:, :] + down[..., :-2, :] - 4 * values
+    total = across[..., 2:] + across[..., :-2]
+    for neighbour in (down[..., 2:, :], down[..., :-2, :]):
+        total += neighbour  # in place: a new tensor for each sum takes four times as long
+    return total.sub_(values, alpha=4)
