@@ -28,7 +28,8 @@ def parse_value(hint: Any, text: str, key: str) -> Any:
         return None
     if any(kind in (str, Path) for kind in kinds):
         return _resolve(text, key)
-    if any(typing.get_origin(kind) is Literal for kind in kinds):
+    words = [word for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind)]
+    if text in words or (words and int not in kinds):
         return text
     lists = [kind for kind in kinds if typing.get_origin(kind) is tuple]
     if lists and ("," in text or len(kinds) == len(lists)):

@@ -75,7 +75,7 @@ class Config:
     @classmethod
     def demo(cls) -> Config:
         """Return settings for the demo: minutes on two CPU cores, at 64 x 64."""
-        return cls(width=24, levels=5, first_guess="diffusion", learning_rate=2e-3, steps=400)
+        return cls(width=24, levels=5, first_guess="diffusion", learning_rate=2e-3, steps=200)
 
     @classmethod
     def small(cls) -> Config:
