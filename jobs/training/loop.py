@@ -36,8 +36,9 @@ from jobs.runs.checkpoints import load_checkpoint
 from jobs.runs.folder import RunFolder
 from jobs.runs.stopping import StopRequests
 from jobs.training.byte_batches import ByteBatch
-from jobs.training.determinism import deterministic
+from jobs.training.global_batch import learning_rate_factor, with_global_batch
 from jobs.training.learning_rates import LearningRates
+from jobs.training.numerics import numerics
 from jobs.training.run_writer import NullRunWriter, open_run_writer
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import TrainConfig
@@ -100,7 +101,7 @@ def train(arguments: dict[str, Any]) -> None:
     job = arguments["job"]
     torch.set_num_threads(job.threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))  # else accelerate chooses a number
-    with deterministic(job.train.deterministic) as not_repeatable:
+    with numerics(job.train) as not_repeatable:
         _Training(job, arguments.get("is_preempted"), not_repeatable).run()
 
 
@@ -117,12 +118,14 @@ class _Training:
         )
         self.device = self.accelerator.device
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.recipe = build_recipe(job.generator, job.config, job.seed)
+        papers = build_recipe(job.generator, job.config, job.seed)
+        self.recipe = with_global_batch(papers, job.train)
         self._check_batch()
         for network in self.recipe.networks.values():
             network.to(self.device, memory_format=torch.channels_last if job.train.channels_last else None)
         self.step = TrainingStep(self.recipe, job.train, self.device)
-        self.rates = LearningRates(self.recipe, job.train.learning_rate_decay)
+        factor = learning_rate_factor(papers.batch_size, job.train)
+        self.rates = LearningRates(self.recipe, job.train.learning_rate_decay, factor)
         self.folder = RunFolder(Path(job.storage))
         self.store = CheckpointStore(job.checkpoints) if job.checkpoints else None
         self.samples = TrainingSamples(
@@ -202,6 +205,7 @@ class _Training:
         if not self.segments or {key: self.segments[-1][key] for key in workers} != workers:
             self.segments = [*self.segments, {"from_step": step, **workers}]
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        log.info("%s computes in %s", self.job.generator, self.job.train.describe_precision())
         nodes, devices = zip(*gather_object([(socket.gethostname(), device)]), strict=True)
         self.writer.begin_segment(from_step=step, nodes=nodes, devices=devices)
 
