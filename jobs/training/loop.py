@@ -240,15 +240,17 @@ class _Training:
             self.stop_requests.broadcast()
             torch.manual_seed(derive_seed(self.job.seed, "step", step, self.rank))
             self.rates.set(step)
-            terms = self._step(phase, step - first, batch)
             done = step + 1
-            if done % self.job.train.log_steps == 0 or done == steps.stop:
+            is_logged = done % self.job.train.log_steps == 0 or done == steps.stop
+            is_saved = done % self.job.train.checkpoint_steps == 0 or done == steps.stop
+            terms = self._step(phase, step - first, batch, check=is_logged or is_saved)
+            if is_logged:
                 self._log(phase, done, terms, clock)
             if done % self.job.train.sample_steps == 0 or done == self.recipe.steps:
                 self.writer.save_sample(done, partial(self._draw_samples, phase, batch))
             must_stop = self.stop_requests.is_stop_agreed()
             self.writer.check()
-            if done % self.job.train.checkpoint_steps == 0 or done == steps.stop or must_stop:
+            if is_saved or must_stop:
                 self._save(done)
             if must_stop and done < self.recipe.steps:
                 self.writer.stop(f"{self.job.generator} stops after step {done}, as asked")
@@ -260,9 +262,12 @@ class _Training:
         batch = next(batches).to(self.device)
         return batch.channels_last() if self.job.train.channels_last else batch
 
-    def _step(self, phase: Phase, step: int, batch: Batch) -> Terms:
+    def _step(self, phase: Phase, step: int, batch: Batch, *, check: bool) -> Terms:
         try:
-            return self.step(step, batch)
+            terms = self.step(step, batch)
+            if check:
+                self.step.check()
+            return terms
         except TrainingError as error:
             raise TrainingError(f"{self.job.generator}, step {step + 1} of phase {phase.name}: {error}") from error
 
