@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from files.code_archive import Code, process_code
 from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
+from jobs.cluster.gpus import NO_GPUS
 from jobs.cluster.settings import ClusterConfig
 from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_size
 
@@ -43,7 +44,7 @@ def map_on_cluster(
     """
     with connect_ray(num_workers) as ray:
         num_workers = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        remote = ray.remote(num_cpus=1, max_retries=3)(_apply)
+        remote = ray.remote(num_cpus=1, max_retries=3, runtime_env={"env_vars": NO_GPUS})(_apply)
         waiting = list(reversed(items))
         running = []
         while waiting or running:
@@ -123,6 +124,8 @@ def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> No
                     controller_failure_limit=0 if size > config.worker_range[0] else -1,
                 ),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
+                # Ray itself hides no GPU from workers that ask for none.
+                worker_runtime_env={} if config.use_gpu else {"env_vars": NO_GPUS},
             ),
         )
         trainer.fit()

@@ -65,6 +65,7 @@ class TrainJob:
     digests: column name -> digest that its manifest must have.
     storage: absolute run folder. All workers see it; if checkpoints are copied to a store, only rank 0 has to.
     threads: CPU threads of each worker.
+    use_gpu: whether each worker has a GPU.
     loader_workers: loader workers of each worker; 0 reads in the worker itself.
     prefetch_batches: how many batches each loader worker reads ahead.
     collective_seconds: how long a worker waits for the others before it gives them up.
@@ -84,6 +85,7 @@ class TrainJob:
     collective_seconds: float
     store: StoreConfig = field(default_factory=StoreConfig)
     checkpoints: StoreConfig | None = None
+    use_gpu: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -109,10 +111,14 @@ class _Training:
     """One process's share of one training."""
 
     def __init__(self, job: TrainJob, is_preempted: Callable[[], bool] | None, not_repeatable: set[str]) -> None:
+        if job.use_gpu and not torch.cuda.is_available():
+            raise TrainingError(
+                f"{socket.gethostname()} has no GPU that PyTorch can use; see what nvidia-smi says there"
+            )
         self.job = job
         self.not_repeatable = not_repeatable
         self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
+            cpu=not job.use_gpu,  # a worker may see GPUs that it is not given
             # Broadcasting buffers would change them between two passes through one discriminator.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
@@ -243,7 +249,10 @@ class _Training:
             done = step + 1
             is_logged = done % self.job.train.log_steps == 0 or done == steps.stop
             is_saved = done % self.job.train.checkpoint_steps == 0 or done == steps.stop
-            terms = self._step(phase, step - first, batch, check=is_logged or is_saved)
+            terms = self._step(phase, step - first, batch)
+            if is_logged or is_saved:
+                with self._naming(phase, step - first):
+                    self.step.check()
             if is_logged:
                 self._log(phase, done, terms, clock)
             if done % self.job.train.sample_steps == 0 or done == self.recipe.steps:
@@ -262,12 +271,15 @@ class _Training:
         batch = next(batches).to(self.device)
         return batch.channels_last() if self.job.train.channels_last else batch
 
-    def _step(self, phase: Phase, step: int, batch: Batch, *, check: bool) -> Terms:
+    def _step(self, phase: Phase, step: int, batch: Batch) -> Terms:
+        with self._naming(phase, step):
+            return self.step(step, batch)
+
+    @contextlib.contextmanager
+    def _naming(self, phase: Phase, step: int) -> Iterator[None]:
+        """Add generator, step and phase to a TrainingError."""
         try:
-            terms = self.step(step, batch)
-            if check:
-                self.step.check()
-            return terms
+            yield
         except TrainingError as error:
             raise TrainingError(f"{self.job.generator}, step {step + 1} of phase {phase.name}: {error}") from error
 

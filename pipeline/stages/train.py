@@ -274,6 +274,7 @@ def _train(training: _Training) -> None:
         folders={name: str(column.folder.resolve()) for name, column in training.columns.items()},
         storage=str(folder.path),
         threads=params.cluster.threads,
+        use_gpu=params.cluster.use_gpu,
         loader_workers=params.cluster.loader_workers,
         prefetch_batches=params.cluster.prefetch_batches,
         collective_seconds=params.cluster.collective_seconds,

@@ -169,6 +169,24 @@ def test_ray_train_runs_every_rank_in_a_process_of_its_own(tmp_path, local_ray):
     assert str(os.getpid()) not in processes
 
 
+def visible_gpus(_):
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def note_gpus(arguments):
+    Path(arguments["folder"], f"gpus-{os.getpid()}").write_text(str(visible_gpus(None)))
+
+
+@pytest.mark.slow
+def test_without_use_gpu_workers_of_ray_see_no_gpu_of_their_machine(tmp_path, monkeypatch, local_ray):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with keep_workers(2):
+        assert set(map_tasks(visible_gpus, range(4), num_workers=2)) == {""}
+        config = ClusterConfig(train_workers=2, storage=str(tmp_path / "storage"))
+        train(note_gpus, tmp_path, config, name="gpus")
+    assert [path.read_text() for path in tmp_path.glob("gpus-*")] == ["", ""]
+
+
 @pytest.mark.slow
 def test_a_size_that_counted_on_a_lost_node_is_given_up_and_counted_anew(tmp_path, monkeypatch, local_ray):
     import ray
