@@ -24,7 +24,7 @@ from files.code_archive import Code, process_code
 from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
 from jobs.cluster.gpus import NO_GPUS
 from jobs.cluster.settings import ClusterConfig
-from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_size
+from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_size, group_timeout
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -106,7 +106,8 @@ def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> No
             partial(_on_worker, work.function),
             train_loop_config=work.arguments,
             torch_config=TorchConfig(
-                backend="nccl" if config.use_gpu else "gloo", timeout_s=round(config.collective_seconds)
+                backend="nccl" if config.use_gpu else "gloo",
+                timeout_s=round(group_timeout(config.collective_seconds, use_gpu=config.use_gpu)),
             ),
             scaling_config=ScalingConfig(
                 num_workers=size,

@@ -13,6 +13,8 @@ from files.errors import UserError
 from jobs.cluster.settings import ClusterConfig
 from jobs.cluster.sharing import divide
 
+_WATCHDOG_SECONDS = 60.0
+
 
 class WorkerError(UserError):
     """Work failed on a worker more often than allowed; the message carries the first cause."""
@@ -89,6 +91,15 @@ def group_size(config: ClusterConfig, batch_shares: int, room: int) -> int:
         return fewest
     sizes = [size for size in range(fewest, most + 1) if batch_shares % size == 0]
     return max((size for size in sizes if size <= room), default=sizes[0])
+
+
+def group_timeout(collective_seconds: float, *, use_gpu: bool) -> float:
+    """Return the seconds after which the process group itself gives up.
+
+    The watchdog of NCCL then ends the process. On GPUs the group waits longer than the training's own messages, which
+    name the process that does not answer.
+    """
+    return collective_seconds + (_WATCHDOG_SECONDS if use_gpu else 0)
 
 
 def count_cores() -> int:

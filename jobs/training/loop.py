@@ -158,11 +158,21 @@ class _Training:
         try:
             with open_run_writer(self.folder, self.store, self.rank) as self.writer:
                 self._run()
+        except torch.OutOfMemoryError as error:
+            text = str(error).strip().splitlines()[0]
+            raise TrainingError(f"{self.job.generator}: {text} {self._describe_memory_remedy()}") from error
         except RuntimeError as error:
             if self.world_size > 1 and _is_of_collective(error):
                 absent = self.stop_requests.find_absent_ranks()
                 raise PeerError(f"rank {self.rank} lost another process; {absent or error}") from error
             raise
+
+    def _describe_memory_remedy(self) -> str:
+        share, present = self.recipe.batch_size // self.world_size, self.job.train.accumulate
+        larger = next((number for number in range(present + 1, share + 1) if share % number == 0), None)
+        if larger is None:
+            return "Set train.precision to bf16, lower the images' size, or take GPUs with more memory"
+        return f"Set train.accumulate to {larger} in params.yaml, which computes a batch in smaller parts"
 
     def _run(self) -> None:
         step = self._load()
@@ -311,7 +321,8 @@ class _Training:
 
 def _is_of_collective(error: RuntimeError) -> bool:
     """Return whether an exchange with other processes failed, rather than the work of this one."""
-    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
+    text = str(error).lower()
+    return isinstance(error, torch.distributed.DistError) or "gloo" in text or "nccl" in text
 
 
 class _Clock:

@@ -183,7 +183,7 @@ class TrainingStep:
         if getattr(optimizer, "_step_supports_amp_scaling", False):  # fused: it looks at `found_inf` on the device
             optimizer.found_inf = self._guard.failed
             optimizer.step()
-        elif not self._guard.failed:  # the host waits, as in PyTorch's own scaler
+        elif self._guard.failed == 0:  # the host waits, as in PyTorch's own scaler
             optimizer.step()
 
     def _autocast(self) -> torch.autocast:
