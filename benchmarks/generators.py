@@ -64,9 +64,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument(
-        "--calculated", action="store_true", help="measure nothing: count operations at the paper's batch"
-    )
+    parser.add_argument("--calculated", action="store_true", help="count operations, measure nothing")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from files.code_archive import Code, process_code
 from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
 from jobs.cluster.gpus import NO_GPUS
+from jobs.cluster.network import find_interface, passed_on
 from jobs.cluster.settings import ClusterConfig
 from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_size, group_timeout
 
@@ -135,6 +136,9 @@ def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> No
 def _on_worker(function: Callable[[dict], None], arguments: dict) -> None:
     import ray.train
 
+    # Gloo would take the address of the host's name, which often is one of the loopback.
+    if interface := find_interface(ray.util.get_node_ip_address()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     function({**arguments, "is_preempted": lambda: ray.train.get_preemption_info() is not None})
 
 
@@ -208,7 +212,7 @@ def _connect(ray: ModuleType, num_cpus: int | None) -> None:
             address="local" if local else None,
             include_dashboard=False if local else None,
             num_cpus=max(num_cpus, 1) if local and num_cpus is not None else None,  # None: Ray counts them
-            runtime_env={"working_dir": str(archive), "env_vars": QUIET_ENVIRONMENT},
+            runtime_env={"working_dir": str(archive), "env_vars": QUIET_ENVIRONMENT | passed_on(os.environ)},
             logging_level=logging.ERROR,
             log_to_driver=False,
             # Private arguments: they keep a Ray of this machine alone on loopback, and its sockets in short paths.
