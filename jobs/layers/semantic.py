@@ -117,7 +117,7 @@ def check_labels(labels: Tensor | None, num_classes: int) -> Tensor:
     """
     if labels is None:
         raise UserError('training needs batch.semantics; read the column "semantics"')
-    if labels.is_cuda:  # the number of classes was compared before the training; a look here would wait for the GPU
+    if labels.device.type != "cpu":  # the number of classes was compared before; a look would wait for the GPU
         return labels
     wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != IGNORE)]
     if wrong.numel():

@@ -45,7 +45,7 @@ def supervision(assignments: Sequence[Tensor], labels: Tensor) -> Tensor:
     Raises UserError for a label that is no region, on a CPU.
     """
     regions = assignments[0].shape[1]
-    if not labels.is_cuda:  # the number of classes was compared before the training; a look would wait for the GPU
+    if labels.device.type == "cpu":  # the number of classes was compared before; a look would wait for the GPU
         largest = labels.where(labels != IGNORE, 0).max().item()
         if largest >= regions:
             raise UserError(f"label {largest} is no region: regions must be the number of classes, got {regions}")
