@@ -95,11 +95,11 @@ def _restore_handler() -> None:
 
 
 def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> None:
-    with connect_ray(config.worker_range[1]) as ray:
+    with connect_ray(config.worker_range[1] * config.cpus_per_worker) as ray:
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        resources = {"CPU": 1} if not config.use_gpu else {"CPU": 1, "GPU": 1}
+        resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {})
         available = ray.available_resources()
         room = min(int(available.get(name, 0) // amount) for name, amount in resources.items())
         size = group_size(config, work.batch_shares, room)

@@ -70,6 +70,11 @@ class ClusterConfig:
         return _range(self.generator_workers.get(generator, self.train_workers))
 
     @property
+    def cpus_per_worker(self) -> int:
+        """CPUs that a training process asks a cluster for: its threads and the processes that read for it."""
+        return self.threads + self.loader_workers
+
+    @property
     def max_processes(self) -> int:
         """Most training processes at once, this process included if it trains itself."""
         return max(self.worker_range[1], 1)

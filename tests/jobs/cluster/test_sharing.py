@@ -39,6 +39,11 @@ def test_sixteen_workers_train_every_paper_and_a_smaller_number_is_said(name):
     assert text == "" if workers == 16 else f"trained by {workers} process" in text and "instead of 16" in text
 
 
+def test_a_worker_asks_a_cluster_for_the_cpus_of_its_threads_and_readers():
+    assert ClusterConfig().cpus_per_worker == 1
+    assert ClusterConfig(threads=4, loader_workers=4).cpus_per_worker == 8
+
+
 def test_a_number_of_a_generators_own_counts_for_it_alone():
     config = ClusterConfig(train_workers=8, generator_workers={"csa": 0, "lama": (1, 4)})
     assert [share_batch(config, name, 16).worker_range for name in ("csa", "lama", "unet")] == [(0, 0), (1, 4), (8, 8)]

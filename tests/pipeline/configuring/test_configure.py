@@ -122,6 +122,8 @@ def test_a_word_changes_only_what_it_names(params):
     assert preset.pop("num_workers") == read(params)["cluster"]["num_workers"]  # the same, and so no change
     assert changes(params, "cluster=gpus") == {f"cluster.{key}": value for key, value in preset.items()}
     assert changes(params, "cluster.train_workers=4,16") == {"cluster.train_workers": [4, 16]}
+    (workers,) = changes(params, "cluster.generator_workers.unet=1,4").values()
+    assert workers == [1, 4]
     assert changes(params, "suite.masks=thin") == {"suite.masks.kind": "thin"}
     assert changes(params, "dataset=folder", "dataset.root=/p", "dataset.val_share=0.3").keys() == {
         "dataset.name", "dataset.root", "dataset.watch", "dataset.splits", "dataset.val_share"
