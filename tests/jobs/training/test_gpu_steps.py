@@ -16,7 +16,7 @@ LIMITS = {
     "deepfill_v1": (1060, 0, 2),
     "deepfill_v2": (980, 0, 0),
     "edge_connect": (1290, 0, 1),
-    "global_local": (800, 2, 98),
+    "global_local": (820, 2, 98),
     "lama": (1630, 0, 111),
     "lbp": (1100, 0, 0),
     "neural_patch_synthesis": (320, 0, 34),
