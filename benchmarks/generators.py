@@ -3,6 +3,7 @@
     python -m benchmarks.generators                        the table, and JSON into benchmarks/results
     python -m benchmarks.generators --only shift_net csa   some generators
     python -m benchmarks.generators --device cuda --precision bf16 --compile
+    python -m benchmarks.generators --calculated           what a GPU would have to do, see benchmarks/calculated.py
 
 A batch has two images of 256x256 pixels, or of the size that a paper fixes. Every generator is measured in a process of
 its own, so that the peak memory is its own. benchmarks/README.md explains the rows further.
@@ -63,9 +64,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--calculated", action="store_true", help="count operations, measure nothing")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
+    if arguments.calculated:
+        _calculate(arguments)
+        return
     machine = _machine(arguments)
     chosen = arguments.only or [*names(), *(f"layer:{module}" for module in _loops())]
     rows = []
@@ -78,6 +83,25 @@ def main() -> None:
     words = [machine["date"], machine["device"], arguments.precision, *(["compile"] if arguments.compile else [])]
     out = arguments.out or RESULTS / ("-".join("".join(filter(str.isalnum, w)) for w in words).lower() + ".json")
     out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    print(out)
+
+
+def _calculate(arguments: argparse.Namespace) -> None:
+    """Print and write the calculated figures of each kind of step, in float32."""
+    from benchmarks.calculated import COLUMNS, calculate
+
+    rows = []
+    print("calculated for one process, not measured")
+    print(_line(*COLUMNS))
+    for name in arguments.only or names():
+        config = paper_config(name)
+        for row in calculate(name, config, getattr(config, "image_size", SIZE)):
+            rows.append(row)
+            print(_line(*(row[key] for key in COLUMNS)), flush=True)
+    today = datetime.date.today().isoformat()
+    machine = {"date": today, "device": "none: calculated, not measured", "torch": torch.__version__}
+    out = arguments.out or RESULTS / f"{today.replace('-', '')}-calculated.json"
     out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     print(out)
 

@@ -7,12 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 
-def planned_images(config: Any) -> int:
+def planned_images(config: Any, global_batch: int | None = None) -> int:
     """Return how many images a training sees, with repetition: the steps of all phases times the batch size.
 
     config: a generator's `Config`.
+    global_batch: `train.global_batch`.
     """
-    return sum(phase_steps(config).values()) * config.batch_size
+    return sum(phase_steps(config).values()) * (global_batch or config.batch_size)
 
 
 def phase_steps(config: Any) -> dict[str, int]:
@@ -22,15 +23,16 @@ def phase_steps(config: Any) -> dict[str, int]:
     return steps
 
 
-def find_unequal_budgets(generators: Mapping[str, Any]) -> str | None:
+def find_unequal_budgets(generators: Mapping[str, Any], global_batch: int | None = None) -> str | None:
     """Return what is wrong with the budgets on the common track, or None.
 
     Budgets are equal if they differ by less than a batch, since a training ends after a whole step.
 
     generators: name -> its `Config`.
+    global_batch: `train.global_batch`.
     """
-    images = {name: planned_images(config) for name, config in generators.items()}
-    if are_equal(images.values(), max(config.batch_size for config in generators.values())):
+    images = {name: planned_images(config, global_batch) for name, config in generators.items()}
+    if are_equal(images.values(), global_batch or max(config.batch_size for config in generators.values())):
         return None
     return (
         f"report.track is common, but the generators see unequal numbers of images: {list_images(images)}; set their "

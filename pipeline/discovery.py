@@ -95,9 +95,13 @@ class Verb:
         if self.writes_outputs:
             check_outputs()
         if self.reads_params:
+            from jobs.cluster.gpus import check_driver, hide_gpus
             from pipeline.params import read_params
 
             params = read_params()
+            hide_gpus(params.cluster)
+            if self.name == "train":
+                check_driver(params.cluster)
         module = importlib.import_module(self.module)
         if inputs is None:
             return module.main(params, arguments)

@@ -139,12 +139,16 @@ def find_mismatch(params: Params) -> str | None:
     crop, size = params.train.samples.crop, params.ingest.size
     if crop is not None and crop > size and params.ingest.rule != "keep":
         return f"train.samples.crop is {crop}, more than the shorter side of the images, ingest.size, {size}; lower it"
+    for name in params.cluster.generator_workers:
+        if name not in params.generators:
+            known = suggest(name, tuple(params.generators))
+            return f"cluster.generator_workers has {name!r}, which generators does not list; {known}"
     for name, config in params.generators.items():
         steps = phase_steps(config)
         if steps and not any(steps.values()):
             return f"generators.{name} has no step to train: {', '.join(steps)} are 0; raise one"
     return find_wrong_row(params.evaluate, params.generators) or (
-        find_unequal_budgets(params.generators) if params.report.track == "common" else None
+        find_unequal_budgets(params.generators, params.train.global_batch) if params.report.track == "common" else None
     )
 
 

@@ -52,6 +52,8 @@ _RANGES: tuple[tuple[str, Range], ...] = (
     ("cluster.num_workers", Range(-1, 10_000)),
     ("cluster.max_failures", Range(0)),
     ("cluster.*_workers", Range(0, 10_000)),
+    ("cluster.generator_workers.*", Range(0, 10_000)),
+    ("train.global_batch", Range(1, 2**20)),
     ("cluster.threads", Range(1, 1024)),
     ("cluster.prefetch_batches", Range(1, 1024)),
     ("cluster.collective_seconds", Range(1, 1e7)),

@@ -22,7 +22,7 @@ def check_trainings(track: Track | None, receipts: Mapping[str, Receipt]) -> Non
     if track != "common":
         return
     images = {name: receipt.samples_seen for name, receipt in receipts.items()}
-    if not are_equal(images.values(), max(receipt.config["batch_size"] for receipt in receipts.values())):
+    if not are_equal(images.values(), max(map(_batch_size, receipts.values()))):
         raise TrackError(
             "report.track is common, but the generators have seen unequal numbers of images: "
             f"{list_images(images)}; set their steps, and run: dvc repro"
@@ -33,6 +33,10 @@ def check_trainings(track: Track | None, receipts: Mapping[str, Receipt]) -> Non
             raise TrackError(
                 f"report.track is common, but {first} and {other} were trained with different masks; run: dvc repro"
             )
+
+
+def _batch_size(receipt: Receipt) -> int:
+    return receipt.train.get("global_batch") or receipt.config["batch_size"]
 
 
 def describe_track(track: Track | None, receipts: Mapping[str, Receipt]) -> str:

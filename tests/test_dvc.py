@@ -68,6 +68,8 @@ INERT = {
     "jobs/cluster/gpus.py": "refuses a machine without GPUs",
     "jobs/cluster/launch.py": "runs functions somewhere; how many processes train is a parameter",
     "jobs/cluster/work.py": "describes work and its failures",
+    "jobs/cluster/network.py": "chooses network interfaces",
+    "jobs/cluster/sharing.py": "chooses how many processes train, which changes weights by rounding only",
     "jobs/cluster/settings.py": "declares parameters; their values are the stage's `params`",
     "jobs/training/settings.py": "declares parameters; their values are the stage's `params`",
     "jobs/evaluation/settings.py": "declares parameters; their values are the stage's `params`",

@@ -34,10 +34,10 @@ def _unequal_sizes(column: Column) -> str:
 
 def _too_many_classes(column: Column, generator: str, config: Any) -> str:
     classes = len(column.manifest.parameters["classes"])
-    limit = getattr(config, "num_classes", None)  # a recipe without this setting takes any number
-    if limit is None or classes <= limit:
+    key = next((name for name in ("num_classes", "regions") if hasattr(config, name)), None)
+    if key is None or classes <= getattr(config, key):  # a recipe without these settings takes any number
         return ""
     return (
-        f"params.yaml: generators.{generator}.num_classes is {limit}, but {column.folder} has {classes} classes; set "
-        f"it to {classes}"
+        f"params.yaml: generators.{generator}.{key} is {getattr(config, key)}, but {column.folder} has {classes} "
+        f"classes; set it to {classes}"
     )

@@ -15,8 +15,11 @@ from torch.overrides import TorchFunctionMode
 
 from jobs.generators.build import build_recipe, without_feature_files
 from jobs.recipe.contract import Phase, Recipe, Update, is_discriminator
+from jobs.training.global_batch import with_global_batch
+from jobs.training.settings import TrainConfig
 
 _FILLING = ("normal_", "uniform_", "fill_", "zero_", "erfinv_", "clamp_", "normalize")
+_PLAIN = TrainConfig()
 
 
 def checkpoints_at_once(*, are_copied: bool) -> int:
@@ -93,19 +96,20 @@ def step_kinds(phase: Phase) -> list[StepKind]:
     return list(kinds.values())
 
 
-def footprints(configs: Mapping[str, Any], *, has_average: bool) -> list[Footprint]:
+def footprints(configs: Mapping[str, Any], train: TrainConfig) -> list[Footprint]:
     """Return the footprint of each generator. configs: short name -> hyperparameters. See `footprint`."""
-    return [footprint(generator, config, has_average=has_average) for generator, config in configs.items()]
+    return [footprint(generator, config, train) for generator, config in configs.items()]
 
 
-def footprint(generator: str, config: Any, *, has_average: bool = False) -> Footprint:
+def footprint(generator: str, config: Any, train: TrainConfig = _PLAIN) -> Footprint:
     """Build the recipe of a generator without memory for its weights, and count.
 
-    has_average: whether checkpoints hold an average of the generator's weights too.
+    train: it decides the batch, and whether checkpoints hold an average of the generator's weights too.
     Raises ValueError for an optimizer whose size of state is not known here.
     """
     with torch.device("meta"), _WithoutValues():
-        recipe = build_recipe(generator, without_feature_files(config), seed=0)
+        recipe = with_global_batch(build_recipe(generator, without_feature_files(config), seed=0), train)
+    has_average = train.ema_decay is not None
     sizes = {name: _bytes(network.state_dict().values()) for name, network in recipe.networks.items()}
     weights = sum(sizes.values())
     averages = sum(size for name, size in sizes.items() if not is_discriminator(name)) if has_average else 0

@@ -56,6 +56,7 @@ class GeneratorPrice:
     """One generator.
 
     problem: why it cannot be trained so, or "". Every other field then has its default.
+    workers: number of training processes.
     pixels: width and height of the probed images.
     reading_seconds: per step and worker; None if not measured.
     hours, worker_hours, cost: None unless every phase was probed.
@@ -67,6 +68,7 @@ class GeneratorPrice:
 
     name: str
     problem: str = ""
+    workers: int = 1
     images_per_worker: int | None = None
     pixels: tuple[int, int] | None = None
     phases: tuple[PhasePrice, ...] = ()
@@ -116,6 +118,7 @@ def price_generator(
     memory, fits = _judge_memory(probe, workers_per_device)
     return GeneratorPrice(
         name=probe.generator,
+        workers=workers,
         images_per_worker=probe.batch_size,
         pixels=(probe.width, probe.height),
         phases=phases,

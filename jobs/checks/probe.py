@@ -27,7 +27,8 @@ from jobs.checks.footprint import StepKind, step_kinds
 from jobs.generators.build import build_recipe
 from jobs.recipe.contract import Phase
 from jobs.training.byte_batches import ByteBatch
-from jobs.training.determinism import deterministic
+from jobs.training.global_batch import with_global_batch
+from jobs.training.numerics import numerics
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import TrainConfig
 from jobs.training.step import TrainingStep
@@ -128,7 +129,7 @@ def probe(job: ProbeJob, say: Say = lambda text: None) -> Probe:
     Raises ProbeError for a term that is not finite, and every error of building, reading and training.
     """
     torch.set_num_threads(job.threads)
-    with deterministic(job.train.deterministic) as not_repeatable:
+    with numerics(job.train) as not_repeatable:
         result = _Probing(job).run(say)
     return replace(result, not_repeatable=tuple(sorted(not_repeatable)))
 
@@ -139,7 +140,7 @@ class _Probing:
     def __init__(self, job: ProbeJob) -> None:
         self.job = job
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.recipe = build_recipe(job.generator, job.config, job.seed)
+        self.recipe = with_global_batch(build_recipe(job.generator, job.config, job.seed), job.train)
         for network in self.recipe.networks.values():
             network.to(self.device, memory_format=torch.channels_last if job.train.channels_last else None)
         self.step = TrainingStep(self.recipe, job.train, self.device)

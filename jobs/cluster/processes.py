@@ -22,7 +22,7 @@ from multiprocessing import connection, forkserver, get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobs.cluster.work import GroupError, GroupWork, WorkerError
+from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_timeout
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,6 +32,7 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 """Work is divided among processes, not threads. A training sets its own number."""
 _preloaded: list[str] = []  # modules for the fork server
 _MAX_ENDS = 3  # how often a task may lose its process
+_LAST_LINES, _LINE_LENGTH = 3, 300  # of a process that ended, in messages
 _GRACE_SECONDS = 2.0  # for the other processes of a group to name what they have lost
 
 
@@ -85,8 +86,11 @@ class Worker:
                 how = f"by {signal.Signals(-code).name}"
         if code == -signal.SIGKILL:
             how += ", as when the system runs out of memory"
-        words = self._output.read_text(errors="replace").strip().splitlines() if self._output.is_file() else []
-        return f"its process ended {how}" + (f"; its last line: {words[-1].strip()}" if words else "")
+        text = self._output.read_text(errors="replace") if self._output.is_file() else ""
+        lines = [line.strip() for line in text.splitlines() if line.strip()][-_LAST_LINES:]
+        if len(lines) > 1:
+            return f"its process ended {how}; its last lines: {' | '.join(line[:_LINE_LENGTH] for line in lines)}"
+        return f"its process ended {how}" + (f"; its last line: {lines[0]}" if lines else "")
 
 
 class ProcessEndedError(Exception):
@@ -239,7 +243,7 @@ def _join_group(argument: tuple[Callable[[dict], None], dict, str, float]) -> No
             init_method=Path(folder, "meeting").as_uri(),
             rank=int(os.environ["RANK"]),
             world_size=int(os.environ["WORLD_SIZE"]),
-            timeout=timedelta(seconds=seconds),
+            timeout=timedelta(seconds=group_timeout(seconds, use_gpu=bool(os.environ["CUDA_VISIBLE_DEVICES"]))),
         )
     function(arguments)
 

@@ -22,8 +22,10 @@ from typing import Any, TypeVar
 
 from files.code_archive import Code, process_code
 from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
+from jobs.cluster.gpus import NO_GPUS
+from jobs.cluster.network import find_interface, passed_on
 from jobs.cluster.settings import ClusterConfig
-from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_size
+from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_size, group_timeout
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,7 +45,7 @@ def map_on_cluster(
     """
     with connect_ray(num_workers) as ray:
         num_workers = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        remote = ray.remote(num_cpus=1, max_retries=3)(_apply)
+        remote = ray.remote(num_cpus=1, max_retries=3, runtime_env={"env_vars": NO_GPUS})(_apply)
         waiting = list(reversed(items))
         running = []
         while waiting or running:
@@ -93,11 +95,11 @@ def _restore_handler() -> None:
 
 
 def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> None:
-    with connect_ray(config.worker_range[1]) as ray:
+    with connect_ray(config.worker_range[1] * config.cpus_per_worker) as ray:
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        resources = {"CPU": 1} if not config.use_gpu else {"CPU": 1, "GPU": 1}
+        resources = {"CPU": config.cpus_per_worker} | ({"GPU": 1} if config.use_gpu else {})
         available = ray.available_resources()
         room = min(int(available.get(name, 0) // amount) for name, amount in resources.items())
         size = group_size(config, work.batch_shares, room)
@@ -105,7 +107,8 @@ def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> No
             partial(_on_worker, work.function),
             train_loop_config=work.arguments,
             torch_config=TorchConfig(
-                backend="nccl" if config.use_gpu else "gloo", timeout_s=round(config.collective_seconds)
+                backend="nccl" if config.use_gpu else "gloo",
+                timeout_s=round(group_timeout(config.collective_seconds, use_gpu=config.use_gpu)),
             ),
             scaling_config=ScalingConfig(
                 num_workers=size,
@@ -123,6 +126,8 @@ def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> No
                     controller_failure_limit=0 if size > config.worker_range[0] else -1,
                 ),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
+                # Ray itself hides no GPU from workers that ask for none.
+                worker_runtime_env={} if config.use_gpu else {"env_vars": NO_GPUS},
             ),
         )
         trainer.fit()
@@ -131,6 +136,9 @@ def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> No
 def _on_worker(function: Callable[[dict], None], arguments: dict) -> None:
     import ray.train
 
+    # Gloo would take the address of the host's name, which often is one of the loopback.
+    if interface := find_interface(ray.util.get_node_ip_address()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     function({**arguments, "is_preempted": lambda: ray.train.get_preemption_info() is not None})
 
 
@@ -204,7 +212,7 @@ def _connect(ray: ModuleType, num_cpus: int | None) -> None:
             address="local" if local else None,
             include_dashboard=False if local else None,
             num_cpus=max(num_cpus, 1) if local and num_cpus is not None else None,  # None: Ray counts them
-            runtime_env={"working_dir": str(archive), "env_vars": QUIET_ENVIRONMENT},
+            runtime_env={"working_dir": str(archive), "env_vars": QUIET_ENVIRONMENT | passed_on(os.environ)},
             logging_level=logging.ERROR,
             log_to_driver=False,
             # Private arguments: they keep a Ray of this machine alone on loopback, and its sockets in short paths.

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from files.errors import UserError
 from jobs.cluster.settings import ClusterConfig
+from jobs.cluster.sharing import divide
+
+_WATCHDOG_SECONDS = 60.0
 
 
 class WorkerError(UserError):
@@ -79,19 +82,24 @@ def last_line(error: BaseException) -> str:
 def group_size(config: ClusterConfig, batch_shares: int, room: int) -> int:
     """Return the largest allowed number of processes that divides the shares and for which there is room.
 
+    config: its range of numbers is narrowed by `sharing.divide`.
     room: number of processes for which there is room.
     Returns the smallest allowed number if there is room for none; that group then waits for room.
     """
-    fewest, most = config.worker_range
+    fewest, most = divide(config.worker_range, batch_shares)
     if fewest == most:
         return fewest
     sizes = [size for size in range(fewest, most + 1) if batch_shares % size == 0]
-    if not sizes:
-        raise WorkerError(
-            f"no number of processes from {fewest} to {most} divides the {batch_shares} shares of a batch; "
-            "change cluster.train_workers in params.yaml"
-        )
     return max((size for size in sizes if size <= room), default=sizes[0])
+
+
+def group_timeout(collective_seconds: float, *, use_gpu: bool) -> float:
+    """Return the seconds after which the process group itself gives up.
+
+    The watchdog of NCCL then ends the process. On GPUs the group waits longer than the training's own messages, which
+    name the process that does not answer.
+    """
+    return collective_seconds + (_WATCHDOG_SECONDS if use_gpu else 0)
 
 
 def count_cores() -> int:

@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from files.errors import UserError
+from jobs.layers.gpu_batch_norm import NormaliseOnGpu
 from jobs.recipe.collectives import all_sum, num_processes
 from jobs.recipe.precision import wide_dtype
 
@@ -16,8 +17,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Normalise by the statistics of the global batch. The result does not depend on how many processes share it.
 
     Ioffe and Szegedy, "Batch Normalization", 2015. In one process, and in eval mode, it equals PyTorch's own to the
-    bit; parameters, buffers and their names are the same. Unlike nn.SyncBatchNorm it also runs on a CPU. It cannot be
-    differentiated twice where several processes train.
+    bit. With several processes it computes by nn.SyncBatchNorm's kernels on GPUs, by operations of its own on CPUs.
+    Parameters, buffers and their names are PyTorch's. It cannot be differentiated twice where several processes train.
 
     forward(features):
         features: (N, C, H, W), any range.
@@ -33,6 +34,11 @@ class BatchNorm2d(nn.BatchNorm2d):
                     "raise batch_size to 2 or more"
                 )
             return super().forward(features)
+        if features.is_cuda:
+            self.num_batches_tracked += 1
+            return NormaliseOnGpu.apply(
+                features, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps
+            )
         dtype = wide_dtype(features)
         with torch.autocast(features.device.type, enabled=False):
             wide = features.to(dtype)
@@ -65,7 +71,7 @@ class TwiceDifferentiableBatchNorm2d(BatchNorm2d):
         dtype = wide_dtype(features)
         with torch.autocast(features.device.type, enabled=False):
             wide = features.to(dtype)
-            count = all_sum(wide.new_full((1,), wide.numel() // wide.shape[1]))
+            count = wide.new_full((1,), num_processes() * wide.numel() // wide.shape[1])  # all have equal shares
             mean = all_sum(wide.sum((0, 2, 3))) / count
             centred = wide - mean[:, None, None]
             variance = all_sum(centred.square().sum((0, 2, 3))) / count

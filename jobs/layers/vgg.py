@@ -11,6 +11,7 @@ from torchvision.models import VGG16_Weights, VGG19_Weights
 
 from files.colours import IMAGENET_DEVIATION, IMAGENET_MEAN
 from files.nearest import suggest
+from jobs.layers.constants import constant
 from jobs.layers.weights import WeightsError, read_weights
 
 # Simonyan and Zisserman, 2015, Table 1, columns D and E: convolutions of each block, and their channels.
@@ -30,8 +31,8 @@ def imagenet_normalised(image: Tensor) -> Tensor:
     image: (N, 3, H, W), RGB in [0, 1].
     Returns the same shape.
     """
-    mean = image.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    deviation = image.new_tensor(IMAGENET_DEVIATION).view(3, 1, 1)
+    mean = constant(IMAGENET_MEAN, image.device, image.dtype).view(3, 1, 1)
+    deviation = constant(IMAGENET_DEVIATION, image.device, image.dtype).view(3, 1, 1)
     return (image - mean) / deviation
 
 

@@ -13,7 +13,8 @@ class MovingAverage(nn.Module):
 
     Without an average of their own, the running means and variances of batch norms would be those of other weights.
     Update n, counted from 0, keeps the share min(decay, n / (9 + n)) of the average, so that the first weights are soon
-    forgotten. TensorFlow's ExponentialMovingAverage does the same with `num_updates`.
+    forgotten. TensorFlow's ExponentialMovingAverage does the same with `num_updates`. An update that was not applied
+    counts as one that changed no weight.
 
     network: copied into `module`, the average.
     decay: share of the average that an update keeps in the long run, in [0, 1).

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import torch
 
-_REPORT = re.compile(r"(.+?) does not have a deterministic implementation")
+_REPORT = re.compile(
+    r"(.+?) (?:does not have a deterministic implementation|defaults to a non-deterministic algorithm)", re.DOTALL
+)
 
 
 @contextlib.contextmanager
@@ -33,7 +35,6 @@ def deterministic(wanted: bool) -> Iterator[set[str]]:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.backends.cudnn.benchmark = False
     try:
         with _intercept_reports(reported):
             yield reported

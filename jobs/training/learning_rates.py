@@ -24,10 +24,12 @@ class LearningRates:
 
     recipe: its optimizers were made with the rates of the first step.
     decay: one of `DECAYS`. It runs over the steps of the phases that train a network, from the first to the last.
+    factor: on every rate; see `global_batch.learning_rate_factor`.
     """
 
-    def __init__(self, recipe: Recipe, decay: str) -> None:
+    def __init__(self, recipe: Recipe, decay: str, factor: float = 1.0) -> None:
         self._recipe = recipe
+        self._constant = factor
         self._factor = DECAYS[decay]
 
     def set(self, step: int) -> None:
@@ -49,4 +51,4 @@ class LearningRates:
             done += min(step - first, phase.steps) if network in phase.trained else 0
             first += phase.steps
         total = sum(phase.steps for phase in self._recipe.phases if network in phase.trained)
-        return rate * self._factor(done / total if total else 0.0)
+        return rate * self._constant * self._factor(done / total if total else 0.0)

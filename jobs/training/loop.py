@@ -36,8 +36,9 @@ from jobs.runs.checkpoints import load_checkpoint
 from jobs.runs.folder import RunFolder
 from jobs.runs.stopping import StopRequests
 from jobs.training.byte_batches import ByteBatch
-from jobs.training.determinism import deterministic
+from jobs.training.global_batch import learning_rate_factor, with_global_batch
 from jobs.training.learning_rates import LearningRates
+from jobs.training.numerics import numerics
 from jobs.training.run_writer import NullRunWriter, open_run_writer
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import TrainConfig
@@ -64,6 +65,7 @@ class TrainJob:
     digests: column name -> digest that its manifest must have.
     storage: absolute run folder. All workers see it; if checkpoints are copied to a store, only rank 0 has to.
     threads: CPU threads of each worker.
+    use_gpu: whether each worker has a GPU.
     loader_workers: loader workers of each worker; 0 reads in the worker itself.
     prefetch_batches: how many batches each loader worker reads ahead.
     collective_seconds: how long a worker waits for the others before it gives them up.
@@ -83,6 +85,7 @@ class TrainJob:
     collective_seconds: float
     store: StoreConfig = field(default_factory=StoreConfig)
     checkpoints: StoreConfig | None = None
+    use_gpu: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -100,7 +103,7 @@ def train(arguments: dict[str, Any]) -> None:
     job = arguments["job"]
     torch.set_num_threads(job.threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))  # else accelerate chooses a number
-    with deterministic(job.train.deterministic) as not_repeatable:
+    with numerics(job.train) as not_repeatable:
         _Training(job, arguments.get("is_preempted"), not_repeatable).run()
 
 
@@ -108,21 +111,27 @@ class _Training:
     """One process's share of one training."""
 
     def __init__(self, job: TrainJob, is_preempted: Callable[[], bool] | None, not_repeatable: set[str]) -> None:
+        if job.use_gpu and not torch.cuda.is_available():
+            raise TrainingError(
+                f"{socket.gethostname()} has no GPU that PyTorch can use; see what nvidia-smi says there"
+            )
         self.job = job
         self.not_repeatable = not_repeatable
         self.accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
+            cpu=not job.use_gpu,  # a worker may see GPUs that it is not given
             # Broadcasting buffers would change them between two passes through one discriminator.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self.device = self.accelerator.device
         self.rank, self.world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self.recipe = build_recipe(job.generator, job.config, job.seed)
+        papers = build_recipe(job.generator, job.config, job.seed)
+        self.recipe = with_global_batch(papers, job.train)
         self._check_batch()
         for network in self.recipe.networks.values():
             network.to(self.device, memory_format=torch.channels_last if job.train.channels_last else None)
         self.step = TrainingStep(self.recipe, job.train, self.device)
-        self.rates = LearningRates(self.recipe, job.train.learning_rate_decay)
+        factor = learning_rate_factor(papers.batch_size, job.train)
+        self.rates = LearningRates(self.recipe, job.train.learning_rate_decay, factor)
         self.folder = RunFolder(Path(job.storage))
         self.store = CheckpointStore(job.checkpoints) if job.checkpoints else None
         self.samples = TrainingSamples(
@@ -149,11 +158,21 @@ class _Training:
         try:
             with open_run_writer(self.folder, self.store, self.rank) as self.writer:
                 self._run()
+        except torch.OutOfMemoryError as error:
+            text = str(error).strip().splitlines()[0]
+            raise TrainingError(f"{self.job.generator}: {text} {self._describe_memory_remedy()}") from error
         except RuntimeError as error:
             if self.world_size > 1 and _is_of_collective(error):
                 absent = self.stop_requests.find_absent_ranks()
                 raise PeerError(f"rank {self.rank} lost another process; {absent or error}") from error
             raise
+
+    def _describe_memory_remedy(self) -> str:
+        share, present = self.recipe.batch_size // self.world_size, self.job.train.accumulate
+        larger = next((number for number in range(present + 1, share + 1) if share % number == 0), None)
+        if larger is None:
+            return "Set train.precision to bf16, lower the images' size, or take GPUs with more memory"
+        return f"Set train.accumulate to {larger} in params.yaml, which computes a batch in smaller parts"
 
     def _run(self) -> None:
         step = self._load()
@@ -202,6 +221,7 @@ class _Training:
         if not self.segments or {key: self.segments[-1][key] for key in workers} != workers:
             self.segments = [*self.segments, {"from_step": step, **workers}]
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        log.info("%s computes in %s", self.job.generator, self.job.train.describe_precision())
         nodes, devices = zip(*gather_object([(socket.gethostname(), device)]), strict=True)
         self.writer.begin_segment(from_step=step, nodes=nodes, devices=devices)
 
@@ -236,15 +256,20 @@ class _Training:
             self.stop_requests.broadcast()
             torch.manual_seed(derive_seed(self.job.seed, "step", step, self.rank))
             self.rates.set(step)
-            terms = self._step(phase, step - first, batch)
             done = step + 1
-            if done % self.job.train.log_steps == 0 or done == steps.stop:
+            is_logged = done % self.job.train.log_steps == 0 or done == steps.stop
+            is_saved = done % self.job.train.checkpoint_steps == 0 or done == steps.stop
+            terms = self._step(phase, step - first, batch)
+            if is_logged or is_saved:
+                with self._naming(phase, step - first):
+                    self.step.check()
+            if is_logged:
                 self._log(phase, done, terms, clock)
             if done % self.job.train.sample_steps == 0 or done == self.recipe.steps:
                 self.writer.save_sample(done, partial(self._draw_samples, phase, batch))
             must_stop = self.stop_requests.is_stop_agreed()
             self.writer.check()
-            if done % self.job.train.checkpoint_steps == 0 or done == steps.stop or must_stop:
+            if is_saved or must_stop:
                 self._save(done)
             if must_stop and done < self.recipe.steps:
                 self.writer.stop(f"{self.job.generator} stops after step {done}, as asked")
@@ -257,8 +282,14 @@ class _Training:
         return batch.channels_last() if self.job.train.channels_last else batch
 
     def _step(self, phase: Phase, step: int, batch: Batch) -> Terms:
-        try:
+        with self._naming(phase, step):
             return self.step(step, batch)
+
+    @contextlib.contextmanager
+    def _naming(self, phase: Phase, step: int) -> Iterator[None]:
+        """Add generator, step and phase to a TrainingError."""
+        try:
+            yield
         except TrainingError as error:
             raise TrainingError(f"{self.job.generator}, step {step + 1} of phase {phase.name}: {error}") from error
 
@@ -290,7 +321,8 @@ class _Training:
 
 def _is_of_collective(error: RuntimeError) -> bool:
     """Return whether an exchange with other processes failed, rather than the work of this one."""
-    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
+    text = str(error).lower()
+    return isinstance(error, torch.distributed.DistError) or "gloo" in text or "nccl" in text
 
 
 class _Clock:

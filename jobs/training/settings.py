@@ -42,13 +42,22 @@ class TrainConfig:
     """Settings of every generator's training on the common track. Weights do not depend on those `WITHOUT_EFFECT`.
 
     samples: how training samples are made.
-    precision: "no" is float32; "bf16" and "fp16" autocast, except where a network keeps float32 itself.
+    precision: "no" is float32; "bf16" and "fp16" autocast, except where a network keeps float32 itself. Weights and
+        optimizers are float32 in any case.
+    tf32: whether a GPU may round the factors of float32 convolutions and matrix products to TF32, 10 bits instead of
+        23, which is several times faster. Without effect on a CPU.
+    benchmark: whether cuDNN tries its algorithms for each new shape and keeps the fastest. The choice may differ from
+        run to run, so it needs `deterministic: false`.
     deterministic: whether to choose operations that repeat to the bit, and report those that cannot on the device.
     accumulate: number of micro-batches in which each process computes its share of a batch, one after another, to save
         memory. The gradient of a loss that is a mean over samples does not change. These do change:
         - batch norm and losses that are quotients of sums use one micro-batch instead of the batch;
         - spectral norms iterate once per micro-batch;
         - the phase's forward pass is computed for every update, with the weights that the updates before it have left.
+    global_batch: images per step over all workers, of every generator, in place of its own `batch_size`. A departure
+        from the papers: the number of steps stays, so more or fewer images are seen. None = each generator's own.
+    global_batch_rule: factor on all learning rates if the batch is k times a generator's own: "none", 1; "linear", k
+        (Goyal et al. 2017, without warm-up); "sqrt", the square root of k (Krizhevsky 2014). Needed with global_batch.
     learning_rate_decay: factor on all learning rates of a recipe, from its first step to its last: "none", 1; "linear",
         from 1 to 0; "cosine", half a period of a cosine from 1 to 0. For a network that only some phases train, over
         the steps of these.
@@ -67,8 +76,12 @@ class TrainConfig:
 
     samples: SampleConfig = field(default_factory=SampleConfig)
     precision: Literal["no", "bf16", "fp16"] = "no"
+    tf32: bool = False
+    benchmark: bool = False
     deterministic: bool = True
     accumulate: int = 1
+    global_batch: int | None = None
+    global_batch_rule: Literal["none", "linear", "sqrt"] | None = None
     learning_rate_decay: Literal["none", "linear", "cosine"] = "none"
     ema_decay: float | None = None
     clip_norm: float | None = None
@@ -84,10 +97,30 @@ class TrainConfig:
         for name in ("accumulate", "max_skipped", "checkpoint_steps", "log_steps", "sample_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.benchmark and self.deterministic:
+            raise ValueError(
+                "benchmark lets every run choose other algorithms; set it to false, or deterministic to false"
+            )
+        if self.global_batch is not None and self.global_batch_rule is None:
+            raise ValueError(
+                "global_batch needs global_batch_rule, the rule of the learning rates: none, linear or sqrt"
+            )
+        if self.global_batch_rule is not None and self.global_batch is None:
+            raise ValueError("global_batch_rule has no meaning without global_batch; set both or none")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
+
+    def describe_precision(self) -> str:
+        """Return the number format of convolutions and products, as text."""
+        if self.precision != "no":
+            return f"{self.precision} by autocast"
+        return "float32, " + ("with TF32 in convolutions and matrix products on a GPU" if self.tf32 else "without TF32")
+
+    def batch_size(self, own: int) -> int:
+        """Return the images per step over all workers. own: the generator's `batch_size`."""
+        return self.global_batch or own
 
     def describe(self) -> dict[str, Any]:
         """Return everything that the outputs of a training depend on, as plain data."""

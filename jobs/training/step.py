@@ -15,6 +15,8 @@ from files.errors import UserError
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, is_discriminator
 from jobs.training.average import MovingAverage
+from jobs.training.buffers import BufferCopies, by_dtype
+from jobs.training.guard import Guard
 from jobs.training.settings import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,7 @@ class TrainingStep:
         self.recipe = recipe
         self.config = config
         self.device = device
-        self.skipped = 0
-        """Number of updates in a row that were not applied."""
+        self._guard = Guard(device)
         self.averages = _make_averages(recipe.networks, config.ema_decay)
         """Network name -> its exponential moving average; discriminators have none."""
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -54,9 +55,14 @@ class TrainingStep:
         """State that a checkpoint keeps beside tensors, as JSON."""
         return {"skipped": self.skipped, "loss_scale": self._scaler.state_dict()}
 
+    @property
+    def skipped(self) -> int:
+        """Number of steps in a row, up to the last one, with an update that was not applied."""
+        return self._guard.in_a_row
+
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore a `state`."""
-        self.skipped = state["skipped"]
+        self._guard.in_a_row = state["skipped"]
         if state["loss_scale"]:
             self._scaler.load_state_dict(state["loss_scale"])
 
@@ -73,7 +79,7 @@ class TrainingStep:
 
         wrapped: distributed wrappers of the networks that the phase trains, by name; None in a single process.
         """
-        self._phase = _PhaseInTraining(phase, self.recipe.networks, wrapped or {})
+        self._phase = _PhaseInTraining(phase, self.recipe.networks, wrapped or {}, self.averages)
 
     def __call__(self, step: int, batch: Batch) -> Terms:
         """Compute and apply the updates of one step of the phase that was started.
@@ -82,9 +88,8 @@ class TrainingStep:
         batch: this process's share.
 
         Returns the terms of the updates, detached, by name. If the loss or a gradient of an update is not finite on any
-        process, the update is applied on none, the step ends, and the buffers are restored to those before the step.
-        Earlier updates of the step are kept.
-        Raises TrainingError when that has happened `max_skipped` times in a row.
+        process, neither this update nor a later one of the step is applied on any, and the buffers are restored to
+        those before the step. Earlier updates of the step are kept. On a CPU, `check` follows at once.
         """
         current = self._phase
         current.copy_buffers()
@@ -93,15 +98,31 @@ class TrainingStep:
         # With one micro-batch its forward pass is shared by all updates; otherwise each update computes its own.
         outputs = self._forward(current, updates, batch) if len(micro_batches) == 1 else None
         terms: Terms = {}
+        self._guard.begin_step()
         for update in updates:
             update_terms = self._compute_gradients(current, update, micro_batches, outputs)
             terms.update(update_terms)
-            if not self._apply(update):
-                current.restore_buffers()
-                self._count_skipped(update, update_terms)
-                return terms
-        self.skipped = 0
+            self._apply(update, update_terms)
+        current.restore_buffers_if(self._guard.failed)  # not earlier: a graph of the step may need them
+        self._guard.end_step()
+        if self.device.type == "cpu":
+            self.check()
         return terms
+
+    def check(self) -> None:
+        """Log the updates that were not applied since the last call. On a GPU this waits for the steps so far.
+
+        Raises TrainingError if there were `max_skipped` in a row.
+        """
+        in_a_row, failures = self._guard.read()
+        for failure in failures:
+            times = f" at {failure.count} steps" if failure.count > 1 else ""
+            log.warning("an update of %s was not applied%s: %s", ", ".join(failure.networks), times, failure.cause)
+        if failures and in_a_row >= self.config.max_skipped:
+            raise TrainingError(
+                f"{failures[-1].cause}; {in_a_row} updates in a row were not applied. The weights are finite and the "
+                "last checkpoint is kept; lower the learning rate or the weight of that term in params.yaml"
+            )
 
     def _forward(self, current: _PhaseInTraining, updates: tuple[Update, ...], batch: Batch) -> Outputs:
         current.require_grad(name for update in updates for name in update.networks)
@@ -140,40 +161,30 @@ class TrainingStep:
         factor = torch.where(loss.detach().isfinite(), 1.0, float("nan")).to(loss.dtype)
         loss.backward(self._scaler.scale(factor / num_micro_batches))
 
-    def _apply(self, update: Update) -> bool:
-        """Step the optimizers of an update, unless a gradient is not finite. Returns whether it did."""
+    def _apply(self, update: Update, terms: Terms) -> None:
+        """Step the optimizers of an update and take its weights into the averages, unless the guard has judged."""
         optimizers = [self.recipe.optimizers[name] for name in update.networks]
         for optimizer in optimizers:
             self._scaler.unscale_(optimizer)
         parameters = [p for o in optimizers for group in o.param_groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm([parameter.grad for parameter in parameters])
-        is_finite = bool(norm.isfinite())
-        if is_finite:
-            if self.config.clip_norm is not None:
-                clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
-            for optimizer in optimizers:
-                optimizer.step()
+        self._guard.judge(update, terms, norm)
+        if self.config.clip_norm is not None:
+            clip_grads_with_norm_(parameters, self.config.clip_norm, norm)
         for optimizer in optimizers:
+            self._step_unless_failed(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self._scaler.update()
-        if is_finite:
-            for name in update.networks:
-                if name in self.averages:
-                    self.averages[name].update(self.recipe.networks[name])
-        return is_finite
+        for name in update.networks:
+            if name in self.averages:
+                self.averages[name].update(self.recipe.networks[name])
 
-    def _count_skipped(self, update: Update, terms: Terms) -> None:
-        """Log an update that was not applied. Raises TrainingError if there were too many in a row."""
-        self.skipped += 1
-        names = ", ".join(update.networks)
-        causes = [f"{name} is {value.item()}" for name, value in terms.items() if not value.isfinite()]
-        cause = causes[0] if causes else f"a gradient of {names}, here or elsewhere, is not finite"
-        log.warning("an update of %s was not applied: %s", names, cause)
-        if self.skipped >= self.config.max_skipped:
-            raise TrainingError(
-                f"{cause}; {self.skipped} updates in a row were not applied. The weights are finite and the last "
-                "checkpoint is kept; lower the learning rate or the weight of that term in params.yaml"
-            )
+    def _step_unless_failed(self, optimizer: torch.optim.Optimizer) -> None:
+        if getattr(optimizer, "_step_supports_amp_scaling", False):  # fused: it looks at `found_inf` on the device
+            optimizer.found_inf = self._guard.failed
+            optimizer.step()
+        elif self._guard.failed == 0:  # the host waits, as in PyTorch's own scaler
+            optimizer.step()
 
     def _autocast(self) -> torch.autocast:
         dtype = _DTYPES.get(self.config.precision)
@@ -185,27 +196,31 @@ class _PhaseInTraining:
 
     networks: all networks of the recipe, not wrapped.
     wrappers: distributed wrappers of the networks that the phase trains.
+    averages: moving averages of some networks.
     """
 
-    def __init__(self, phase: Phase, networks: Networks, wrappers: Networks) -> None:
+    def __init__(
+        self, phase: Phase, networks: Networks, wrappers: Networks, averages: Mapping[str, MovingAverage]
+    ) -> None:
         phase.require_grad(networks, phase.trained)
         phase.set_modes(networks)
         self.phase = phase
         self.networks = networks
         self.wrapped = {**networks, **wrappers}
         # A forward pass changes them beside the gradients: running statistics, power iterations.
-        self._buffers = [b for name in (*phase.trained, *phase.train_mode) for b in networks[name].buffers()]
-        self._copies = [buffer.clone() for buffer in self._buffers]
+        changed = [networks[name] for name in (*phase.trained, *phase.train_mode)]
+        changed += [averages[name].module for name in phase.trained if name in averages]
+        self._buffers = [BufferCopies(each) for each in by_dtype(b for network in changed for b in network.buffers())]
 
     def copy_buffers(self) -> None:
-        """Keep the present buffers for `restore_buffers`."""
-        if self._buffers:
-            torch._foreach_copy_(self._copies, self._buffers)
+        """Keep the present buffers for `restore_buffers_if`."""
+        for copies in self._buffers:
+            copies.take()
 
-    def restore_buffers(self) -> None:
-        """Set the buffers to those of the last `copy_buffers`."""
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._copies)
+    def restore_buffers_if(self, condition: Tensor) -> None:
+        """Set the buffers to those of the last `copy_buffers` if a scalar on their device is not 0."""
+        for copies in self._buffers:
+            copies.put_back_if(condition)
 
     def require_grad(self, names: Iterable[str]) -> None:
         """Let gradients flow to the parameters of the named networks alone."""

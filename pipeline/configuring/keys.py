@@ -37,6 +37,9 @@ class Key:
 WORDS = ("scale", "crops", "masks")
 """Words of `configure` that are no keys of params.yaml."""
 
+_FREE_NAMES = (("edges",), ("cluster", "generator_workers"))
+"""Blocks that may have keys of any name."""
+
 PRESET = Key(str, "demo, small or paper, the values that the keys beside it replace")
 
 
@@ -67,15 +70,15 @@ def keys_at(tree: Mapping[str, Any], path: KeyPath = (), hint: Any = Params) -> 
 
 
 def find_key(tree: Mapping[str, Any], path: KeyPath) -> Key:
-    """Return the key at a path. A new column of `edges` may have any name.
+    """Return the key at a path. A new key of `edges` or `cluster.generator_workers` may have any name.
 
     Raises ConfigureError, with the nearest key, if there is none.
     """
     key = Key(Params, "")
     for depth, name in enumerate(path):
         keys = keys_at(tree, path[:depth], key.hint)
-        if path[:depth] == ("edges",):
-            key = keys.get(name) or Key(nested_config(key.hint), "")
+        if path[:depth] in _FREE_NAMES:
+            key = keys.get(name) or Key(typing.get_args(key.hint)[1], "")
         elif name in keys:
             key = keys[name]
         else:

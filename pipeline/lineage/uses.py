@@ -131,7 +131,8 @@ class Uses:
             return None
         window = training["train"]["samples"]["plan"]["window_shards"]
         plan = self._plan(images, training["seed"], window)
-        return reading_steps(plan, place.record, training["config"]["batch_size"], num_steps)
+        batch_size = training["train"].get("global_batch") or training["config"]["batch_size"]
+        return reading_steps(plan, place.record, batch_size, num_steps)
 
     def _plan(self, images: str, seed: int, window: int) -> Plan:
         key = (self._images[images].sizes, seed, window)

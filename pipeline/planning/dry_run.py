@@ -28,6 +28,7 @@ from jobs.runs.checkpoint_store import CheckpointStore
 from pipeline.columns import open_column
 from pipeline.params import Params, ParamsError
 from pipeline.planning.probing import probe_job
+from pipeline.planning.workers import workers_of
 from pipeline.progress import track
 from pipeline.tables import align_right
 
@@ -49,7 +50,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """All checks for a number of workers. passed: whether none failed."""
+    """All checks. workers: the most of a generator. passed: whether none failed."""
 
     workers: int
     passed: bool
@@ -61,23 +62,24 @@ def run(params: Params, workers: int | None = None) -> DryRun:
 
     Steps are taken as the first and the last worker would take them, with the records that the plan gives these two,
     or with made-up images if shards are missing.
-    workers: number of training processes; None takes cluster.train_workers.
+    workers: number of training processes; None takes those that would train each generator.
     Raises ParamsError for a number of workers below 1.
     """
-    workers = params.cluster.max_processes if workers is None else workers
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ParamsError(f"--workers must be at least 1, got {workers}")
-    counted = footprints(params.generators, has_average=params.train.ema_decay is not None)
+    counted = footprints(params.generators, params.train)
+    numbers = {footprint.generator: workers_of(params, footprint, workers) for footprint in counted}
     columns, checks = _check_columns(params, counted)
-    checks += [_check_batch(footprint, workers, params.train.accumulate) for footprint in counted]
+    checks += [_check_batch(footprint, numbers, params.train.accumulate) for footprint in counted]
     if "image" in columns:
-        checks += _check_plan(params, columns["image"], counted, workers)
+        checks += _check_plan(params, columns["image"], counted, numbers)
     checks.append(_check_precision(params))
     checks += _check_storage(params, counted)
     checks += _check_checkpoint_store(params)
-    steps = (_check_step(params, footprint, workers, columns) for footprint in counted)
+    steps = (_check_step(params, footprint, numbers[footprint.generator], columns) for footprint in counted)
     checks += track(steps, "dry run", len(counted), "generators")
-    return DryRun(workers=workers, passed=all(check.outcome != "failed" for check in checks), checks=tuple(checks))
+    passed = all(check.outcome != "failed" for check in checks)
+    return DryRun(workers=max(numbers.values()), passed=passed, checks=tuple(checks))
 
 
 def _passed(what: str, detail: str) -> Check:
@@ -121,19 +123,22 @@ def _first_mismatch(params: Params, counted: Sequence[Footprint], name: str, col
     return next(filter(None, problems), "")
 
 
-def _check_batch(footprint: Footprint, workers: int, accumulate: int) -> Check:
-    what = f"batch {footprint.generator}"
+def _check_batch(footprint: Footprint, numbers: Mapping[str, int], accumulate: int) -> Check:
+    what, workers = f"batch {footprint.generator}", numbers[footprint.generator]
     if problem := sharing_problem(footprint.batch_size, workers, accumulate):
         return _failed(what, problem)
     micro_batches = f", in {accumulate} micro-batches" if accumulate > 1 else ""
-    return _passed(what, f"{footprint.batch_size // workers} images per worker{micro_batches}")
+    processes = "" if len(set(numbers.values())) == 1 else f" of {workers}"
+    return _passed(what, f"{footprint.batch_size // workers} images per worker{processes}{micro_batches}")
 
 
-def _check_plan(params: Params, images: Column, counted: Sequence[Footprint], workers: int) -> Iterator[Check]:
+def _check_plan(
+    params: Params, images: Column, counted: Sequence[Footprint], numbers: Mapping[str, int]
+) -> Iterator[Check]:
     """Prove the order of reading for each batch size that the workers can share."""
     plan = Plan(tuple(images.shard_sizes), params.seed, params.train.samples.plan)
-    sizes = {footprint.batch_size for footprint in counted if not sharing_problem(footprint.batch_size, workers)}
-    for size in sorted(sizes):
+    shared = {(footprint.batch_size, numbers[footprint.generator]) for footprint in counted}
+    for size, workers in sorted(pair for pair in shared if not sharing_problem(*pair)):
         what = f"plan, batch {size}"
         try:
             proof = prove(plan, size, sorted({1, workers}))
@@ -148,7 +153,7 @@ def _check_precision(params: Params) -> Check:
     """Check that a GPU of this machine has the number format of train.precision."""
     precision = params.train.precision
     if precision != "bf16" or not params.cluster.use_gpu:
-        return _passed("precision", "float32" if precision == "no" else precision)
+        return _passed("precision", params.train.describe_precision())
     if not torch.cuda.is_available():
         detail = "bf16 needs GPUs of compute capability 8.0 or more; there is none here to ask"
         return _not_checked("precision", detail)

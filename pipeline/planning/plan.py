@@ -15,6 +15,7 @@ from jobs.checks.units import format_bytes
 from pipeline.layout import column_folder
 from pipeline.params import Params, ParamsError
 from pipeline.planning.shards import all_bytes, shards_bytes, training_manifests
+from pipeline.planning.workers import workers_of
 from pipeline.progress import track
 from pipeline.tables import align_right
 
@@ -26,6 +27,7 @@ class Reading:
     """Amounts that one generator, or one batch size, reads.
 
     name: the generator, or "batch N".
+    workers: number of training processes.
     batch_size: images per step, over all workers.
     per_rank: images per step and worker; None if the batch cannot be shared equally.
     steps_per_epoch: not always whole, since a batch may cross the end of an epoch.
@@ -35,6 +37,7 @@ class Reading:
     """
 
     name: str
+    workers: int
     batch_size: int
     per_rank: int | None
     steps_per_epoch: float
@@ -53,7 +56,7 @@ class Planned:
 
     records, shards: of the train split.
     smallest_shard, largest_shard: in records.
-    workers: number of training processes.
+    workers: the most training processes of a generator.
     window_shards, window_records: the largest group that is shuffled together.
     window_bytes: all columns of that group; None if sizes are not known.
     disk_bytes: all shards that are here; None if they were not looked at.
@@ -87,13 +90,12 @@ def run(
 
     records: plan for so many records, without shards and generators.
     shards: with records, the number of shards; None makes them as ingest would.
-    workers: number of training processes; None takes cluster.train_workers.
+    workers: number of training processes; None takes those that would train each generator.
     batch: with records, images per step over all workers; None takes one per worker.
     images_per_second: the speed for which megabytes per second are stated.
     Raises ParamsError for numbers that make no plan, ManifestError without shards, ShardError for shards that are
     not as params.yaml describes them, PlanError if the proof fails.
     """
-    workers = params.cluster.max_processes if workers is None else workers
     _check_numbers(records=records, shards=shards, workers=workers, batch=batch)
     if records is None:
         manifests = _manifests(params)
@@ -102,6 +104,7 @@ def run(
         readings = _generator_readings(params, sum(sizes), workers, column_bytes, images_per_second)
     else:
         sizes, column_bytes = _shard_sizes(params, records, shards), {}
+        workers = params.cluster.max_processes if workers is None else workers
         size = batch or workers
         readings = [_shared_reading(f"batch {size}", size, workers, 1, records)]
     window = sorted(sizes)[-params.train.samples.plan.window_shards :]
@@ -110,14 +113,14 @@ def run(
         shards=len(sizes),
         smallest_shard=min(sizes),
         largest_shard=max(sizes),
-        workers=workers,
+        workers=max(reading.workers for reading in readings),
         window_shards=len(window),
         window_records=sum(window),
         window_bytes=round(sum(column_bytes.values()) * sum(window) / sum(sizes)) if column_bytes else None,
         disk_bytes=all_bytes() if column_bytes else None,
         images_per_second=images_per_second,
         readings=tuple(readings),
-        proofs=_prove_batches(params, sizes, readings, workers),
+        proofs=_prove_batches(params, sizes, readings),
     )
 
 
@@ -129,7 +132,7 @@ def _manifests(params: Params) -> dict[str, Manifest]:
     return manifests
 
 
-def _check_numbers(*, records: int | None, shards: int | None, workers: int, batch: int | None) -> None:
+def _check_numbers(*, records: int | None, shards: int | None, workers: int | None, batch: int | None) -> None:
     for name, value in {"records": records, "shards": shards, "workers": workers, "batch": batch}.items():
         if value is not None and value < 1:
             raise ParamsError(f"--{name} must be at least 1, got {value}")
@@ -148,11 +151,18 @@ def _shard_sizes(params: Params, records: int, shards: int | None) -> list[int]:
 
 
 def _generator_readings(
-    params: Params, records: int, workers: int, column_bytes: Mapping[str, int], images_per_second: float
+    params: Params, records: int, workers: int | None, column_bytes: Mapping[str, int], images_per_second: float
 ) -> list[Reading]:
     return [
-        _generator_reading(footprint, records, workers, params.train.accumulate, column_bytes, images_per_second)
-        for footprint in footprints(params.generators, has_average=params.train.ema_decay is not None)
+        _generator_reading(
+            footprint,
+            records,
+            workers_of(params, footprint, workers),
+            params.train.accumulate,
+            column_bytes,
+            images_per_second,
+        )
+        for footprint in footprints(params.generators, params.train)
     ]
 
 
@@ -182,6 +192,7 @@ def _shared_reading(name: str, batch_size: int, workers: int, accumulate: int, r
     problem = sharing_problem(batch_size, workers, accumulate)
     return Reading(
         name=name,
+        workers=workers,
         batch_size=batch_size,
         per_rank=None if problem else batch_size // workers,
         steps_per_epoch=records / batch_size,
@@ -189,17 +200,18 @@ def _shared_reading(name: str, batch_size: int, workers: int, accumulate: int, r
     )
 
 
-def _prove_batches(
-    params: Params, sizes: Sequence[int], readings: Sequence[Reading], workers: int
-) -> tuple[Proof, ...]:
+def _prove_batches(params: Params, sizes: Sequence[int], readings: Sequence[Reading]) -> tuple[Proof, ...]:
     """Prove the order of reading for each batch size that can be shared, with 1, 2 and all workers."""
     plan = Plan(tuple(sizes), params.seed, params.train.samples.plan)
-    batch_sizes = sorted({reading.batch_size for reading in readings if not reading.problem})
+    numbers: dict[int, set[int]] = {}
+    for reading in readings:
+        if not reading.problem:
+            numbers.setdefault(reading.batch_size, {1, 2}).add(reading.workers)
     proofs = (
-        prove(plan, size, sorted({number for number in (1, 2, workers) if not sharing_problem(size, number)}))
-        for size in batch_sizes
+        prove(plan, size, [number for number in sorted(numbers[size]) if not sharing_problem(size, number)])
+        for size in sorted(numbers)
     )
-    return tuple(track(proofs, "plan", len(batch_sizes), "proofs"))
+    return tuple(track(proofs, "plan", len(numbers), "proofs"))
 
 
 def render(planned: Planned, *, as_json: bool) -> str:
@@ -242,7 +254,7 @@ def _render_proof(proof: Proof) -> str:
 
 
 def _render_table(planned: Planned) -> list[str]:
-    head = ("", "batch", "per worker", "steps/epoch", "steps", "epochs", "per epoch",
+    head = ("", "batch", "workers", "per worker", "steps/epoch", "steps", "epochs", "per epoch",
             f"at {planned.images_per_second:g} images/s", "weights", "checkpoint")  # fmt: skip
     return align_right([head, *map(_row, planned.readings)])
 
@@ -252,6 +264,7 @@ def _row(reading: Reading) -> tuple[str, ...]:
     return (
         reading.name,
         str(reading.batch_size),
+        str(reading.workers),
         "-" if reading.per_rank is None else str(reading.per_rank),
         f"{reading.steps_per_epoch:,.1f}",
         "-" if reading.steps is None else f"{reading.steps:,}",

@@ -19,6 +19,7 @@ from pipeline.params import Params, ParamsError
 from pipeline.planning.plan import Planned, render_lines
 from pipeline.planning.probing import probe_job
 from pipeline.planning.shards import all_bytes
+from pipeline.planning.workers import workers_of
 from pipeline.progress import Bar
 from pipeline.tables import align_right
 
@@ -38,6 +39,7 @@ class Price:
     """The whole price.
 
     device: the device that was probed; "nothing" if no probe ran.
+    workers: the most of a generator.
     hours, worker_hours, cost: of all generators one after another; None unless all are known.
     """
 
@@ -72,31 +74,34 @@ def run(
 ) -> Price:
     """Probe every generator on this device, each in a process of its own, and price its training.
 
-    workers: number of training processes; None takes cluster.train_workers.
+    workers: number of training processes; None takes those that would train each generator.
     use_shards: whether probes read the shards that are here. Shards in a store are not fetched for this.
     seconds: how long to measure each generator.
     gigabits_per_second: bandwidth of each worker, to price the exchange of gradients.
     price_per_hour: of one worker, in any currency.
     Raises ParamsError for numbers that are not positive.
     """
-    workers = params.cluster.max_processes if workers is None else workers
     given = {"seconds": seconds, "gigabits-per-second": gigabits_per_second, "price-per-hour": price_per_hour}
     for name, value in given.items():
         if value is not None and value <= 0:
             raise ParamsError(f"--{name} must be more than 0, got {value:g}")
-    counted = footprints(params.generators, has_average=params.train.ema_decay is not None)
+    counted = footprints(params.generators, params.train)
+    numbers = [workers_of(params, footprint, workers) for footprint in counted]
     use_shards = use_shards and not params.store.url
-    jobs = [probe_job(params, footprint, workers, use_shards=use_shards, seconds=seconds) for footprint in counted]
+    jobs = [
+        probe_job(params, footprint, number, use_shards=use_shards, seconds=seconds)
+        for footprint, number in zip(counted, numbers, strict=True)
+    ]
     probes = list(_probe_all(jobs, counted))
     prices = [
-        _price(result, footprint, params, workers, gigabits_per_second, price_per_hour)
-        for result, footprint in zip(probes, counted, strict=True)
+        _price(result, footprint, params, number, gigabits_per_second, price_per_hour)
+        for result, footprint, number in zip(probes, counted, numbers, strict=True)
     ]
     first = next((result for result in probes if isinstance(result, Probe)), None)
     return Price(
         device=first.device if first else "nothing",
         is_gpu=first is not None and first.is_gpu,
-        workers=workers,
+        workers=max(numbers),
         threads=params.cluster.threads,
         loader_workers=params.cluster.loader_workers,
         gigabits_per_second=gigabits_per_second,
@@ -233,14 +238,16 @@ def _phase_row(price: Price, generator: GeneratorPrice, phase: PhasePrice) -> li
     is_cold = phase.measured_steps and not phase.is_warm
     row = [
         f"{generator.name}/{phase.name}",
-        f"{generator.images_per_worker} of {width}x{height}",
+        f"{generator.images_per_worker} of {width}x{height}, {generator.workers} at once"
+        if generator.workers != price.workers
+        else f"{generator.images_per_worker} of {width}x{height}",
         f"{phase.steps:,}",
         _render_range(scale(phase.compute_seconds, 1 / phase.steps)),
         f"{phase.measured_steps}{' (cold)' if is_cold else ''}",
         _render_range(generator.reading_seconds),
-        format_bytes(phase.gradient_bytes) if price.workers > 1 else "-",
+        format_bytes(phase.gradient_bytes) if generator.workers > 1 else "-",
         _render_range(phase.hours),
-        _render_range(scale(phase.hours, price.workers)),
+        _render_range(scale(phase.hours, generator.workers)),
     ]
     return [*row, ""] if price.price_per_hour is not None else row  # only totals have a cost
 
@@ -271,7 +278,7 @@ def _render_assumptions(price: Price) -> Iterator[str]:
 
 def _render_exchange(price: Price) -> Iterator[str]:
     for generator in price.generators:
-        if price.workers > 1 and generator.exchange_hours is not None:
+        if generator.workers > 1 and generator.exchange_hours is not None:
             yield (
                 f"exchange {generator.name}: up to {generator.exchange_hours:.2g} h more at "
                 f"{price.gigabits_per_second:g} Gbit/s per worker, less what overlaps with computing"

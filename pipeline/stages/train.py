@@ -23,6 +23,8 @@ from jobs.checks.fitness import mismatch
 from jobs.checks.footprint import Footprint, footprint
 from jobs.cluster.gpus import check_gpus
 from jobs.cluster.launch import prepare_training, train_workers
+from jobs.cluster.settings import ClusterConfig
+from jobs.cluster.sharing import describe_fewer, share_batch
 from jobs.cluster.work import GroupWork
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
@@ -60,6 +62,7 @@ class _Training:
 
     footprint: steps, batch and columns of its recipe.
     inputs: of the stage, at its start.
+    cluster: settings of its workers, whose number divides the batch.
     columns: verified columns that it reads, by name.
     checkpoints: where its checkpoints are copied to; None copies nothing.
     """
@@ -67,6 +70,7 @@ class _Training:
     params: Params
     inputs: StageInputs
     footprint: Footprint
+    cluster: ClusterConfig
     columns: dict[str, Column]
     experiment: Experiment
     checkpoints: StoreConfig | None
@@ -121,10 +125,10 @@ def run(params: Params, generator: str) -> None:
 def _check(params: Params, generator: str) -> _Training:
     """Check parameters and data, and that no other experiment is left unfinished."""
     check_listed(params, generator)
-    check_gpus(params.cluster)
     inputs = StageInputs.read("train", generator)
-    counts = footprint(generator, params.generators[generator])
-    _check_batch(params, generator, counts.batch_size)
+    counts = footprint(generator, params.generators[generator], params.train)
+    cluster = _share_batch(params, counts)
+    check_gpus(cluster)
     columns = _verify_columns(params, generator, ("image", *counts.columns))
     described = _experiment_inputs(params, generator, columns, inputs.code)
     experiment = Experiment(generator, described, params.cluster.storage_folder)
@@ -137,20 +141,21 @@ def _check(params: Params, generator: str) -> _Training:
         params=params,
         inputs=inputs,
         footprint=counts,
+        cluster=cluster,
         columns=columns,
         experiment=experiment,
         checkpoints=copies,
     )
 
 
-def _check_batch(params: Params, generator: str, batch_size: int) -> None:
-    fewest, most = params.cluster.worker_range
-    # Within a range, the number is chosen at the start of the workers, among those that can share the batch.
-    world_size = params.cluster.max_processes if fewest == most else 1
-    if problem := sharing_problem(batch_size, world_size, params.train.accumulate):
-        raise ParamsError(
-            f"{problem}; change generators.{generator}.batch_size, train.accumulate or cluster.train_workers"
-        )
+def _share_batch(params: Params, counts: Footprint) -> ClusterConfig:
+    """Return the settings of the workers, whose number divides the batch. Fewer than asked for are logged."""
+    if problem := sharing_problem(counts.batch_size, 1, params.train.accumulate):
+        raise ParamsError(f"{problem}; change generators.{counts.generator}.batch_size or train.accumulate")
+    shares = counts.batch_size // params.train.accumulate
+    if fewer := describe_fewer(params.cluster, counts.generator, shares):
+        log.warning("%s is %s", counts.generator, fewer)
+    return share_batch(params.cluster, counts.generator, shares)
 
 
 def _verify_columns(params: Params, generator: str, names: tuple[str, ...]) -> dict[str, Column]:
@@ -243,7 +248,7 @@ def _prepare(training: _Training) -> None:
 
 def _sync_tracking(training: _Training, bar: Bar) -> TrackingSync:
     """Return the context in which the training is tracked, and its events and warnings are shown."""
-    is_here = training.params.cluster.worker_range[1] == 0
+    is_here = training.cluster.worker_range[1] == 0
 
     def show_warning(text: str) -> None:
         if not is_here:  # workers have no terminal; in this process the warning has been shown already
@@ -269,6 +274,7 @@ def _train(training: _Training) -> None:
         folders={name: str(column.folder.resolve()) for name, column in training.columns.items()},
         storage=str(folder.path),
         threads=params.cluster.threads,
+        use_gpu=params.cluster.use_gpu,
         loader_workers=params.cluster.loader_workers,
         prefetch_batches=params.cluster.prefetch_batches,
         collective_seconds=params.cluster.collective_seconds,
@@ -284,7 +290,7 @@ def _train(training: _Training) -> None:
         fatal_errors=(TrainingError, WeightsError),
         consequential_errors=(PeerError,),
     )
-    train_workers(work, params.cluster, name=f"{training.generator}-{training.experiment.name}")
+    train_workers(work, training.cluster, name=f"{training.generator}-{training.experiment.name}")
 
 
 def _check_finished(training: _Training, parent: int) -> None:

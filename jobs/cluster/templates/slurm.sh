@@ -44,7 +44,8 @@ done
 if ((SLURM_JOB_NUM_NODES > 1)); then
   others=$((SLURM_JOB_NUM_NODES - 1))
   # shellcheck disable=SC2016
-  srun --nodes="$others" --ntasks="$others" --exclude="$SLURMD_NODENAME" --kill-on-bad-exit=0 \
+  # Without --cpus-per-task, srun binds a task to one core: it takes no such option from sbatch.
+  srun --nodes="$others" --ntasks="$others" --cpus-per-task="$SLURM_CPUS_ON_NODE" --exclude="$SLURMD_NODENAME" --kill-on-bad-exit=0 \
     bash -c 'exec ray start --block --address="$RAY_ADDRESS" --num-cpus="$SLURM_CPUS_ON_NODE"' &
   started+=("$!")
 fi

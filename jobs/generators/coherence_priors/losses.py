@@ -33,7 +33,7 @@ def patch_coherence(generated: Tensor, real: Tensor, labels: Tensor, hole: Tenso
         queries = F.unfold(generated, 3, padding=1)[sample, :, place]  # (number of i, 9 C)
         keys = F.unfold(real, 3, padding=1)[sample, :, key]
         cosines = (queries * keys).sum(dim=1) / (_norm(queries) * _norm(keys))
-        number = cosines.new_tensor(len(cosines))
+        number = cosines.new_full((), len(cosines))
         return ratio((1 - cosines).sum(), number, at_least=1)
 
 

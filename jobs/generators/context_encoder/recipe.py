@@ -9,6 +9,7 @@ from files.errors import UserError
 from jobs.generators.context_encoder import Config
 from jobs.generators.context_encoder.losses import overlap_weights, reconstruction, reconstruction_in_hole
 from jobs.generators.context_encoder.networks import Discriminator, Generator, central_half, central_hole
+from jobs.layers.constants import placed_like
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Losses, Networks, Outputs, Phase, Recipe, Terms, adam, alternating, make_networks
 from jobs.recipe.losses import bce_fake, bce_real
@@ -92,12 +93,12 @@ def _discriminator_terms(config: Config) -> Losses:
 
 
 def _generator_terms(config: Config) -> Losses:
-    ring = overlap_weights(config.image_size // 2, config.overlap, config.overlap_weight)
+    ring = placed_like(overlap_weights(config.image_size // 2, config.overlap, config.overlap_weight))
 
     def terms(networks: Networks, batch: Batch, outputs: Outputs) -> Terms:
         prediction, target = outputs["prediction"], _target(config, batch)
         if config.variant == "centre":
-            error = reconstruction(prediction, target, ring.to(prediction.device))
+            error = reconstruction(prediction, target, ring(target))
         elif config.rec_region == "hole":
             error = reconstruction_in_hole(prediction, target, batch.mask)
         else:

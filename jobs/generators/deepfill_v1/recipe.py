@@ -11,6 +11,7 @@ from jobs.generators.deepfill_v1 import Config
 from jobs.generators.deepfill_v1.losses import box_discount, gradient_penalty, hole_discount, l1_of_known
 from jobs.generators.deepfill_v1.networks import Critic, Generator
 from jobs.layers.composite import composite
+from jobs.layers.constants import placed_like
 from jobs.layers.windows import crop_windows, window_around_hole
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import (
@@ -107,14 +108,14 @@ def _reconstruction(config: Config) -> Callable[[str, Tensor, Batch, float], Ter
 
     Its arguments are the prefix of the terms' names, the prediction, the batch and the weight of the prediction.
     """
-    box_weights = box_discount(config.local_size, config.discount)
+    box_weights = placed_like(box_discount(config.local_size, config.discount))
 
     def discounted_l1(prediction: Tensor, batch: Batch) -> Tensor:
         if config.l1_region == "hole":
             weights = hole_discount(batch.mask, config.discount)
             error = ((prediction - batch.image).abs() * weights).sum((1, 2, 3)).mean()
             return error / (3 * config.local_size**2)  # the elements of the box, as below
-        return (_box(config, (prediction - batch.image).abs(), batch) * box_weights.to(batch.image)).mean()
+        return (_box(config, (prediction - batch.image).abs(), batch) * box_weights(batch.image)).mean()
 
     def terms(prefix: str, prediction: Tensor, batch: Batch, weight: float) -> Terms:
         return {

@@ -12,6 +12,7 @@ from files.errors import UserError
 from jobs.generators.edge_connect import Config
 from jobs.generators.edge_connect.losses import discriminator_loss, generator_loss, l1_by_hole
 from jobs.generators.edge_connect.networks import Discriminator, EdgeGenerator, ImageGenerator, complete_edges
+from jobs.layers.constants import constant
 from jobs.layers.perceptual import PERCEPTUAL_LAYERS, STYLE_LAYERS, perceptual_and_style
 from jobs.layers.vgg import VGG19, to_unit
 from jobs.recipe.batch import Batch
@@ -178,4 +179,4 @@ def _edge(batch: Batch) -> Tensor:
 
 def _grey(image: Tensor) -> Tensor:
     """Return the grey values of an RGB image: (N, 3, H, W) -> (N, 1, H, W), both in [0, 1]."""
-    return (image * image.new_tensor(GREY_WEIGHTS).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return (image * constant(GREY_WEIGHTS, image.device, image.dtype).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

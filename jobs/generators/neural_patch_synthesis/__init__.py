@@ -54,7 +54,8 @@ Differs from both:
   training; the texture stage works on the mask's own hole.
 
 Needs: VGG-19 features for inpainting, none for training; nothing but image and mask. The content network's size is
-fixed at construction: image_size = 4 * 2^n, at least 64; training takes no other.
+fixed at construction: content_size = 4 * 2^n, at least 64. Training resizes images and masks of any other size to it,
+as filling does.
 On a GPU, convolutions and their gradients may differ from run to run unless deterministic algorithms are requested, and
 L-BFGS lets differences grow; all other operations here are deterministic in that mode (read in PyTorch's documentation,
 not measured).
@@ -77,7 +78,7 @@ PARAMETERS: dict[str, int] = {"generator": 71_190_208, "generator_d": 2_831_232}
 class Config:
     """Settings of Neural Patch Synthesis. Defaults are those of the authors' code; for training, Context Encoder's.
 
-    image_size: side of the content network's input, in pixels; the texture stage has the image's own size.
+    content_size: side of the content network's input, in pixels; the texture stage has the image's own size.
     overlap: pixels between the border of the hole and of the prediction; centre variant only.
     overlap_weight: factor of the squared error in the overlap; centre variant only.
     texture_iterations: iterations of L-BFGS at each scale; 0 switches the texture stage off.
@@ -93,7 +94,7 @@ class Config:
     """
 
     variant: Literal["random", "centre"] = "random"  # the paper's is "centre"; "random" takes any mask
-    image_size: int = 128  # paper and code
+    content_size: int = 128  # paper and code
     width: int = 64  # channels of the first stage, generator and discriminator; code
     bottleneck_units: int = 4000  # code's command
     fill_red: float = 117.0  # of 255, colour of the hole; code
@@ -132,11 +133,11 @@ class Config:
     features_seed: int = 0
 
     def __post_init__(self) -> None:
-        size = self.image_size
+        size = self.content_size
         if size < 64 or size & (size - 1):
-            raise ValueError(f"image_size must be 4 * 2^n and at least 64, got {size}")
+            raise ValueError(f"content_size must be 4 * 2^n and at least 64, got {size}")
         if not 0 <= self.overlap < size // 4:
-            raise ValueError(f"overlap must be at least 0 and below image_size / 4 = {size // 4}, got {self.overlap}")
+            raise ValueError(f"overlap must be at least 0 and below content_size / 4 = {size // 4}, got {self.overlap}")
         for name in ("texture_iterations", "texture_scales", "texture_margin", "rematch_every", "source_margin"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -152,7 +153,7 @@ class Config:
     def tiny(cls) -> Config:
         """Return settings for tests: 64 x 64, narrow, two steps; two iterations at one scale on random features."""
         return cls(
-            image_size=64,
+            content_size=64,
             width=8,
             bottleneck_units=32,
             batch_size=4,
@@ -170,7 +171,7 @@ class Config:
     def demo(cls) -> Config:
         """Return settings for the demo: minutes on two CPU cores, at 64 x 64."""
         return cls(
-            image_size=64,
+            content_size=64,
             width=16,
             bottleneck_units=256,
             batch_size=16,
@@ -184,7 +185,7 @@ class Config:
         """Return settings for a night on CPU cores or hours on a GPU: half the paper's widths, at 128 x 128."""
         return replace(
             cls.demo(),
-            image_size=128,
+            content_size=128,
             width=32,
             bottleneck_units=2000,
             steps=20_000,

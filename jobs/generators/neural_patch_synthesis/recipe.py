@@ -16,7 +16,7 @@ from jobs.generators.neural_patch_synthesis import Config
 from jobs.generators.neural_patch_synthesis.texture import build_vgg, refine
 from jobs.layers.composite import composite
 from jobs.recipe.batch import Batch
-from jobs.recipe.contract import Networks, Outputs, Recipe
+from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Update
 
 
 def build(config: Config, *, for_training: bool = True) -> Recipe:
@@ -31,14 +31,33 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
         filled = composite(content, batch.image, batch.mask)
         return {"output": refine(vgg, filled, batch.mask, config), "content": content}
 
-    return replace(recipe, inpaint=inpaint)
+    phases = tuple(_at_side(phase, config.content_size) for phase in recipe.phases)
+    return replace(recipe, phases=phases, inpaint=inpaint)
+
+
+def _at_side(phase: Phase, side: int) -> Phase:
+    """Return a phase that sees batches of any size in the size of the content network, as filling does."""
+
+    def resize(batch: Batch) -> Batch:
+        return replace(batch, image=_pool_image(batch, side), mask=_pool_mask(batch, side))
+
+    def at_side(update: Update) -> Update:
+        terms = update.terms
+        return replace(update, terms=lambda networks, batch, outputs: terms(networks, resize(batch), outputs))
+
+    forward = phase.forward
+    return replace(
+        phase,
+        forward=lambda networks, batch: forward(networks, resize(batch)),
+        updates=tuple(map(at_side, phase.updates)),
+    )
 
 
 def content_config(config: Config) -> context_encoder.Config:
     """Return the settings of the content network, a Context Encoder with a dense bottleneck and its training."""
     return context_encoder.Config(
         variant=config.variant,
-        image_size=config.image_size,
+        image_size=config.content_size,
         bottleneck="conv",
         bottleneck_units=config.bottleneck_units,
         width=config.width,
@@ -66,10 +85,8 @@ def _predict_content(generator: torch.nn.Module, batch: Batch, config: Config) -
     Returns (N, 3, H, W) in [-1, 1].
     Raises UserError if a mask reaches beyond the centre variant's hole.
     """
-    square, size = (config.image_size,) * 2, batch.image.shape[-2:]
-    # Means and maxima are over the same windows, so a cell that counts as known has no hidden pixel in it.
-    image = F.adaptive_avg_pool2d(batch.image, square)
-    mask = F.adaptive_max_pool2d(batch.mask, square)
+    square, size = (config.content_size,) * 2, batch.image.shape[-2:]
+    image, mask = _pool_image(batch, config.content_size), _pool_mask(batch, config.content_size)
     if config.variant == "centre":
         image = _centre_content(generator, image, mask, config)
     else:
@@ -77,10 +94,20 @@ def _predict_content(generator: torch.nn.Module, batch: Batch, config: Config) -
     return image if size == square else F.interpolate(image, size, mode="bilinear", antialias=True)
 
 
+def _pool_image(batch: Batch, side: int) -> Tensor:
+    """Return the images (N, 3, S, S) in the size of the content network: means over windows."""
+    return F.adaptive_avg_pool2d(batch.image, (side, side))
+
+
+def _pool_mask(batch: Batch, side: int) -> Tensor:
+    """Return the masks (N, 1, S, S): maxima over the windows of `_pool_image`, so that no known cell hides a pixel."""
+    return F.adaptive_max_pool2d(batch.mask, (side, side))
+
+
 def _centre_content(generator: torch.nn.Module, image: Tensor, mask: Tensor, config: Config) -> Tensor:
     """Predict the square in the middle and put it into the image (N, 3, S, S)."""
     check_centre(mask, config.overlap)
-    quarter = config.image_size // 4
+    quarter = config.content_size // 4
     laid = image.clone()
     laid[..., quarter:-quarter, quarter:-quarter] = generator(image, central_hole(mask, config.overlap))
     return laid

@@ -119,7 +119,16 @@ def test_work_that_is_not_finished_is_started_again_without_counting(tmp_path):
 
 @pytest.mark.parametrize(
     ("workers", "batch", "cpus", "size"),
-    [(2, 16, 0, 2), ((1, 8), 16, 5, 4), ((1, 8), 6, 5, 3), ((2, 8), 16, 1, 2), ((3, 8), 16, 8, 8), ((1, 4), 7, 4, 1)],
+    [
+        (2, 16, 0, 2),
+        (16, 6, 0, 6),
+        ((5, 7), 16, 9, 4),
+        ((1, 8), 16, 5, 4),
+        ((1, 8), 6, 5, 3),
+        ((2, 8), 16, 1, 2),
+        ((3, 8), 16, 8, 8),
+        ((1, 4), 7, 4, 1),
+    ],
 )
 def test_a_group_is_as_large_as_there_is_room_and_the_batch_allows(workers, batch, cpus, size):
     config = ClusterConfig(train_workers=workers)
@@ -137,9 +146,7 @@ def test_live_trainings_lie_where_they_stay(monkeypatch, tmp_path):
     assert tracking_uri() == "sqlite:////somewhere/checkout/mlflow.db"
 
 
-def test_a_range_without_a_size_that_divides_the_batch_is_refused():
-    with pytest.raises(WorkerError, match="no number of processes from 5 to 7 divides the 16 shares of a batch"):
-        group_size(ClusterConfig(train_workers=(5, 7)), 16, 9)
+def test_a_range_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"a number or \[min, max\]"):
         ClusterConfig(train_workers=(3, 2))
 
@@ -160,6 +167,24 @@ def test_ray_train_runs_every_rank_in_a_process_of_its_own(tmp_path, local_ray):
     processes = {(tmp_path / f"rank-{rank}").read_text() for rank in range(2)}
     assert len(processes) == 2
     assert str(os.getpid()) not in processes
+
+
+def visible_gpus(_):
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def note_gpus(arguments):
+    Path(arguments["folder"], f"gpus-{os.getpid()}").write_text(str(visible_gpus(None)))
+
+
+@pytest.mark.slow
+def test_without_use_gpu_workers_of_ray_see_no_gpu_of_their_machine(tmp_path, monkeypatch, local_ray):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with keep_workers(2):
+        assert set(map_tasks(visible_gpus, range(4), num_workers=2)) == {""}
+        config = ClusterConfig(train_workers=2, storage=str(tmp_path / "storage"))
+        train(note_gpus, tmp_path, config, name="gpus")
+    assert [path.read_text() for path in tmp_path.glob("gpus-*")] == ["", ""]
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def note_rank(arguments):
 def lose_rank_one(arguments):
     distributed.barrier()  # or rank 0 might still be connecting
     if distributed.get_rank() == 1:
-        print("about to end", flush=True)
+        print("one\ntwo\nthe watchdog gives up\nabout to end", flush=True)
         os._exit(7)
     try:
         distributed.all_reduce(torch.ones(1))
@@ -155,7 +155,10 @@ def test_a_rank_that_ends_is_named_with_its_last_line_and_the_other_is_not_the_c
         1: "ProcessEndedError",
     }
     config = ClusterConfig(train_workers=2, max_failures=0, storage=str(tmp_path))
-    with pytest.raises(WorkerError, match="rank 1: its process ended with exit code 7; its last line: about to end"):
+    with pytest.raises(
+        WorkerError,
+        match="rank 1: its process ended with exit code 7; its last lines: two \\| the watchdog gives up \\| about to",
+    ):
         train_workers(work, config, name="lost")
 
 

@@ -518,8 +518,8 @@ def test_defaults_are_the_codes():
 @pytest.mark.parametrize(
     ("settings", "rule"),
     [
-        ({"image_size": 96}, "4 \\* 2\\^n"),
-        ({"overlap": 32}, "below image_size / 4 = 32"),
+        ({"content_size": 96}, "4 \\* 2\\^n"),
+        ({"overlap": 32}, "below content_size / 4 = 32"),
         ({"texture_iterations": -1}, "texture_iterations must be at least 0"),
         ({"source_zoom": 0.0}, "source_zoom must be above 0"),
     ],
@@ -527,3 +527,19 @@ def test_defaults_are_the_codes():
 def test_numbers_that_mean_nothing_are_refused(settings, rule):
     with pytest.raises(ValueError, match=rule):
         Config(**settings)
+
+
+def test_training_resizes_batches_of_any_size_as_filling_does():
+    """The images of `scale=paper` have a side of 256, the content network one of 128."""
+    recipe = make_recipe()
+    (phase,) = recipe.phases
+    large = make_batch((128, 128), num_samples=2)
+    small = dataclasses.replace(
+        large, image=F.avg_pool2d(large.image, 2), mask=F.max_pool2d(large.mask, 2), edge=None, semantics=None
+    )
+    found = []
+    for batch in (large, small):
+        outputs = phase.forward(recipe.networks, batch)
+        terms = [update.terms(recipe.networks, batch, outputs) for update in phase.updates]
+        found.append({name: float(value.detach()) for each in terms for name, value in each.items()})
+    assert found[0] == pytest.approx(found[1], rel=1e-5)

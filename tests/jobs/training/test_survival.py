@@ -106,6 +106,23 @@ def test_the_samples_of_a_killed_training_are_those_of_a_quiet_one(folders, tmp_
     assert len(set(epochs[0])) == 24
 
 
+def test_memory_that_a_gpu_lacks_ends_the_training_with_the_remedy(folders, tmp_path):
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    ended = run_group(make_job(folders, tmp_path), 1, [Fault(2, raises=error)])
+    assert ended.said[0].startswith(
+        "TrainingError: toy: CUDA out of memory. Tried to allocate 2.00 GiB. Set train.accum"
+    )
+    assert "train.accumulate to 2 in params.yaml" in ended.said[0]
+
+
+def test_two_processes_without_use_gpu_train_on_the_cpu_of_a_machine_with_a_gpu(folders, tmp_path, monkeypatch):
+    """PyTorch sees the GPU in them, as in workers that were given none and whose cluster hides none."""
+    job = make_job(folders, tmp_path, steps=2)
+    ended = run_group(job, 2, [Fault(1, rank, claims_gpu=True) for rank in range(2)])
+    assert ended.codes == [0, 0], ended.said
+    assert weights_digest(job)
+
+
 @pytest.mark.parametrize("network", ["generator", "generator_d"])
 def test_a_loss_that_is_not_finite_on_one_rank_is_applied_on_none(folders, tmp_path, network):
     job = make_job(folders, tmp_path, checkpoint_steps=1)

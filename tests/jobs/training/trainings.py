@@ -53,6 +53,7 @@ class Fault:
     whole_group: send the signal to the whole process group.
     nan: network whose loss becomes NaN.
     steps: for how many steps it is NaN.
+    claims_gpu: let PyTorch believe from the start that there is a GPU.
     """
 
     step: int
@@ -63,6 +64,7 @@ class Fault:
     whole_group: bool = False
     nan: str = ""
     steps: int = 1
+    claims_gpu: bool = False
 
 
 def make_job(folders: dict[str, Path], storage: Path, **changes: Any) -> TrainJob:
@@ -173,6 +175,9 @@ def _rank(
         meet = f"file://{meeting}/meet"
         distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=world_size, timeout=wait)
     own_faults = [fault for fault in faults if fault.rank == rank]
+    if any(fault.claims_gpu for fault in own_faults):
+        torch.cuda.is_available = lambda: True
+        torch.optim.Optimizer._accelerator_graph_capture_health_check = lambda self: None  # it would ask the GPU
     watch_steps(own_faults, seen)
     training_loop.build_recipe = _spoiling([fault for fault in own_faults if fault.nan])
     code = 0

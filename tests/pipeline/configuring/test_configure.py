@@ -124,6 +124,8 @@ def test_a_word_changes_only_what_it_names(params):
     assert changes(params, "cluster.train_workers=4,16") == {"cluster.train_workers": [4, 16]}
     assert changes(params, "cluster.num_workers=0") == {"cluster.num_workers": 0}  # beside "auto"
     assert changes(params, "cluster.num_workers=auto") == {"cluster.num_workers": "auto"}
+    (workers,) = changes(params, "cluster.generator_workers.unet=1,4").values()
+    assert workers == [1, 4]
     assert changes(params, "suite.masks=thin") == {"suite.masks.kind": "thin"}
     assert changes(params, "dataset=folder", "dataset.root=/p", "dataset.val_share=0.3").keys() == {
         "dataset.name", "dataset.root", "dataset.watch", "dataset.splits", "dataset.val_share"

@@ -14,6 +14,7 @@ from files.objects import StoreConfig
 from files.pictures import encode_png
 from jobs.cluster.settings import ClusterConfig
 from jobs.generators import card
+from jobs.training.settings import TrainConfig
 from pipeline.planning import dry_run
 from tests.pipeline.pictures import describe_shards, small_params
 
@@ -145,7 +146,7 @@ def test_checkpoints_are_copied_to_a_store_that_takes_them_or_the_check_fails(s3
 
 
 def test_checkpoints_that_have_no_room(params, without_steps, monkeypatch):
-    counted = dry_run.footprints(params.generators, has_average=False)
+    counted = dry_run.footprints(params.generators, TrainConfig())
     needed = 3 * max(footprint.checkpoint_bytes for footprint in counted)
     usage = dry_run.shutil.disk_usage(".")
     for free, is_full in ((needed - 1, True), (needed, False)):

@@ -17,6 +17,7 @@ from jobs.generators import card, names
 from jobs.generators.build import build_recipe
 from jobs.recipe.contract import is_discriminator
 from jobs.runs.checkpoints import NETWORKS, OPTIMIZERS, take_snapshot, write_checkpoint
+from jobs.training.settings import TrainConfig
 from pipeline.layout import column_folder
 from pipeline.params import ParamsError
 from pipeline.planning import plan
@@ -88,7 +89,7 @@ def test_a_checkpoint_has_the_size_that_is_planned(tmp_path, name):
         sum(t.numel() * t.element_size() for t in load_file(folder / f).values()) for f in (NETWORKS, OPTIMIZERS)
     ]
     planned = footprint(name, config)
-    averaged = footprint(name, config, has_average=True)
+    averaged = footprint(name, config, TrainConfig(ema_decay=0.9))
     generators = [net for key, net in recipe.networks.items() if not is_discriminator(key)]
     average = sum(t.numel() * t.element_size() for net in generators for t in net.state_dict().values())
     assert averaged.checkpoint_bytes == planned.checkpoint_bytes + average
@@ -109,6 +110,16 @@ def test_workers_that_cannot_share_a_batch_are_named(params):
         assert bool(reading.problem) != shared
         assert reading.per_rank == (reading.batch_size // 3 if shared else None)
     assert any("cannot be shared equally by 3 workers; the next that can is 3" in r.problem for r in planned.readings)
+
+
+def test_without_a_number_each_generator_is_planned_for_the_workers_that_would_train_it(params):
+    cluster = dataclasses.replace(params.cluster, train_workers=3)
+    planned = plan.run(dataclasses.replace(params, cluster=cluster))
+    assert planned.workers == max(reading.workers for reading in planned.readings)
+    for reading in planned.readings:
+        assert not reading.problem
+        assert reading.workers == max(number for number in (1, 2, 3) if reading.batch_size % number == 0)
+        assert reading.per_rank * reading.workers == reading.batch_size
 
 
 def test_numbers_alone_make_a_plan(params):
