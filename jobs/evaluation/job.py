@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from files.objects import StoreConfig
-from jobs.evaluation.settings import EvaluateConfig, External
+from jobs.evaluation.settings import FEATURE_WEIGHTS, EvaluateConfig, External
 
 BASELINES_NAME = "baselines"
 """The name of the evaluation that has a row per baseline."""
@@ -30,6 +30,8 @@ class EvaluationJob:
     external: rows of other programs.
     config: parameters of the evaluation.
     store: object store with the shards that are not on this disk.
+    device: of the networks of generators and metrics, such as "cpu" or "cuda". A registered model runs where its own
+        code puts it.
     """
 
     name: str
@@ -42,8 +44,15 @@ class EvaluationJob:
     masks_digest: str | None = None
     registered: Mapping[str, Callable[[], RegisteredFill]] = field(default_factory=dict)
     external: tuple[External, ...] = ()
+    device: str = "cpu"
 
     @property
     def has_baselines(self) -> bool:
         """Whether there is a row per baseline."""
         return self.name == BASELINES_NAME
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether a network of a generator or of a metric is computed, which a GPU would speed up."""
+        has_features = any(getattr(self.config, name) is not None for name in FEATURE_WEIGHTS)
+        return self.model is not None or has_features

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import shutil
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from datasets.shards.manifest import Manifest, write_manifest
 from datasets.shards.records import write_records
 from datasets.writing.tars import NewRecord, write_shard
 from files.durable import check_replaceable
-from jobs.cluster.launch import map_tasks
+from jobs.cluster.kept import map_kept
 from jobs.evaluation.catalogue import HEADLINE
 from jobs.evaluation.costs import add_costs
+from jobs.evaluation.external import describe_pictures
 from jobs.evaluation.job import EvaluationJob
-from jobs.evaluation.loop import PartResult, divide_images, evaluate_part
+from jobs.evaluation.loop import Evaluation, divide_images
 from jobs.evaluation.metrics.value import Value
-from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
+from jobs.evaluation.parts import Parts
+from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_summary
 from jobs.evaluation.suite import suite_id
 from jobs.evaluation.summary import describe_sources, late_pairs, summarise
 from pipeline.columns import open_column
@@ -68,27 +71,29 @@ def run(params: Params, row: str) -> None:
     images.verify()
     masks.verify()
     check_replaceable(results_folder(row))
-    staged = unfinished_folder(row)
-    shutil.rmtree(staged, ignore_errors=True)  # of a killed evaluation
+    staged, folder = unfinished_folder(row), unfinished_folder(row) / "results"
+    for unfinished in (folder, staged / "registered"):  # of a killed evaluation
+        shutil.rmtree(unfinished, ignore_errors=True)
     declared = fetch_rows(params, staged / "registered") if row == OTHERS_ROW else DeclaredRows()
-    results = _evaluate(params, row, images, masks, declared)
-    sources = describe_sources(results)
+    job = _make_job(params, row, images, masks, declared)
+    parts = Parts(staged / "parts", _identity(inputs, job, declared))
+    _evaluate(params, job, parts, images.manifest.records if row != OTHERS_ROW or declared.names else 0)
+    notes = list(parts.notes())
+    sources = describe_sources(notes)
     summary = Summary(
         suite_id(images, masks, params.evaluate),
         images.manifest.records,
-        summarise(results, params.evaluate),
-        late_pairs(results),
+        summarise(parts, folder / SCORES_NAME, params.evaluate),
+        late_pairs(notes),
         {row: ", ".join(filter(None, (text, sources.get(row)))) for row, text in declared.about.items()},
     )
-    folder = staged / "results"
-    write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])
-    _write_gallery(folder / GALLERY_NAME, images, results)
+    _write_gallery(folder / GALLERY_NAME, images, parts)
     write_summary(folder / SUMMARY_NAME, summary)
     _write_metrics(staged, row, summary)
     inputs.check_unchanged()
     _move(staged, row)
     write_record(inputs)
-    costs = {name: cost.to_json() for name, cost in add_costs(result.costs for result in results).items()}
+    costs = {name: cost.to_json() for name, cost in add_costs(note.costs for note in notes).items()}
     write_json(costs_file(row), costs)
     if row not in GROUP_ROWS:
         _track(row, summary, costs[row])
@@ -133,8 +138,7 @@ def _move(staged: Path, row: str) -> None:
         staged.parent.rmdir()
 
 
-def _evaluate(params: Params, row: str, images: Column, masks: Column, declared: DeclaredRows) -> list[PartResult]:
-    """Evaluate all parts of the suite, here or on workers, and return their results in order."""
+def _make_job(params: Params, row: str, images: Column, masks: Column, declared: DeclaredRows) -> EvaluationJob:
     job = EvaluationJob(
         name=row,
         images=str(images.folder.resolve()),
@@ -147,20 +151,33 @@ def _evaluate(params: Params, row: str, images: Column, masks: Column, declared:
         config=params.evaluate,
         store=params.store,
     )
-    parts = divide_images(images.manifest.records) if row != OTHERS_ROW or declared.names else ()
-    results: list[PartResult] = []
-    with Bar(f"evaluate {row}", images.manifest.records if parts else 0, "images") as bar:
-        for result in map_tasks(partial(evaluate_part, job), parts, num_workers=params.cluster.num_workers):
-            results.append(result)
-            bar.at(min(len(results) * len(parts[0]), images.manifest.records))
-    return sorted(results, key=lambda result: result.first)
+    return replace(job, device="cuda") if params.cluster.use_gpu and job.has_networks else job
 
 
-def _write_gallery(folder: Path, images: Column, results: Sequence[PartResult]) -> None:
+def _identity(inputs: StageInputs, job: EvaluationJob, declared: DeclaredRows) -> object:
+    """Return what decides the results of a part: those of another identity are not taken up."""
+    pictures = {row.name: describe_pictures(row) for row in job.external}
+    return [inputs.values, inputs.code, job.images_digest, job.masks_digest, job.device, declared.about, pictures]
+
+
+def _evaluate(params: Params, job: EvaluationJob, parts: Parts, num_images: int) -> None:
+    """Evaluate the parts of the suite that are not finished, here or on workers."""
+    divided = divide_images(num_images, params.evaluate.batch_size)
+    unfinished = parts.unfinished(divided)
+    num_done = num_images - sum(map(len, unfinished))
+    if num_done:
+        log.warning("%s: %d of %d images were evaluated before", job.name, num_done, num_images)
+    use_gpu = job.device != "cpu"
+    with Bar(f"evaluate {job.name}", num_images, "images") as bar:
+        for result in map_kept(partial(Evaluation, job), unfinished, params.cluster, use_gpu=use_gpu):
+            parts.add(result)
+            num_done += len(result.keys)
+            bar.at(num_done)
+
+
+def _write_gallery(folder: Path, images: Column, parts: Parts) -> None:
     """Write the pictures of the gallery as a column of one shard. Without rows the folder is empty."""
-    records = [
-        NewRecord(key=key, members=members, about={}) for result in results for key, members in result.gallery.items()
-    ]
+    records = [NewRecord(key=key, members=members, about={}) for key, members in parts.gallery()]
     folder.mkdir(parents=True)
     if not records:
         return

@@ -20,25 +20,31 @@ PSNR_EXACT = 100.0
 """PSNR in dB of two equal pictures, by definition: an infinite value could not be averaged."""
 
 
-def to_uint8(output: np.ndarray | Tensor) -> np.ndarray:
+def to_uint8(output: np.ndarray | Tensor) -> np.ndarray | Tensor:
     """Convert a network's output in [-1, 1] to 8 bits: floor(clip((y + 1) * 127.5, 0, 255) + 0.5), in float64.
 
-    output: a tensor, (N, 3, H, W) or (3, H, W), becomes (N, H, W, 3) or (H, W, 3); a float array keeps its shape.
-        Values outside the range are clipped.
+    output: a tensor, (N, 3, H, W) or (3, H, W), or a float array of any shape. Values outside the range are clipped.
+    Returns uint8: a tensor (N, H, W, 3) or (H, W, 3) on the same device, or an array of the same shape.
     Raises UserError for NaN, ValueError for a tensor of another shape.
     """
-    if not isinstance(output, np.ndarray):
-        if output.ndim not in (3, 4) or output.shape[-3] != 3:
-            raise ValueError(
-                f"output must be (N, 3, H, W) or (3, H, W), got {tuple(output.shape)}; pass the tensor unchanged"
-            )
-        output = np.moveaxis(output.detach().double().cpu().numpy(), -3, -1)
-    if np.isnan(output).any():
-        raise UserError("output contains NaN: the generator has diverged and cannot be scored")
     # Rounded half up: numpy and torch round half to even, and truncation would lower the mean by half a grey level.
     # The product is expanded because y + 1 would lose the last bits of y, and with them the ties.
-    level = np.clip(output.astype(np.float64) * 127.5 + 127.5, 0, 255)
-    return np.floor(level + 0.5).astype(np.uint8)
+    if isinstance(output, np.ndarray):
+        _check_numbers(np.isnan(output).any())
+        level = np.clip(output.astype(np.float64) * 127.5 + 127.5, 0, 255)
+        return np.floor(level + 0.5).astype(np.uint8)
+    if output.ndim not in (3, 4) or output.shape[-3] != 3:
+        raise ValueError(
+            f"output must be (N, 3, H, W) or (3, H, W), got {tuple(output.shape)}; pass the tensor unchanged"
+        )
+    output = output.detach().movedim(-3, -1).contiguous()
+    _check_numbers(output.isnan().any())
+    return (output.double() * 127.5 + 127.5).clamp(0, 255).add(0.5).floor().byte()
+
+
+def _check_numbers(has_nan: np.bool_ | Tensor) -> None:
+    if has_nan:
+        raise UserError("output contains NaN: the generator has diverged and cannot be scored")
 
 
 def composite_uint8(output8: np.ndarray, image8: np.ndarray, mask: np.ndarray) -> np.ndarray:
