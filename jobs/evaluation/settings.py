@@ -71,8 +71,8 @@ class EvaluateConfig:
         patch_match, which needs the extra `classical`.
     seconds_per_fill: time in which biharmonic and patch_match must fill one hole. A pair that takes longer is not
         scored in that row, and is named.
-    batch_size: number of images whose holes a generator fills in one batch, each with all its masks. It can change the
-        last bits of a result, hence single levels of a picture.
+    batch_size: number of images whose holes a generator fills in one batch, each with all its masks. A GPU needs more
+        than one, such as 16. It can change the last bits of an output, hence single levels of a picture.
     precision: in which generators compute: "no" is float32; "bf16" and "fp16" autocast, except where a network keeps
         float32 itself.
     gallery_images: number of images whose composites are kept for the gallery.
