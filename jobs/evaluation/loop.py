@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from datasets.shards.column import Column, check_alignment
@@ -25,15 +26,14 @@ from jobs.evaluation.fills import Filled, Holes, open_fills
 from jobs.evaluation.job import EvaluationJob
 from jobs.evaluation.metrics.value import Missing
 from jobs.evaluation.results import Score
-from jobs.evaluation.suite import gallery_keys
-from masks.hole_ratio import BINS, hole_ratio, member_of_bin
+from jobs.evaluation.suite import gallery_keys, select_records
+from masks.hole_ratio import hole_ratio, member_of_bin
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PART_IMAGES = 8
 _PART_BATCHES = 8  # a device waits at the first and the last batch of a part
-_BIN_NAMES = tuple(name for name, _, _ in BINS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,10 @@ class Evaluation:
         check_alignment(self._images, self._masks)
         self._batch_size = job.config.batch_size
         self._evaluator, self._fills = Evaluator(job.config, job.device), open_fills(job)
-        self._in_gallery = gallery_keys(self._images.keys.to_pylist(), job.config.gallery_images)
+        self._bins = job.bins
+        self._records = select_records(self._images, job.smallest_sha256)
+        keys = self._images.keys.take(pa.array(self._records))
+        self._in_gallery = gallery_keys(keys.to_pylist(), job.config.gallery_images)
         self._reading = Lock()  # of the columns, which keep files open
         self._executor = ThreadPoolExecutor(cores - 1) if cores > 1 else Here()
         self._num_read_ahead = max(2 * self._batch_size, cores) if cores > 1 else 0
@@ -120,23 +123,24 @@ class Evaluation:
         with _one_thread():
             scored = (future for batch in self._batches(part) for future in self._fill(batch, result))
             for image in in_order(scored, self._num_scored_late):
-                _add(result, image)
+                _add(result, image, self._bins)
         result.missing.update(self._evaluator.missing)
         return result
 
     def _batches(self, part: range) -> Iterator[list[_Prepared]]:
         """Read images ahead, and yield batches of images of one size."""
-        reading = (self._executor.submit(self._read, record) for record in part)
+        reading = (self._executor.submit(self._read, number) for number in part)
         prepared = in_order(reading, self._num_read_ahead)
         for first in range(0, len(part), self._batch_size):
             images = [next(prepared) for _ in part[first : first + self._batch_size]]
             for _, same_size in groupby(images, key=lambda one: one.holes.image.shape):
                 yield list(same_size)
 
-    def _read(self, record: int) -> _Prepared:
+    def _read(self, number: int) -> _Prepared:
+        record = int(self._records[number])
         with self._reading:
             key, picture = self._images.keys[record].as_py(), self._images.read(record)
-            members = [self._masks.read(record, member_of_bin("mask", name)) for name in _BIN_NAMES]
+            members = [self._masks.read(record, member_of_bin("mask", name)) for name in self._bins]
         holes = Holes(key, decode_image(picture), np.stack([decode_map(member) // 255 for member in members]))
         for_rows = {row: _timed(fill.prepare, holes) for row, fill in self._fills.items() if fill.prepare is not None}
         return _Prepared(holes, for_rows)
@@ -173,7 +177,7 @@ class Evaluation:
                     holes.image, composites, holes.masks[filled.pairs], filled.pictures.get("edge")
                 )
                 values = [of_pair | others for of_pair, others in zip(pixels, from_networks, strict=True)]
-            members = _members(row, filled) if holes.key in self._in_gallery else None
+            members = _members(row, filled, self._bins) if holes.key in self._in_gallery else None
             return _Scored(row, holes, filled, values, features, members)
 
         return self._executor.submit(score)
@@ -196,10 +200,10 @@ class _Scored:
     members: Mapping[str, bytes] | None
 
 
-def _add(result: PartResult, scored: _Scored) -> None:
+def _add(result: PartResult, scored: _Scored, names: Sequence[str]) -> None:
     row, key, filled = scored.row, scored.holes.key, scored.filled
-    bins = tuple(_BIN_NAMES[number] for number in filled.pairs)
-    result.over_limit.extend((row, key, bin) for bin in _BIN_NAMES if bin not in bins)
+    bins = tuple(names[number] for number in filled.pairs)
+    result.over_limit.extend((row, key, bin) for bin in names if bin not in bins)
     for bin, hole, values in zip(bins, scored.holes.masks[filled.pairs], scored.values, strict=True):
         result.scores.append(Score(row=row, key=key, bin=bin, hole_ratio=hole_ratio(hole), values=dict(values)))
     if scored.features is not None:
@@ -210,10 +214,10 @@ def _add(result: PartResult, scored: _Scored) -> None:
         result.gallery.setdefault(key, {}).update(scored.members)
 
 
-def _members(row: str, filled: Filled) -> dict[str, bytes]:
+def _members(row: str, filled: Filled, bins: Sequence[str]) -> dict[str, bytes]:
     """Encode one row's pictures of one image as members `<row>-<kind>-<bin>.png` of a gallery record."""
     return {
-        member_of_bin(f"{row}-{what}", _BIN_NAMES[number]): (encode_grey_png if what == "edge" else encode_png)(picture)
+        member_of_bin(f"{row}-{what}", bins[number]): (encode_grey_png if what == "edge" else encode_png)(picture)
         for what, pictures in filled.pictures.items()
         for number, picture in zip(filled.pairs, pictures, strict=True)
     }

@@ -21,7 +21,6 @@ from jobs.evaluation.metrics.value import Metric, Missing, Value
 from jobs.evaluation.parts import PartNote, Parts
 from jobs.evaluation.results import FIXED_COLUMNS, OVERALL, Group, ScoreWriter
 from jobs.evaluation.settings import EvaluateConfig
-from masks.hole_ratio import BINS
 
 
 def summarise(parts: Parts, scores: Path, config: EvaluateConfig) -> dict[str, dict[str, Group]]:
@@ -70,8 +69,9 @@ def describe_sources(notes: Iterable[PartNote]) -> dict[str, str]:
 
 def _groups(table: pa.Table, missing: Mapping[str, Missing], config: EvaluateConfig) -> dict[str, Group]:
     """Average the scores of one row, sorted by key and bin, over all pairs and over each bin that has pairs."""
-    members = {OVERALL: table} | {name: table.filter(pc.equal(table["bin"], name)) for name, _, _ in BINS}
-    return {name: Group(len(group), _means(group, missing, config)) for name, group in members.items() if len(group)}
+    bins = sorted(pc.unique(table["bin"]).to_pylist())
+    members = {OVERALL: table} | {name: table.filter(pc.equal(table["bin"], name)) for name in bins}
+    return {name: Group(len(group), _means(group, missing, config)) for name, group in members.items()}
 
 
 def _means(table: pa.Table, missing: Mapping[str, Missing], config: EvaluateConfig) -> dict[str, Metric]:

@@ -8,43 +8,17 @@ import shutil
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from datasets.shards.column import Column
-from datasets.shards.manifest import Manifest, write_manifest
-from datasets.shards.records import write_records
-from datasets.writing.tars import NewRecord, write_shard
 from files.durable import check_replaceable
-from jobs.cluster.kept import map_kept
-from jobs.evaluation.catalogue import HEADLINE
-from jobs.evaluation.costs import add_costs
-from jobs.evaluation.external import describe_pictures
-from jobs.evaluation.job import EvaluationJob
-from jobs.evaluation.loop import Evaluation, divide_images
-from jobs.evaluation.metrics.value import Value
-from jobs.evaluation.parts import Parts
-from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_summary
-from jobs.evaluation.suite import suite_id
-from jobs.evaluation.summary import describe_sources, late_pairs, summarise
+from jobs.evaluation.results import OVERALL, Group, Summary, write_json
 from pipeline.columns import open_column
 from pipeline.declared_rows import DeclaredRows, fetch_rows
+from pipeline.evaluating import Place, evaluate_job, headline_of, make_job, means_of
 from pipeline.inputs import StageInputs
-from pipeline.layout import (
-    GALLERY_NAME,
-    GROUP_ROWS,
-    OTHERS_ROW,
-    SCORES_NAME,
-    SUMMARY_NAME,
-    costs_file,
-    metrics_file,
-    model_folder,
-    results_folder,
-    unfinished_folder,
-)
+from pipeline.layout import GROUP_ROWS, OTHERS_ROW, costs_file, metrics_file, results_folder, unfinished_folder
 from pipeline.lineage.records import write_record
 from pipeline.params import Params, check_listed
-from pipeline.progress import Bar
 from pipeline.trained import open_receipt
 from pipeline.verbosity import say
 
@@ -71,29 +45,17 @@ def run(params: Params, row: str) -> None:
     images.verify()
     masks.verify()
     check_replaceable(results_folder(row))
-    staged, folder = unfinished_folder(row), unfinished_folder(row) / "results"
-    for unfinished in (folder, staged / "registered"):  # of a killed evaluation
-        shutil.rmtree(unfinished, ignore_errors=True)
+    staged = unfinished_folder(row)
+    shutil.rmtree(staged / "registered", ignore_errors=True)  # of a killed evaluation
     declared = fetch_rows(params, staged / "registered") if row == OTHERS_ROW else DeclaredRows()
-    job = _make_job(params, row, images, masks, declared)
-    parts = Parts(staged / "parts", _identity(inputs, job, declared))
-    _evaluate(params, job, parts, images.manifest.records if row != OTHERS_ROW or declared.names else 0)
-    notes = list(parts.notes())
-    sources = describe_sources(notes)
-    summary = Summary(
-        suite_id(images, masks, params.evaluate),
-        images.manifest.records,
-        summarise(parts, folder / SCORES_NAME, params.evaluate),
-        late_pairs(notes),
-        {row: ", ".join(filter(None, (text, sources.get(row)))) for row, text in declared.about.items()},
-    )
-    _write_gallery(folder / GALLERY_NAME, images, parts)
-    write_summary(folder / SUMMARY_NAME, summary)
+    job = make_job(params, row, images, masks)
+    job = replace(job, registered=declared.registered, external=declared.external)
+    place = Place(inputs=inputs, staged=staged, about=declared.about)
+    summary, costs = evaluate_job(params, job, images, masks, place)
     _write_metrics(staged, row, summary)
     inputs.check_unchanged()
     _move(staged, row)
     write_record(inputs)
-    costs = {name: cost.to_json() for name, cost in add_costs(note.costs for note in notes).items()}
     write_json(costs_file(row), costs)
     if row not in GROUP_ROWS:
         _track(row, summary, costs[row])
@@ -112,16 +74,11 @@ def _write_metrics(staged: Path, row: str, summary: Summary) -> None:
     """
     place = staged / _metrics_place(row).name
     if row not in GROUP_ROWS:
-        write_json(place, _headline(summary.rows[row][OVERALL]))
+        write_json(place, headline_of(summary.rows[row][OVERALL]))
         return
     place.mkdir(parents=True, exist_ok=True)
     for name, groups in summary.rows.items():
-        write_json(place / f"{name}.json", _headline(groups[OVERALL]))
-
-
-def _headline(group: Group) -> dict[str, float]:
-    means = _means(group)
-    return {name: means[name] for name in HEADLINE if name in means}
+        write_json(place / f"{name}.json", headline_of(groups[OVERALL]))
 
 
 def _move(staged: Path, row: str) -> None:
@@ -136,69 +93,6 @@ def _move(staged: Path, row: str) -> None:
     shutil.rmtree(staged)
     with contextlib.suppress(OSError):  # evaluations of other rows are unfinished
         staged.parent.rmdir()
-
-
-def _make_job(params: Params, row: str, images: Column, masks: Column, declared: DeclaredRows) -> EvaluationJob:
-    job = EvaluationJob(
-        name=row,
-        images=str(images.folder.resolve()),
-        masks=str(masks.folder.resolve()),
-        images_digest=images.manifest.digest,
-        masks_digest=masks.manifest.digest,
-        model=None if row in GROUP_ROWS else str(model_folder(row).resolve()),
-        registered=declared.registered,
-        external=declared.external,
-        config=params.evaluate,
-        store=params.store,
-    )
-    return replace(job, device="cuda") if params.cluster.use_gpu and job.has_networks else job
-
-
-def _identity(inputs: StageInputs, job: EvaluationJob, declared: DeclaredRows) -> object:
-    """Return what decides the results of a part: those of another identity are not taken up."""
-    pictures = {row.name: describe_pictures(row) for row in job.external}
-    return [inputs.values, inputs.code, job.images_digest, job.masks_digest, job.device, declared.about, pictures]
-
-
-def _evaluate(params: Params, job: EvaluationJob, parts: Parts, num_images: int) -> None:
-    """Evaluate the parts of the suite that are not finished, here or on workers."""
-    divided = divide_images(num_images, params.evaluate.batch_size)
-    unfinished = parts.unfinished(divided)
-    num_done = num_images - sum(map(len, unfinished))
-    if num_done:
-        log.warning("%s: %d of %d images were evaluated before", job.name, num_done, num_images)
-    use_gpu = job.device != "cpu"
-    with Bar(f"evaluate {job.name}", num_images, "images") as bar:
-        for result in map_kept(partial(Evaluation, job), unfinished, params.cluster, use_gpu=use_gpu):
-            parts.add(result)
-            num_done += len(result.keys)
-            bar.at(num_done)
-
-
-def _write_gallery(folder: Path, images: Column, parts: Parts) -> None:
-    """Write the pictures of the gallery as a column of one shard. Without rows the folder is empty."""
-    records = [NewRecord(key=key, members=members, about={}) for key, members in parts.gallery()]
-    folder.mkdir(parents=True)
-    if not records:
-        return
-    shard, fields = write_shard(folder, GALLERY_NAME, 0, records)
-    write_manifest(
-        folder,
-        Manifest(
-            dataset=images.manifest.dataset,
-            split=images.manifest.split,
-            column=GALLERY_NAME,
-            licence=images.manifest.licence,
-            shards=(shard,),
-            records_sha256=write_records(folder, fields),
-            made_from=images.manifest.digest,
-        ),
-    )
-
-
-def _means(group: Group) -> dict[str, float]:
-    """Return the means of the metrics that have a value."""
-    return {name: metric.mean for name, metric in group.metrics.items() if isinstance(metric, Value)}
 
 
 def _track(generator: str, summary: Summary, cost: Mapping[str, float]) -> None:
@@ -233,7 +127,7 @@ def _metric_points(groups: Mapping[str, Group]) -> dict[str, float]:
     return {
         f"evaluation/{metric}" if name == OVERALL else f"evaluation/{name}/{metric}": mean
         for name, group in groups.items()
-        for metric, mean in _means(group).items()
+        for metric, mean in means_of(group).items()
     }
 
 

@@ -14,6 +14,7 @@ from tests.jobs.evaluation.metrics.pictures import noise
 
 IMAGE = noise(16, 16, 3)
 MASKS = np.stack([(noise(16, 16, seed=number) < 25 * (number + 1)).astype(np.uint8) for number in range(len(BINS))])
+NAMES = [name for name, _, _ in BINS]
 HOLES = Holes("key", IMAGE, MASKS)
 
 
@@ -23,7 +24,7 @@ def scored(filled):
     if filled.pairs:
         composites = filled.pictures["composite"]
         values = Evaluator(EvaluateConfig()).score_pixels(IMAGE, composites, MASKS[filled.pairs])
-    _add(result, _Scored("row", HOLES, filled, values, None, _members("row", filled)))
+    _add(result, _Scored("row", HOLES, filled, values, None, _members("row", filled, NAMES)), NAMES)
     return result
 
 
@@ -35,11 +36,10 @@ def test_a_pair_that_was_not_filled_in_time_is_named_and_the_others_keep_their_b
         return None if number in slow else np.full_like(image, number)
 
     result = scored(fill_separately(fill, HOLES))
-    names = [name for name, _, _ in BINS]
-    assert result.over_limit == [("row", "key", names[1]), ("row", "key", names[4])]
-    assert [score.bin for score in result.scores] == [name for number, name in enumerate(names) if number not in slow]
+    assert result.over_limit == [("row", "key", NAMES[1]), ("row", "key", NAMES[4])]
+    assert [score.bin for score in result.scores] == [name for number, name in enumerate(NAMES) if number not in slow]
     for score in result.scores:
-        number = names.index(score.bin)
+        number = NAMES.index(score.bin)
         assert score.hole_ratio == hole_ratio(MASKS[number])
         assert score.values == score_pair(IMAGE, np.full_like(IMAGE, number), MASKS[number])
     assert len(result.gallery["key"]) == 4
