@@ -34,6 +34,7 @@ INERT = {
     "pipeline/code.py": "tells which code makes an output",
     "pipeline/inputs.py": "refuses to write outputs and changes none",
     "pipeline/browser.py": "opens a page",
+    "pipeline/against.py": "compares results on the terminal, and writes nothing",
     "pipeline/partial.py": "describes an unfinished run, of which the stage writes nothing",
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
