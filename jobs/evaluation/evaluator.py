@@ -17,7 +17,7 @@ from jobs.evaluation.metrics.feature_weights import WeightsError
 from jobs.evaluation.metrics.inception import INCEPTION, extract_features, load_inception
 from jobs.evaluation.metrics.lpips import ALEXNET, VGG16, load_lpips, lpips
 from jobs.evaluation.metrics.pixels import score_pair
-from jobs.evaluation.metrics.structure import MS_SSIM_MIN_SIDE
+from jobs.evaluation.metrics.structure import MS_SSIM_MIN_SIDE, TrueImage
 from jobs.evaluation.metrics.value import Missing
 from jobs.evaluation.settings import EvaluateConfig, Weights
 
@@ -55,15 +55,16 @@ class Evaluator:
         edges: predicted edges, uint8 (N, H, W), or None.
         Returns metric -> number for each pair. Scores of edges are left out where the hole hides no edge.
         """
-        values = [score_pair(image, *pair) for pair in zip(composites, masks, strict=True)]
+        truth = TrueImage(image)
+        values = [score_pair(truth, *pair) for pair in zip(composites, masks, strict=True)]
         if values and "ms_ssim" not in values[0]:
             side = MS_SSIM_MIN_SIDE
             self.missing["ms_ssim"] = Missing(f"not computed: needs images of at least {side} x {side} pixels")
         if edges is not None:
-            truth = canny_edges(image, _TRUE_EDGES) == 1
+            true_edges = canny_edges(image, _TRUE_EDGES) == 1
             for of_pair, predicted, mask in zip(values, edges, masks, strict=True):
-                if has_edges(truth, mask):
-                    of_pair |= score_edges(predicted > 127, truth, mask)
+                if has_edges(true_edges, mask):
+                    of_pair |= score_edges(predicted > 127, true_edges, mask)
         return values
 
     def score_features(self, image: np.ndarray, composites: np.ndarray) -> list[dict[str, float]]:

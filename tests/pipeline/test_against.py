@@ -24,6 +24,7 @@ GENERATOR = "unet"
 def params(tmp_path, monkeypatch):
     small = small_params(write_pictures(tmp_path / "pictures", 20))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     small = dataclasses.replace(
         small,

@@ -11,7 +11,7 @@ import numpy as np
 
 from files.colours import GREY_WEIGHTS
 from files.errors import UserError
-from jobs.evaluation.metrics.structure import ms_ssim, ssim
+from jobs.evaluation.metrics.structure import TrueImage, similarities
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,10 +79,10 @@ def _is_hole(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return hole
 
 
-def score_pair(image8: np.ndarray, composite8: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+def score_pair(image8: np.ndarray | TrueImage, composite8: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Compute all metrics of one composite against the true image.
 
-    image8, composite8: uint8 (H, W, 3).
+    image8, composite8: uint8 (H, W, 3). A `TrueImage` keeps what the masks of one image share.
     mask: (H, W), 1 = hole.
     Returns name -> float64:
     l1_percent, l2_percent: 100 * mean |x - y| / 255 and 100 * mean (x - y)^2 / 255^2 over all values of the picture.
@@ -93,12 +93,14 @@ def score_pair(image8: np.ndarray, composite8: np.ndarray, mask: np.ndarray) -> 
     mae_ratio: see `mae_ratio`.
     tv_percent, tv_true_percent: total variation of the composite and of the image. Closer is better, lower is not.
     """
+    truth = image8 if isinstance(image8, TrueImage) else TrueImage(image8)
+    image8 = truth.image8
     if image8.ndim != 3:
         raise ValueError(f"score_pair takes one picture (H, W, 3), got {image8.shape}; call it once per image")
     check_pictures(image8, composite8)
     difference = image8.astype(np.float64) - composite8
     in_hole = difference[_is_hole(mask, image8.shape)]
-    multi_scale = ms_ssim(image8, composite8)
+    similarity, multi_scale = similarities(truth, composite8)
     return {
         "l1_percent": _l1_percent(difference),
         "l1_hole_percent": _l1_percent(in_hole),
@@ -107,7 +109,7 @@ def score_pair(image8: np.ndarray, composite8: np.ndarray, mask: np.ndarray) -> 
         "psnr": _psnr(difference),
         "psnr_hole": _psnr(in_hole),
         "psnr_exact": float(not difference.any()),
-        "ssim": ssim(image8, composite8),
+        "ssim": similarity,
         **({} if multi_scale is None else {"ms_ssim": multi_scale}),
         "mae_ratio": mae_ratio(image8, composite8),
         "tv_percent": tv_percent(composite8),
