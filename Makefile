@@ -34,6 +34,7 @@ bench: setup ## all benchmarks, with their limits; JSON in benchmarks/results
 	@$(RUN) python -m benchmarks.plan
 	@$(RUN) python -m benchmarks.lineage
 	@$(RUN) python -m benchmarks.training
+	@$(RUN) python -m benchmarks.evaluation
 	@$(RUN) python -m benchmarks.steps
 	@$(RUN) python -m benchmarks.generators
 

@@ -48,11 +48,11 @@ def read_declaration(stage: str, key: str = "") -> Declaration:
     """Read the inputs that a stage declares.
 
     stage: a name in dvc.yaml, such as "masks".
-    key: the generator, for a stage that has one variant per generator.
+    key: the generator or the suite, for a stage that has one variant for each.
     """
     stages = read_stages()
     declared = stages[stage].get("do", stages[stage])
-    deps, params = ([name.replace("${key}", key) for name in declared[part]] for part in ("deps", "params"))
+    deps, params = ([_fill(name, key) for name in declared[part]] for part in ("deps", "params"))
     outs = (out for part in ("outs", "metrics", "plots") for out in declared.get(part, ()))
     paths = (next(iter(out)) if isinstance(out, dict) else out for out in outs)
     code = tuple(dep for dep in deps if dep == LOCK or dep.split("/")[0] in FOLDERS)
@@ -61,9 +61,14 @@ def read_declaration(stage: str, key: str = "") -> Declaration:
         code=code,
         data=data,
         params=tuple(params),
-        command=declared["cmd"].replace("${key}", key),
-        outs=tuple(path.replace("${key}", key) for path in paths),
+        command=_fill(declared["cmd"], key),
+        outs=tuple(_fill(path, key) for path in paths),
     )
+
+
+def _fill(text: str, key: str) -> str:
+    """Put a key in its place: ${key} of a mapping, ${item} of a list."""
+    return text.replace("${key}", key).replace("${item}", key)
 
 
 def relevant_changes(stage: str, key: str, changes: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -119,7 +124,7 @@ def find_stage(words: list[str]) -> tuple[str, str] | None:
 
     A name in place of ${key} is not compared with params.yaml.
     """
-    commands = {name: body.get("do", body)["cmd"].split()[3:] for name, body in read_stages().items()}
+    commands = {name: read_declaration(name, "${key}").command.split()[3:] for name in list_stages()}
     for name, command in sorted(commands.items(), key=lambda item: "${key}" in item[1]):
         if len(command) == len(words) and all(c in (w, "${key}") for c, w in zip(command, words, strict=True)):
             return name, words[command.index("${key}")] if "${key}" in command else ""

@@ -72,6 +72,11 @@ def unfinished_folder(row: str) -> Path:
     return Path(".unfinished") / row
 
 
+def suite_folder(name: str) -> Path:
+    """Return the folder of the masks and results of one more suite."""
+    return Path("suites") / name
+
+
 def stage_note(stage: str, key: str = "") -> Path:
     """Return the file in which a stage tells that it runs or has failed. key: see `pipeline.code.read_declaration`."""
     return Path(".unfinished") / ".stages" / f"{stage}{'@' if key else ''}{key}.json"
@@ -105,6 +110,8 @@ OTHERS_ROW = "others"
 GROUP_ROWS = (BASELINES_ROW, OTHERS_ROW)
 """Names of evaluations of several rows, none of which is a generator of params.yaml."""
 SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
+SUITE_NAME = "suite.json"
+"""The file whose SHA-256 is the id of the suite."""
 REPORT = Path("report") / "index.html"
 PARTIAL_REPORT = Path("report") / "partial.html"
 """The page of an unfinished run. DVC ignores it, see .dvcignore, so that it does not change the output `report`."""

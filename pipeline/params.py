@@ -73,6 +73,8 @@ class Params:
         differ from it. These generators are trained and compared.
     store: object store of the shards, if they are in one.
     report: rules of the comparison.
+    suites: more suites that the generators and baselines are evaluated on: names of files in conf/suite. Each has its
+        own results, which never share a table with those of `suite`.
     """
 
     seed: int
@@ -87,6 +89,7 @@ class Params:
     generators: Mapping[str, Any]
     store: StoreConfig = field(default_factory=StoreConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    suites: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values, defaults included, as plain data that `check_tree` accepts.
@@ -132,6 +135,9 @@ def find_mismatch(params: Params) -> str | None:
     """Return what is wrong with the first value that no later stage could use, or that does not fit another one."""
     if len(set(params.evaluate.baselines)) < len(params.evaluate.baselines):
         return "evaluate.baselines names a baseline twice; name each once"
+    for name in params.suites:
+        if not _is_name(name):
+            return f"suites names {name!r}; a name of a file in conf/suite is made of a-z, 0-9 and _"
     for name in FEATURE_WEIGHTS:
         weights = getattr(params.evaluate, name)
         if weights and not re.fullmatch(r"[0-9a-f]{64}", weights.sha256):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datasets.shards.column import Column
 from files.errors import UserError
 from jobs.evaluation.results import Group, Score, Summary, read_scores, read_summary
-from jobs.evaluation.suite import suite_id
+from jobs.evaluation.suite import check_one_suite, suite_id
 from jobs.report.data import REFERENCE_METRIC
 from jobs.runs.receipt import Receipt
 from pipeline.layout import BASELINES_ROW, GROUP_ROWS, OTHERS_ROW, SCORES_NAME, SUMMARY_NAME, results_folder
@@ -95,13 +95,8 @@ def groups_of_rows(params: Params) -> tuple[str, ...]:
 def common_suite(params: Params, results: Results) -> str:
     """Return the suite of all results, which is that of the images and masks in shards/."""
     summaries = results.summaries
-    first, *others = summaries
-    for other in others:
-        if summaries[other].suite != summaries[first].suite:
-            raise ReportError(
-                f"{first} was evaluated on suite {summaries[first].suite}, {other} on {summaries[other].suite}: "
-                "their numbers cannot be compared; run: dvc repro"
-            )
+    check_one_suite(summaries)
+    first = next(iter(summaries))
     here = suite_id(results.images, results.masks, params.evaluate)
     if summaries[first].suite != here:
         raise ReportError(

@@ -25,7 +25,7 @@ from tests.pipeline.pictures import tree, write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
-MODULES = {"baselines": "evaluate", "others": "evaluate"}
+MODULES = {"baselines": "evaluate", "others": "evaluate", "suites": "suite"}
 BASELINE_NAMES = ("telea", "mean_colour")
 
 # Code that every stage imports and that cannot change what a stage writes, with the reason. Not followed further.
@@ -34,10 +34,12 @@ INERT = {
     "pipeline/code.py": "tells which code makes an output",
     "pipeline/inputs.py": "refuses to write outputs and changes none",
     "pipeline/browser.py": "opens a page",
+    "pipeline/against.py": "compares results on the terminal, and writes nothing",
     "pipeline/partial.py": "describes an unfinished run, of which the stage writes nothing",
     "pipeline/params.py": "parses; the values it hands on are the stage's `params`",
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/columns.py": "refuses columns and changes none",
+    "pipeline/suite_files.py": "parses a file of conf/suite, which the stage declares",
     "pipeline/trained.py": "refuses receipts and changes none",
     "pipeline/lineage/pictures.py": "indexes records, beside the outputs",
     "pipeline/lineage/records.py": "writes the record of a stage, which decides no other output",
@@ -66,6 +68,7 @@ INERT = {
     "jobs/tracking/training_run.py": "describes a training to the tracking server",
     "jobs/tracking/mlflow_runs.py": "writes to the tracking server",
     "jobs/cluster/gpus.py": "refuses a machine without GPUs",
+    "jobs/cluster/kept.py": "runs functions somewhere",
     "jobs/cluster/launch.py": "runs functions somewhere; how many processes train is a parameter",
     "jobs/cluster/work.py": "describes work and its failures",
     "jobs/cluster/network.py": "chooses network interfaces",
@@ -115,14 +118,14 @@ def closure(paths: set[Path]) -> set[str]:
 
 def cases():
     for stage, body in STAGES.items():
-        keys = names() if "foreach" in body else [""]
+        keys = {"${generators}": names(), "${suites}": ["photos"]}[body["foreach"]] if "foreach" in body else [""]
         for key in keys:
             yield pytest.param(stage, body.get("do", body), key, id=f"{stage}@{key}" if key else stage)
 
 
 @pytest.mark.parametrize(("stage", "body", "key"), list(cases()))
 def test_every_stage_declares_its_code_and_its_packages(stage, body, key):
-    deps = [dep.replace("${key}", key) for dep in body["deps"]]
+    deps = [dep.replace("${key}", key).replace("${item}", key) for dep in body["deps"]]
     roots = {ROOT / "pipeline" / "stages" / f"{MODULES.get(stage, stage)}.py"}
     if key:
         roots |= set((ROOT / "jobs" / "generators" / key).glob("*.py"))
@@ -187,7 +190,7 @@ def test_inert_code_exists():
 
 def test_watched_paths_are_the_only_values_of_params_that_reach_dvc_beside_names():
     names = set(re.findall(r"\$\{([^}]*)\}", (ROOT / "dvc.yaml").read_text()))
-    assert names == {"generators", "key", "dataset.watch", "evaluate.rows.watch"}
+    assert names == {"generators", "suites", "key", "item", "dataset.watch", "evaluate.rows.watch"}
 
 
 def test_every_package_that_a_stage_imports_is_in_the_lock():
@@ -304,12 +307,12 @@ def test_every_setting_of_evaluation_is_a_parameter_of_the_stage_that_uses_it(st
     """And adding a row makes no other row stale."""
     declared = {key for key in STAGES[stage].get("do", STAGES[stage])["params"] if key.startswith("evaluate.")}
     own = {
-        "evaluate": {"evaluate.rows.untrained"},
+        "evaluate": {"evaluate.rows.untrained", "evaluate.precision"},
         "baselines": {"evaluate.baselines", "evaluate.seconds_per_fill"},
         "others": {"evaluate.rows"},
     }
     names = {f"evaluate.{each.name}" for each in fields(EvaluateConfig)}
-    assert declared == (names - {"evaluate.rows"} - own["baselines"]) | own[stage]
+    assert declared == (names - {"evaluate.rows", "evaluate.precision"} - own["baselines"]) | own[stage]
     written = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())["evaluate"]
     assert names == {f"evaluate.{name}" for name in written}, "DVC wants every declared parameter in the file"
     assert set(written["rows"]) == {each.name for each in fields(RowsConfig)}

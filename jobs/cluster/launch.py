@@ -156,8 +156,7 @@ def _map_where_faster(task: Callable[[Item], Result], items: Sequence[Item]) -> 
 
 
 def _map_in_processes(task: Callable[[Item], Result], items: Sequence[Item], size: int) -> Iterator[Result]:
-    from jobs.cluster.processes import Pool
+    from jobs.cluster.processes import Pool, modules_of
 
-    function = getattr(task, "func", task)  # of a partial
-    with Pool(size, [function.__module__]) as pool:
+    with Pool(size, modules_of(task)) as pool:
         yield from pool.map(task, items)

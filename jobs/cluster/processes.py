@@ -102,10 +102,19 @@ class Pool:
 
     size: number of processes. Each is started when there is work for it.
     modules: names of modules that the processes need.
+    environment: returns the variables of the process with a number, counted from 0. A process that replaces another
+        has its number.
     """
 
-    def __init__(self, size: int, modules: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        size: int,
+        modules: Sequence[str] = (),
+        environment: Callable[[int], Mapping[str, str]] = lambda number: {},
+    ) -> None:
         self._size = size
+        self._environment = environment
+        self._places: dict[str, int] = {}  # name of a process -> its number
         self._folder = tempfile.TemporaryDirectory(prefix="inpaint-")
         self._idle: list[Worker] = []
         self._num_started = 0
@@ -143,6 +152,7 @@ class Pool:
                     except ProcessEndedError as error:
                         if num_ends + 1 == _MAX_ENDS:
                             raise WorkerError(f"a task failed {_MAX_ENDS} times: {error}") from error
+                        del self._places[worker.name]
                         worker.kill()
                         del running[ready]
                         waiting.append((item, num_ends + 1))
@@ -158,7 +168,9 @@ class Pool:
         if self._idle:
             return self._idle.pop()
         self._num_started += 1
-        return Worker(f"task-worker-{self._num_started}", Path(self._folder.name), _ONE_THREAD)
+        name = f"task-worker-{self._num_started}"
+        self._places[name] = min(set(range(self._size)) - set(self._places.values()))
+        return Worker(name, Path(self._folder.name), {**_ONE_THREAD, **self._environment(self._places[name])})
 
 
 def run_group(work: GroupWork, size: int, *, use_gpu: bool, collective_seconds: float) -> None:
@@ -185,6 +197,17 @@ def run_group(work: GroupWork, size: int, *, use_gpu: bool, collective_seconds: 
                 worker.kill()
     if failures:
         raise GroupError(failures)
+
+
+def gpu_environment(number: int) -> dict[str, str]:
+    """Return the variables with which a process sees one GPU of those that this process may use."""
+    return {"CUDA_VISIBLE_DEVICES": _gpu(number)}
+
+
+def modules_of(task: Callable) -> list[str]:
+    """Return the names of the modules that a process needs for a task: of a function, a partial or a `KeptTask`."""
+    function = getattr(task, "opener", task)
+    return [getattr(function, "func", function).__module__]
 
 
 def preload(modules: Sequence[str]) -> None:
@@ -223,14 +246,19 @@ def _collect_failures(workers: Sequence[Worker]) -> dict[int, BaseException]:
 
 def _rank_environment(rank: int, size: int, *, use_gpu: bool) -> dict[str, str]:
     """Return the variables that torch.distributed and accelerate read, and those that choose devices and interface."""
-    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-    environment = {"CUDA_VISIBLE_DEVICES": (gpus[rank] if gpus else str(rank)) if use_gpu else ""}
+    environment = {"CUDA_VISIBLE_DEVICES": _gpu(rank) if use_gpu else ""}
     if size > 1:
         loopback = "lo0" if sys.platform == "darwin" else "lo"
         environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
         environment |= {"LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
         environment |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
     return environment
+
+
+def _gpu(number: int) -> str:
+    """Return the name of a GPU of those that this process may use."""
+    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    return gpus[number] if gpus else str(number)
 
 
 def _join_group(argument: tuple[Callable[[dict], None], dict, str, float]) -> None:

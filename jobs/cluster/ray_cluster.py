@@ -25,7 +25,7 @@ from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
 from jobs.cluster.gpus import NO_GPUS
 from jobs.cluster.network import find_interface, passed_on
 from jobs.cluster.settings import ClusterConfig
-from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_size, group_timeout
+from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_size, group_timeout, last_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,6 +57,61 @@ def map_on_cluster(
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             yield result
+
+
+def map_on_actors(
+    make_task: Callable[[int], Callable[[Item], Result]],
+    items: Sequence[Item],
+    *,
+    num_workers: int | None,
+    use_gpu: bool,
+) -> Iterator[Result]:
+    """Apply a task that keeps state to every item, on actors. Yields the results in order of completion.
+
+    make_task: returns the task for actors that may use a number of cores.
+    num_workers: number of actors; None = as many as the cluster has CPUs, or GPUs with `use_gpu`.
+    use_gpu: give each actor a GPU, and its share of the cores for its own threads.
+    Raises the first failure as the task raised it, WorkerError for an item that always loses its actor and for a
+    cluster without GPUs.
+    """
+    with connect_ray(num_workers) as ray:
+        cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
+        if use_gpu and not gpus:
+            raise WorkerError("cluster.use_gpu is true, but the cluster has no GPU; set it to false")
+        most = gpus if use_gpu else max(1, cpus)
+        size = min(num_workers or most, most, len(items))
+        task = make_task(max(1, cpus // gpus) if use_gpu else 1)
+        options = {"num_gpus": 1} if use_gpu else {"runtime_env": {"env_vars": NO_GPUS}}
+        make_actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3, **options)(_Actor).remote
+        waiting = list(reversed(items))
+        # An actor gets its first item once it runs: one for which there is no room then keeps no item waiting.
+        starting = {actor.start.remote(): actor for actor in [make_actor() for _ in range(size)]}
+        running, num_left = dict(starting), len(items)
+        while num_left:
+            done = ray.wait(list(running), num_returns=1)[0][0]
+            actor = running.pop(done)
+            try:
+                result = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            except ray.exceptions.RayActorError as error:
+                raise WorkerError(f"a task lost its process several times: {last_line(error)}") from error
+            if waiting:
+                running[actor.apply.remote(task, waiting.pop())] = actor
+            if done not in starting:
+                num_left -= 1
+                yield result
+
+
+class _Actor:
+    """A process of the cluster that applies tasks. It keeps what the tasks keep."""
+
+    def start(self) -> None:
+        """Do nothing; it returns once the process runs."""
+
+    def apply(self, task: Callable[[Item], Result], item: Item) -> Result:
+        """Apply a task."""
+        return task(item)
 
 
 def run_group_on_cluster(work: GroupWork, config: ClusterConfig, name: str) -> None:

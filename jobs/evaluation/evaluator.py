@@ -17,7 +17,7 @@ from jobs.evaluation.metrics.feature_weights import WeightsError
 from jobs.evaluation.metrics.inception import INCEPTION, extract_features, load_inception
 from jobs.evaluation.metrics.lpips import ALEXNET, VGG16, load_lpips, lpips
 from jobs.evaluation.metrics.pixels import score_pair
-from jobs.evaluation.metrics.structure import MS_SSIM_MIN_SIDE
+from jobs.evaluation.metrics.structure import MS_SSIM_MIN_SIDE, TrueImage
 from jobs.evaluation.metrics.value import Missing
 from jobs.evaluation.settings import EvaluateConfig, Weights
 
@@ -30,11 +30,13 @@ class Evaluator:
     """Hold the feature networks of one evaluation and score composites with them.
 
     config: names the files of feature weights.
+    device: of the networks.
     missing: metric -> reason, of the metrics that cannot be computed: their weights are not configured, not on this
         disk or not the configured ones, or the images are too small.
     """
 
-    def __init__(self, config: EvaluateConfig) -> None:
+    def __init__(self, config: EvaluateConfig, device: str = "cpu") -> None:
+        self._device = device
         self.missing: dict[str, Missing] = {}
         self._inception = self._load(SET_METRICS, "inception", config.inception, load_inception, INCEPTION)
         self._lpips = {
@@ -42,10 +44,10 @@ class Evaluator:
             "lpips_vgg": self._load(["lpips_vgg"], "vgg16", config.vgg16, partial(load_lpips, trunk="vgg"), VGG16),
         }
 
-    def score(
+    def score_pixels(
         self, image: np.ndarray, composites: np.ndarray, masks: np.ndarray, edges: np.ndarray | None = None
     ) -> list[dict[str, float]]:
-        """Score the composites of one image.
+        """Compute the metrics of the composites of one image that need no network.
 
         image: uint8 (H, W, 3).
         composites: uint8 (N, H, W, 3).
@@ -53,31 +55,39 @@ class Evaluator:
         edges: predicted edges, uint8 (N, H, W), or None.
         Returns metric -> number for each pair. Scores of edges are left out where the hole hides no edge.
         """
-        values = [score_pair(image, *pair) for pair in zip(composites, masks, strict=True)]
-        if "ms_ssim" not in values[0]:
+        truth = TrueImage(image)
+        values = [score_pair(truth, *pair) for pair in zip(composites, masks, strict=True)]
+        if values and "ms_ssim" not in values[0]:
             side = MS_SSIM_MIN_SIDE
             self.missing["ms_ssim"] = Missing(f"not computed: needs images of at least {side} x {side} pixels")
+        if edges is not None:
+            true_edges = canny_edges(image, _TRUE_EDGES) == 1
+            for of_pair, predicted, mask in zip(values, edges, masks, strict=True):
+                if has_edges(true_edges, mask):
+                    of_pair |= score_edges(predicted > 127, true_edges, mask)
+        return values
+
+    def score_features(self, image: np.ndarray, composites: np.ndarray) -> list[dict[str, float]]:
+        """Compute the metrics of the composites of one image that need a network: metric -> number for each pair.
+
+        image, composites: those of `score_pixels`.
+        """
+        values: list[dict[str, float]] = [{} for _ in composites]
         truths = np.broadcast_to(image, composites.shape)
         for name, network in self._lpips.items():
             if network is not None:
                 for of_pair, distance in zip(values, lpips(truths, composites, network).tolist(), strict=True):
                     of_pair[name] = distance
-        if edges is not None:
-            truth = canny_edges(image, _TRUE_EDGES) == 1
-            for of_pair, predicted, mask in zip(values, edges, masks, strict=True):
-                if has_edges(truth, mask):
-                    of_pair |= score_edges(predicted > 127, truth, mask)
         return values
 
-    def features(self, image: np.ndarray, composites: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Compute the features of the image, repeated for each composite, and of the composites; None without network.
+    @property
+    def has_features(self) -> bool:
+        """Whether there is the network of `features`."""
+        return self._inception is not None
 
-        image, composites: those of `score`.
-        """
-        if self._inception is None:
-            return None
-        real = extract_features(image[None], self._inception)
-        return real.repeat(len(composites), axis=0), extract_features(composites, self._inception)
+    def features(self, pictures: np.ndarray) -> np.ndarray:
+        """Compute the features of pictures, uint8 (N, H, W, 3), that sets are compared by: (N, num_features)."""
+        return extract_features(pictures, self._inception)
 
     def _load(
         self,
@@ -96,7 +106,7 @@ class Evaluator:
         if weights is not None:
             try:
                 if Path(weights.path).exists():
-                    return load(weights)
+                    return load(weights).to(self._device)
                 reason = f"not computed: needs {needs}; {weights.path} does not exist"
             except WeightsError as error:
                 reason = f"not computed: {error}"

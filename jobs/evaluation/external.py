@@ -24,6 +24,13 @@ def external_path(row: External, key: str, bin_name: str) -> Path:
     return Path(row.root) / f"{key}-{bin_name}.png"
 
 
+def describe_pictures(row: External) -> str:
+    """Return the digest of the names, sizes and times of the pictures: it changes with any of them, in practice."""
+    found = sorted((str(path), path.stat()) for path in Path(row.root).rglob("*.png"))
+    text = "".join(f"{path} {stat.st_size} {stat.st_mtime_ns}\n" for path, stat in found)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def read_composites(row: External, key: str, images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, str]:
     """Read the pictures of one image, and take from them only the holes.
 

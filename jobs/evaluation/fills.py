@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from datasets.maps.edges import EdgeConfig
 from jobs.evaluation.baselines import BASELINES, SLOW, FillOne
 from jobs.evaluation.external import read_composites
-from jobs.evaluation.inference import inpaint_images, load_trained
-from jobs.evaluation.job import EvaluationJob
+from jobs.evaluation.inference import Precision, Visible, fill_on_device, hide, load_trained
+from jobs.evaluation.job import EvaluationJob, RegisteredFill
+from jobs.evaluation.metrics.pixels import composite_uint8
 from jobs.evaluation.settings import External, untrained_row
 from jobs.evaluation.time_limit import TimeLimit
+from jobs.recipe.contract import Recipe
 
 
 class Filled(NamedTuple):
@@ -31,18 +35,49 @@ class Filled(NamedTuple):
     source: str = ""
 
 
-Fill = Callable[[str, np.ndarray, np.ndarray], Filled]
-"""fill(key, images, masks): key of the image, uint8 (N, H, W, 3) and (N, H, W), 1 = hole."""
+@dataclass(frozen=True)
+class Holes:
+    """One image of the suite and the holes that are cut into it.
+
+    key: of the image.
+    image: uint8 (H, W, 3).
+    masks: uint8 (N, H, W), 1 = hole.
+    """
+
+    key: str
+    image: np.ndarray
+    masks: np.ndarray
+
+    @property
+    def images(self) -> np.ndarray:
+        """The image once per mask, uint8 (N, H, W, 3), without a copy."""
+        return np.broadcast_to(self.image, (len(self.masks), *self.image.shape))
+
+
+@dataclass(frozen=True)
+class Fill:
+    """How one row fills holes.
+
+    fill(several, prepared): fills the holes of several images of one size. Returns one `Filled` for each.
+    prepare(one): computes for one image what `fill` needs and what needs no network. It runs on any core, ahead.
+    """
+
+    fill: Callable[[Sequence[Holes], Sequence[Any]], list[Filled]]
+    prepare: Callable[[Holes], Any] | None = None
 
 
 def open_fills(job: EvaluationJob) -> dict[str, Fill]:
-    """Load what the rows of a job need. Returns row -> function that fills holes."""
+    """Load what the rows of a job need. Returns row -> how it fills holes."""
     return {
         **(_baselines(job) if job.has_baselines else {}),
         **(_generator(job) if job.model is not None else {}),
-        **{name: partial(_fill_together, opener()) for name, opener in job.registered.items()},
-        **{row.name: partial(_read_pictures, row) for row in job.external},
+        **{name: Fill(partial(_one_by_one, partial(_fill_together, open()))) for name, open in job.registered.items()},
+        **{row.name: Fill(partial(_one_by_one, partial(_read_pictures, row))) for row in job.external},
     }
+
+
+def _one_by_one(fill: Callable[[Holes], Filled], several: Sequence[Holes], prepared: Sequence[None]) -> list[Filled]:
+    return [fill(one) for one in several]
 
 
 def _baselines(job: EvaluationJob) -> dict[str, Fill]:
@@ -51,7 +86,7 @@ def _baselines(job: EvaluationJob) -> dict[str, Fill]:
         limit.start()
     fills = {name: BASELINES[name].fill for name in job.config.baselines}
     return {
-        name: partial(_fill_one_by_one, partial(limit.fill, fill) if name in SLOW else fill)
+        name: Fill(partial(_one_by_one, partial(fill_separately, partial(limit.fill, fill) if name in SLOW else fill)))
         for name, fill in fills.items()
     }
 
@@ -66,33 +101,46 @@ def _generator(job: EvaluationJob) -> dict[str, Fill]:
     rows = {job.name: True} | ({untrained_row(job.name): False} if job.config.rows.untrained else {})
     fills: dict[str, Fill] = {}
     for row, trained in rows.items():
-        recipe, receipt = load_trained(Path(job.model), trained=trained)
-        fills[row] = partial(_inpaint, partial(inpaint_images, recipe, receipt.edges))
+        recipe, receipt = load_trained(Path(job.model), trained=trained, device=job.device)
+
+        fills[row] = Fill(
+            partial(fill_with_network, recipe, job.config.precision), partial(_hide, recipe.columns, receipt.edges)
+        )
     return fills
 
 
-def _inpaint(
-    inpaint: Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]],
-    key: str,
-    images: np.ndarray,
-    masks: np.ndarray,
-) -> Filled:
-    return Filled(list(range(len(images))), inpaint(images, masks))
+def _hide(columns: Sequence[str], edges: EdgeConfig | None, one: Holes) -> Visible:
+    return hide(one.images, one.masks, columns=columns, edges=edges)
 
 
-def _fill_together(
-    fill: Callable[[np.ndarray, np.ndarray], np.ndarray], key: str, images: np.ndarray, masks: np.ndarray
-) -> Filled:
-    return Filled(list(range(len(images))), {"composite": fill(np.ascontiguousarray(images), masks[..., None])})
+def fill_with_network(
+    recipe: Recipe, precision: Precision, several: Sequence[Holes], prepared: Sequence[Visible]
+) -> list[Filled]:
+    """Fill the holes of several images of one size as one batch."""
+    pictures = {name: each.cpu().numpy() for name, each in fill_on_device(recipe, prepared, precision).items()}
+    filled, start = [], 0
+    for one in several:
+        pairs = slice(start, start + len(one.masks))
+        of_image = {name: each[pairs] for name, each in pictures.items()}
+        composite = composite_uint8(of_image.pop("output"), one.images, one.masks)
+        filled.append(Filled(list(range(len(one.masks))), {"composite": composite, **of_image}))
+        start = pairs.stop
+    return filled
 
 
-def _fill_one_by_one(fill: FillOne, key: str, images: np.ndarray, masks: np.ndarray) -> Filled:
-    filled = [fill(image, mask) for image, mask in zip(images, masks, strict=True)]
+def fill_separately(fill: FillOne, one: Holes) -> Filled:
+    """Fill one hole of an image after another. fill: returns None for a hole that takes too long."""
+    filled = [fill(*pair) for pair in zip(one.images, one.masks, strict=True)]
     pairs = [number for number, picture in enumerate(filled) if picture is not None]
     composites = [filled[number] for number in pairs]
     return Filled(pairs, {"composite": np.stack(composites)} if pairs else {})
 
 
-def _read_pictures(row: External, key: str, images: np.ndarray, masks: np.ndarray) -> Filled:
-    composites, source = read_composites(row, key, images, masks)
-    return Filled(list(range(len(images))), {"composite": composites}, source)
+def _fill_together(fill: RegisteredFill, one: Holes) -> Filled:
+    composites = fill(np.ascontiguousarray(one.images), one.masks[..., None])
+    return Filled(list(range(len(one.masks))), {"composite": composites})
+
+
+def _read_pictures(row: External, one: Holes) -> Filled:
+    composites, source = read_composites(row, one.key, one.images, one.masks)
+    return Filled(list(range(len(one.masks))), {"composite": composites}, source)

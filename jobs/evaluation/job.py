@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from files.objects import StoreConfig
-from jobs.evaluation.settings import EvaluateConfig, External
+from jobs.evaluation.settings import FEATURE_WEIGHTS, EvaluateConfig, External
+from masks.hole_ratio import BINS
+
+BIN_NAMES = tuple(name for name, _, _ in BINS)
 
 BASELINES_NAME = "baselines"
 """The name of the evaluation that has a row per baseline."""
@@ -30,6 +33,10 @@ class EvaluationJob:
     external: rows of other programs.
     config: parameters of the evaluation.
     store: object store with the shards that are not on this disk.
+    bins: names of the masks that each image has.
+    smallest_sha256: see `suite.select_records`.
+    device: of the networks of generators and metrics, such as "cpu" or "cuda". A registered model runs where its own
+        code puts it.
     """
 
     name: str
@@ -42,8 +49,22 @@ class EvaluationJob:
     masks_digest: str | None = None
     registered: Mapping[str, Callable[[], RegisteredFill]] = field(default_factory=dict)
     external: tuple[External, ...] = ()
+    bins: tuple[str, ...] = BIN_NAMES
+    smallest_sha256: int | None = None
+    device: str = "cpu"
 
     @property
     def has_baselines(self) -> bool:
         """Whether there is a row per baseline."""
         return self.name == BASELINES_NAME
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether a network of a generator or of a metric is computed, which a GPU would speed up."""
+        has_features = any(getattr(self.config, name) is not None for name in FEATURE_WEIGHTS)
+        return self.model is not None or has_features
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there is any row to evaluate."""
+        return bool(self.has_baselines or self.model is not None or self.registered or self.external)

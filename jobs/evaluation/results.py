@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,9 @@ from jobs.evaluation.metrics.value import Metric, Missing, Value
 
 OVERALL = "overall"
 """The group of all pairs of a row. Every other group is a hole-ratio bin."""
+
+FIXED_COLUMNS = ("row", "key", "bin", "hole_ratio")
+"""Columns of the table of scores; every other is a metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +66,42 @@ class Summary:
     about: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_scores(path: Path, scores: Sequence[Score]) -> None:
-    """Write a parquet table with one row per score, sorted by row, key and bin; null where a pair lacks a metric."""
-    table = [
+def score_lines(scores: Iterable[Score]) -> list[dict[str, Any]]:
+    """Return the lines of a table of scores, which may have different metrics."""
+    return [
         {"row": score.row, "key": score.key, "bin": score.bin, "hole_ratio": score.hole_ratio, **score.values}
-        for score in sorted(scores, key=lambda score: (score.row, score.key, score.bin))
+        for score in scores
     ]
-    write_table(path, table)
+
+
+class ScoreWriter:
+    """Write the parquet table of all scores, one row of the results after another, in `file`.
+
+    schema: of the table; a metric that a row lacks is null there.
+    """
+
+    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(file, schema, compression="zstd")
+        self._schema = schema
+
+    def __enter__(self) -> ScoreWriter:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._writer.close()
+
+    def add(self, scores: pa.Table) -> None:
+        """Add the scores of one row of the results."""
+        empty = self._schema.empty_table()
+        self._writer.write_table(pa.concat_tables([empty, scores], promote_options="default").cast(self._schema))
 
 
 def read_scores(path: Path) -> list[Score]:
-    """Read the scores that `write_scores` wrote, in its order."""
-    fixed = ("row", "key", "bin", "hole_ratio")
+    """Read a table of scores, sorted by row, key and bin."""
     scores = []
     for line in pq.read_table(path).to_pylist():
-        values = {name: value for name, value in line.items() if name not in fixed and value is not None}
-        scores.append(Score(**{name: line[name] for name in fixed}, values=values))
+        values = {name: value for name, value in line.items() if name not in FIXED_COLUMNS and value is not None}
+        scores.append(Score(**{name: line[name] for name in FIXED_COLUMNS}, values=values))
     return scores
 
 

@@ -71,6 +71,10 @@ class EvaluateConfig:
         patch_match, which needs the extra `classical`.
     seconds_per_fill: time in which biharmonic and patch_match must fill one hole. A pair that takes longer is not
         scored in that row, and is named.
+    batch_size: number of images whose holes a generator fills in one batch, each with all its masks. A GPU needs more
+        than one, such as 16. It can change the last bits of an output, hence single levels of a picture.
+    precision: in which generators compute: "no" is float32; "bf16" and "fp16" autocast, except where a network keeps
+        float32 itself.
     gallery_images: number of images whose composites are kept for the gallery.
     bootstrap_samples: number of resamples behind each 95 % interval.
     inception: feature weights of FID, KID, P-IDS and U-IDS; None leaves them uncomputed.
@@ -81,6 +85,8 @@ class EvaluateConfig:
 
     baselines: tuple[BaselineName, ...] = ("mean_colour", "telea", "navier_stokes", "biharmonic")
     seconds_per_fill: float = 60.0
+    batch_size: int = 1
+    precision: Literal["no", "bf16", "fp16"] = "no"
     gallery_images: int = 32
     bootstrap_samples: int = 2000
     inception: Weights | None = None
@@ -91,6 +97,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if "mean_colour" not in self.baselines:
             raise ValueError("baselines must include mean_colour: every row is compared with it")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
 
 def parse_version(address: str) -> Version | None:

@@ -6,42 +6,19 @@ import contextlib
 import logging
 import shutil
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from datasets.shards.column import Column
-from datasets.shards.manifest import Manifest, write_manifest
-from datasets.shards.records import write_records
-from datasets.writing.tars import NewRecord, write_shard
 from files.durable import check_replaceable
-from jobs.cluster.launch import map_tasks
-from jobs.evaluation.catalogue import HEADLINE
-from jobs.evaluation.costs import add_costs
-from jobs.evaluation.job import EvaluationJob
-from jobs.evaluation.loop import PartResult, divide_images, evaluate_part
-from jobs.evaluation.metrics.value import Value
-from jobs.evaluation.results import OVERALL, Group, Summary, write_json, write_scores, write_summary
-from jobs.evaluation.suite import suite_id
-from jobs.evaluation.summary import describe_sources, late_pairs, summarise
+from jobs.evaluation.results import OVERALL, Group, Summary, write_json
 from pipeline.columns import open_column
 from pipeline.declared_rows import DeclaredRows, fetch_rows
+from pipeline.evaluating import Place, evaluate_job, headline_of, make_job, means_of
 from pipeline.inputs import StageInputs
-from pipeline.layout import (
-    GALLERY_NAME,
-    GROUP_ROWS,
-    OTHERS_ROW,
-    SCORES_NAME,
-    SUMMARY_NAME,
-    costs_file,
-    metrics_file,
-    model_folder,
-    results_folder,
-    unfinished_folder,
-)
+from pipeline.layout import GROUP_ROWS, OTHERS_ROW, costs_file, metrics_file, results_folder, unfinished_folder
 from pipeline.lineage.records import write_record
 from pipeline.params import Params, check_listed
-from pipeline.progress import Bar
 from pipeline.trained import open_receipt
 from pipeline.verbosity import say
 
@@ -69,26 +46,16 @@ def run(params: Params, row: str) -> None:
     masks.verify()
     check_replaceable(results_folder(row))
     staged = unfinished_folder(row)
-    shutil.rmtree(staged, ignore_errors=True)  # of a killed evaluation
+    shutil.rmtree(staged / "registered", ignore_errors=True)  # of a killed evaluation
     declared = fetch_rows(params, staged / "registered") if row == OTHERS_ROW else DeclaredRows()
-    results = _evaluate(params, row, images, masks, declared)
-    sources = describe_sources(results)
-    summary = Summary(
-        suite_id(images, masks, params.evaluate),
-        images.manifest.records,
-        summarise(results, params.evaluate),
-        late_pairs(results),
-        {row: ", ".join(filter(None, (text, sources.get(row)))) for row, text in declared.about.items()},
-    )
-    folder = staged / "results"
-    write_scores(folder / SCORES_NAME, [score for result in results for score in result.scores])
-    _write_gallery(folder / GALLERY_NAME, images, results)
-    write_summary(folder / SUMMARY_NAME, summary)
+    job = make_job(params, row, images, masks)
+    job = replace(job, registered=declared.registered, external=declared.external)
+    place = Place(inputs=inputs, staged=staged, about=declared.about)
+    summary, costs = evaluate_job(params, job, images, masks, place)
     _write_metrics(staged, row, summary)
     inputs.check_unchanged()
     _move(staged, row)
     write_record(inputs)
-    costs = {name: cost.to_json() for name, cost in add_costs(result.costs for result in results).items()}
     write_json(costs_file(row), costs)
     if row not in GROUP_ROWS:
         _track(row, summary, costs[row])
@@ -107,16 +74,11 @@ def _write_metrics(staged: Path, row: str, summary: Summary) -> None:
     """
     place = staged / _metrics_place(row).name
     if row not in GROUP_ROWS:
-        write_json(place, _headline(summary.rows[row][OVERALL]))
+        write_json(place, headline_of(summary.rows[row][OVERALL]))
         return
     place.mkdir(parents=True, exist_ok=True)
     for name, groups in summary.rows.items():
-        write_json(place / f"{name}.json", _headline(groups[OVERALL]))
-
-
-def _headline(group: Group) -> dict[str, float]:
-    means = _means(group)
-    return {name: means[name] for name in HEADLINE if name in means}
+        write_json(place / f"{name}.json", headline_of(groups[OVERALL]))
 
 
 def _move(staged: Path, row: str) -> None:
@@ -131,57 +93,6 @@ def _move(staged: Path, row: str) -> None:
     shutil.rmtree(staged)
     with contextlib.suppress(OSError):  # evaluations of other rows are unfinished
         staged.parent.rmdir()
-
-
-def _evaluate(params: Params, row: str, images: Column, masks: Column, declared: DeclaredRows) -> list[PartResult]:
-    """Evaluate all parts of the suite, here or on workers, and return their results in order."""
-    job = EvaluationJob(
-        name=row,
-        images=str(images.folder.resolve()),
-        masks=str(masks.folder.resolve()),
-        images_digest=images.manifest.digest,
-        masks_digest=masks.manifest.digest,
-        model=None if row in GROUP_ROWS else str(model_folder(row).resolve()),
-        registered=declared.registered,
-        external=declared.external,
-        config=params.evaluate,
-        store=params.store,
-    )
-    parts = divide_images(images.manifest.records) if row != OTHERS_ROW or declared.names else ()
-    results: list[PartResult] = []
-    with Bar(f"evaluate {row}", images.manifest.records if parts else 0, "images") as bar:
-        for result in map_tasks(partial(evaluate_part, job), parts, num_workers=params.cluster.num_workers):
-            results.append(result)
-            bar.at(min(len(results) * len(parts[0]), images.manifest.records))
-    return sorted(results, key=lambda result: result.first)
-
-
-def _write_gallery(folder: Path, images: Column, results: Sequence[PartResult]) -> None:
-    """Write the pictures of the gallery as a column of one shard. Without rows the folder is empty."""
-    records = [
-        NewRecord(key=key, members=members, about={}) for result in results for key, members in result.gallery.items()
-    ]
-    folder.mkdir(parents=True)
-    if not records:
-        return
-    shard, fields = write_shard(folder, GALLERY_NAME, 0, records)
-    write_manifest(
-        folder,
-        Manifest(
-            dataset=images.manifest.dataset,
-            split=images.manifest.split,
-            column=GALLERY_NAME,
-            licence=images.manifest.licence,
-            shards=(shard,),
-            records_sha256=write_records(folder, fields),
-            made_from=images.manifest.digest,
-        ),
-    )
-
-
-def _means(group: Group) -> dict[str, float]:
-    """Return the means of the metrics that have a value."""
-    return {name: metric.mean for name, metric in group.metrics.items() if isinstance(metric, Value)}
 
 
 def _track(generator: str, summary: Summary, cost: Mapping[str, float]) -> None:
@@ -216,7 +127,7 @@ def _metric_points(groups: Mapping[str, Group]) -> dict[str, float]:
     return {
         f"evaluation/{metric}" if name == OVERALL else f"evaluation/{name}/{metric}": mean
         for name, group in groups.items()
-        for metric, mean in _means(group).items()
+        for metric, mean in means_of(group).items()
     }
 
 

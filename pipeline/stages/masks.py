@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-
-from datasets.writing.derived import ColumnContent, derive_column
-from files.pictures import encode_grey_png
-from files.seeds import derive_seed
-from masks.config import MaskConfig
-from masks.hole_ratio import BINS, member_of_bin
-from masks.masks import Masks, open_masks
+from datasets.writing.derived import derive_column
+from masks.hole_ratio import BINS
+from masks.masks import open_masks
 from pipeline.columns import open_manifest
 from pipeline.inputs import StageInputs
 from pipeline.layout import column_folder, image_splits
 from pipeline.lineage.records import write_record
 from pipeline.params import Params, ParamsError
+from pipeline.suite_masks import RATIO_BINS, SuiteContent
 from pipeline.writing import column_target, hold_columns, task_runner
-
-
-@dataclass(frozen=True)
-class SuiteContent(ColumnContent):
-    """One mask per hole-ratio bin, a function of (key, seed, bin), stored with 255 = hole."""
-
-    config: MaskConfig
-    masks: Masks
-    seed: int
-
-    @property
-    def inputs(self) -> Any:
-        return "suite", self.config.describe(), self.seed
-
-    def __call__(self, key: str, image: np.ndarray) -> dict[str, bytes]:
-        members = {}
-        for name, low, high in BINS:
-            mask = self.masks.draw_in_bin(*image.shape[:2], low, high, derive_seed(self.seed, "suite", key, name))
-            members[member_of_bin("mask", name)] = encode_grey_png(mask * 255)
-        return members
 
 
 @hold_columns("mask", read=["image"])
@@ -58,7 +31,7 @@ def run(params: Params) -> None:
     derive_column(
         column_target(params, "mask", inputs),
         {split: column_folder("image", split).resolve()},
-        SuiteContent(config, open_masks(config), params.seed),
+        SuiteContent(config, open_masks(config), params.seed, RATIO_BINS),
         {"masks": config.describe(), "seed": params.seed, "hole": 255, "bins": BINS},
         task_runner(params),
     )

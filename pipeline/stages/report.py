@@ -327,12 +327,25 @@ VERB = {
     "arguments": {
         "--partial": {"action": "store_true", "help": "write what there is of an unfinished run, to another page"},
         "--open": {"action": "store_true", "help": "open the page in the browser"},
+        "--against": {
+            "metavar": "REVISION",
+            "help": "compare with the results of a git revision or of a registered version, and write no page",
+        },
+        "--max-regression": {
+            "type": "float",
+            "metavar": "PERCENT",
+            "help": "with --against: exit with 1 if the hole L1 of a generator rose by more",
+        },
     },
 }
 
 
 def main(params: Params, arguments: Namespace) -> int:
     """Run the stage, or write the page of an unfinished run. Open the page if that is asked for."""
+    if arguments.against:
+        from pipeline.against import compare_with  # here, since the page does without it
+
+        return compare_with(params, arguments.against, arguments.max_regression)
     if arguments.partial:
         run_partial(params)
     else:

@@ -68,14 +68,14 @@ def read_stage_states(tree: Mapping[str, Any]) -> list[StageState]:
 
 
 def _list_stages(tree: Mapping[str, Any]) -> Iterator[_Stage]:
-    """Yield the stages of dvc.yaml, those with `foreach` once per generator."""
+    """Yield the stages of dvc.yaml, those with `foreach` once per generator or suite."""
     watched = str((tree.get("dataset") or {}).get("watch"))
     for name, body in read_stages().items():
         one = body.get("do", body)
-        for key in tree.get("generators") or {} if "foreach" in body else [""]:
+        for key in tree.get(body["foreach"].strip("${}")) or () if "foreach" in body else [""]:
 
             def fill(text: str, key: str = key) -> str:
-                return text.replace("${key}", key).replace("${dataset.watch}", watched)
+                return text.replace("${key}", key).replace("${item}", key).replace("${dataset.watch}", watched)
 
             outs = [out for part in ("outs", "metrics", "plots") for out in one.get(part, ())]
             yield _Stage(

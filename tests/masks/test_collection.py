@@ -24,7 +24,7 @@ from masks.config import MaskConfig, MaskFiles
 from masks.drawn import DrawnMasks, draw_mask_in_bin
 from masks.hole_ratio import BINS, hole_ratio
 from masks.masks import open_masks
-from pipeline.stages.masks import SuiteContent
+from pipeline.suite_masks import RATIO_BINS, SuiteContent
 from tests.masks.test_reading import HOLE, READ, REFUSED
 
 MASKS = [
@@ -280,7 +280,7 @@ def test_training_and_the_suite_read_the_files(folder, tmp_path):
         epoch = position // 4
         expected = masks.draw(64, 64, derive_seed(1, "mask", epoch, sample.key))
         np.testing.assert_array_equal(sample.mask, expected)
-    members = pickle.loads(pickle.dumps(SuiteContent(config, open_masks(config), seed=3)))
+    members = pickle.loads(pickle.dumps(SuiteContent(config, open_masks(config), 3, RATIO_BINS)))
     stored = members("a/key", np.zeros((96, 96, 3), np.uint8))
     for (name, low, high), content in zip(BINS, stored.values(), strict=True):
         mask = np.array(Image.open(io.BytesIO(content)))

@@ -16,7 +16,8 @@ from datasets.shards.records import ShardError
 from datasets.sources import source_config
 from files.errors import UserError
 from jobs.checks.footprint import footprint
-from jobs.evaluation.loop import EvaluationJob, evaluate_part
+from jobs.evaluation.job import EvaluationJob
+from jobs.evaluation.loop import Evaluation
 from jobs.generators import card
 from jobs.runs.folder import CheckpointError
 from jobs.runs.receipt import Receipt, write_receipt
@@ -276,7 +277,7 @@ def test_workers_read_the_manifests_that_were_checked(params):
         images_digest=read_manifest(suite["image"]).digest,
         masks_digest=read_manifest(suite["mask"]).digest,
     )
-    assert evaluate_part(job, range(1)).scores
+    assert Evaluation(job)(range(1)).scores
     for folder in (folders["edge"], suite["mask"]):
         manifest = read_manifest(folder)
         write_manifest(folder, dataclasses.replace(manifest, licence="another"))
@@ -284,7 +285,7 @@ def test_workers_read_the_manifests_that_were_checked(params):
     with pytest.raises(ShardError, match=f"its manifest is [0-9a-f]+, expected {digests['edge']}"):
         TrainingSamples(folders, SampleConfig(), 1, digests=digests)
     with pytest.raises(ShardError, match=f"its manifest is [0-9a-f]+, expected {job.masks_digest}"):
-        evaluate_part(job, range(1))
+        Evaluation(job)(range(1))
 
 
 def test_removal_and_comparison_need_the_split_that_a_folder_names(params, made):

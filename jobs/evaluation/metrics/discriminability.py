@@ -34,7 +34,7 @@ def discriminability(
     if features.num_images < min_images:
         reason = f"not computed: needs at least {min_images:,} images for P-IDS and U-IDS, not {features.num_images:,}"
         return dict.fromkeys(names, Missing(reason))
-    real, fake = _decisions(features.real.astype(np.float64), features.fake.astype(np.float64))
+    real, fake = _decisions(*features.read(slice(None)))  # the classifier needs all pairs at once
     wins, errors = fake > real, ((real <= 0).astype(float) + (fake > 0)) / 2
     return {
         name: bootstrap_interval(100 * values.astype(float), features.images, seed=0, samples=samples)

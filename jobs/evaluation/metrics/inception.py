@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,40 +14,48 @@ from jobs.evaluation.metrics.feature_weights import WeightsError, read_state
 from jobs.evaluation.metrics.picture_batches import Pictures, device_batches
 from jobs.evaluation.settings import Weights
 
+_BLOCK_PAIRS = 1024  # 32 MB of features of both sides
+
 INCEPTION = "Inception-v3 weights (2015-12-05)"
 
 
 @dataclass(frozen=True)
 class Features:
-    """The features of N pairs of a true picture and a composite.
+    """The features of pairs of a true picture and a composite. They may be on disk: they are read in blocks.
 
-    real, fake: (N, num_features).
-    images: key of the image of each pair; a key comes once per mask.
-    bins: bin of the mask of each pair.
+    real: of the images, (num_images, num_features).
+    fake: of the composites, (num_composites, num_features).
+    image_of: number of the image of each composite, (num_composites,).
+    chosen: numbers of the composites whose pairs these are, (num_pairs,).
     """
 
     real: np.ndarray
     fake: np.ndarray
-    images: tuple[str, ...]
-    bins: tuple[str, ...]
+    image_of: np.ndarray
+    chosen: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def images(self) -> np.ndarray:
+        """Number of the image of each pair."""
+        return self.image_of[self.chosen]
 
     @property
     def num_images(self) -> int:
         """Number of different images."""
-        return len(set(self.images))
+        return len(np.unique(self.images))
 
-    def of_bin(self, name: str) -> Features:
-        """Return the pairs of one bin, in order."""
-        chosen = [number for number, bin_name in enumerate(self.bins) if bin_name == name]
-        images = tuple(self.images[number] for number in chosen)
-        return Features(self.real[chosen], self.fake[chosen], images, (name,) * len(chosen))
+    def read(self, pairs: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
+        """Return the features of the true pictures and composites of some pairs, float64 (n, num_features) each."""
+        fakes = self.chosen[pairs]
+        return self.real[self.image_of[fakes]].astype(np.float64), self.fake[fakes].astype(np.float64)
 
-
-def join_features(parts: Sequence[Features]) -> Features:
-    """Return the pairs of all parts, in order."""
-    real, fake = (np.concatenate([getattr(part, name) for part in parts]) for name in ("real", "fake"))
-    images, bins = (tuple(text for part in parts for text in getattr(part, name)) for name in ("images", "bins"))
-    return Features(real, fake, images, bins)
+    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the features of all pairs, a block at a time, as `read` does."""
+        for start in range(0, len(self), _BLOCK_PAIRS):
+            yield self.read(slice(start, start + _BLOCK_PAIRS))
 
 
 def load_inception(weights: Weights) -> nn.Module:

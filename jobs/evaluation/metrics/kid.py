@@ -24,12 +24,12 @@ def kid(features: Features, *, block: int = BLOCK_IMAGES) -> Value | Missing:
     block: most pairs of a block. A set that fits in one block gives the estimate over all its pairs.
     Returns the value, with an interval of 1.96 standard errors over the blocks if there are ten or more.
     """
-    count = len(features.real)
+    count = len(features)
     if count < 2:
         return Missing(f"not computed: needs at least 2 images for KID, not {count}")
     order = np.random.default_rng(0).permutation(count)
     blocks = np.array_split(order, -(-count // block))
-    values = np.array([_squared_mmd(features.real[part], features.fake[part]) for part in blocks])
+    values = np.array([_squared_mmd(*features.read(part)) for part in blocks])
     mean = float(values.mean())
     if len(values) < _MIN_BLOCKS:
         return Value(mean)
@@ -38,11 +38,10 @@ def kid(features: Features, *, block: int = BLOCK_IMAGES) -> Value | Missing:
 
 
 def _squared_mmd(real: np.ndarray, fake: np.ndarray) -> float:
-    x, y = real.astype(np.float64), fake.astype(np.float64)
-    n, d = x.shape
+    n, d = real.shape
 
     def kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return (first @ second.T / d + 1) ** 3
 
-    within = sum(float(k.sum() - np.trace(k)) for k in (kernel(x, x), kernel(y, y)))
-    return within / (n * (n - 1)) - 2 * float(kernel(x, y).mean())
+    within = sum(float(k.sum() - np.trace(k)) for k in (kernel(real, real), kernel(fake, fake)))
+    return within / (n * (n - 1)) - 2 * float(kernel(real, fake).mean())

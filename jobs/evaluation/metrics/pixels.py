@@ -11,7 +11,7 @@ import numpy as np
 
 from files.colours import GREY_WEIGHTS
 from files.errors import UserError
-from jobs.evaluation.metrics.structure import ms_ssim, ssim
+from jobs.evaluation.metrics.structure import TrueImage, similarities
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,25 +20,31 @@ PSNR_EXACT = 100.0
 """PSNR in dB of two equal pictures, by definition: an infinite value could not be averaged."""
 
 
-def to_uint8(output: np.ndarray | Tensor) -> np.ndarray:
+def to_uint8(output: np.ndarray | Tensor) -> np.ndarray | Tensor:
     """Convert a network's output in [-1, 1] to 8 bits: floor(clip((y + 1) * 127.5, 0, 255) + 0.5), in float64.
 
-    output: a tensor, (N, 3, H, W) or (3, H, W), becomes (N, H, W, 3) or (H, W, 3); a float array keeps its shape.
-        Values outside the range are clipped.
+    output: a tensor, (N, 3, H, W) or (3, H, W), or a float array of any shape. Values outside the range are clipped.
+    Returns uint8: a tensor (N, H, W, 3) or (H, W, 3) on the same device, or an array of the same shape.
     Raises UserError for NaN, ValueError for a tensor of another shape.
     """
-    if not isinstance(output, np.ndarray):
-        if output.ndim not in (3, 4) or output.shape[-3] != 3:
-            raise ValueError(
-                f"output must be (N, 3, H, W) or (3, H, W), got {tuple(output.shape)}; pass the tensor unchanged"
-            )
-        output = np.moveaxis(output.detach().double().cpu().numpy(), -3, -1)
-    if np.isnan(output).any():
-        raise UserError("output contains NaN: the generator has diverged and cannot be scored")
     # Rounded half up: numpy and torch round half to even, and truncation would lower the mean by half a grey level.
     # The product is expanded because y + 1 would lose the last bits of y, and with them the ties.
-    level = np.clip(output.astype(np.float64) * 127.5 + 127.5, 0, 255)
-    return np.floor(level + 0.5).astype(np.uint8)
+    if isinstance(output, np.ndarray):
+        _check_numbers(np.isnan(output).any())
+        level = np.clip(output.astype(np.float64) * 127.5 + 127.5, 0, 255)
+        return np.floor(level + 0.5).astype(np.uint8)
+    if output.ndim not in (3, 4) or output.shape[-3] != 3:
+        raise ValueError(
+            f"output must be (N, 3, H, W) or (3, H, W), got {tuple(output.shape)}; pass the tensor unchanged"
+        )
+    output = output.detach().movedim(-3, -1).contiguous()
+    _check_numbers(output.isnan().any())
+    return (output.double() * 127.5 + 127.5).clamp(0, 255).add(0.5).floor().byte()
+
+
+def _check_numbers(has_nan: np.bool_ | Tensor) -> None:
+    if has_nan:
+        raise UserError("output contains NaN: the generator has diverged and cannot be scored")
 
 
 def composite_uint8(output8: np.ndarray, image8: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -73,10 +79,10 @@ def _is_hole(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return hole
 
 
-def score_pair(image8: np.ndarray, composite8: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+def score_pair(image8: np.ndarray | TrueImage, composite8: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Compute all metrics of one composite against the true image.
 
-    image8, composite8: uint8 (H, W, 3).
+    image8, composite8: uint8 (H, W, 3). A `TrueImage` keeps what the masks of one image share.
     mask: (H, W), 1 = hole.
     Returns name -> float64:
     l1_percent, l2_percent: 100 * mean |x - y| / 255 and 100 * mean (x - y)^2 / 255^2 over all values of the picture.
@@ -87,12 +93,14 @@ def score_pair(image8: np.ndarray, composite8: np.ndarray, mask: np.ndarray) -> 
     mae_ratio: see `mae_ratio`.
     tv_percent, tv_true_percent: total variation of the composite and of the image. Closer is better, lower is not.
     """
+    truth = image8 if isinstance(image8, TrueImage) else TrueImage(image8)
+    image8 = truth.image8
     if image8.ndim != 3:
         raise ValueError(f"score_pair takes one picture (H, W, 3), got {image8.shape}; call it once per image")
     check_pictures(image8, composite8)
     difference = image8.astype(np.float64) - composite8
     in_hole = difference[_is_hole(mask, image8.shape)]
-    multi_scale = ms_ssim(image8, composite8)
+    similarity, multi_scale = similarities(truth, composite8)
     return {
         "l1_percent": _l1_percent(difference),
         "l1_hole_percent": _l1_percent(in_hole),
@@ -101,7 +109,7 @@ def score_pair(image8: np.ndarray, composite8: np.ndarray, mask: np.ndarray) -> 
         "psnr": _psnr(difference),
         "psnr_hole": _psnr(in_hole),
         "psnr_exact": float(not difference.any()),
-        "ssim": ssim(image8, composite8),
+        "ssim": similarity,
         **({} if multi_scale is None else {"ms_ssim": multi_scale}),
         "mae_ratio": mae_ratio(image8, composite8),
         "tv_percent": tv_percent(composite8),

@@ -5,6 +5,8 @@ Pictures are uint8 RGB arrays (H, W, 3). All sums are float64: in float32 the di
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.ndimage import correlate1d
 
@@ -20,6 +22,30 @@ MS_SSIM_MIN_SIDE = len(_WINDOW) * 2 ** (len(_SCALE_WEIGHTS) - 1)
 """Pixels of the shorter side below which the window does not fit in the coarsest scale."""
 
 
+class TrueImage:
+    """A true image (H, W, 3), with what all comparisons with it share. Its scales are computed when they are needed."""
+
+    def __init__(self, image8: np.ndarray) -> None:
+        self.image8 = image8
+        self._scales: list[_Scale] = []
+
+    def scale(self, number: int) -> _Scale:
+        """Return the image at a scale, 0 = its own; each is half the one before."""
+        if number == len(self._scales):
+            x = _halve(self._scales[-1].x) if self._scales else self.image8.astype(np.float64)
+            mean = _window_mean(x)
+            self._scales.append(_Scale(x, mean, _window_mean(x * x) - mean**2))
+        return self._scales[number]
+
+
+class _Scale(NamedTuple):
+    """An image at one scale: its values, and their windows' means and variances."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
 def ssim(image8: np.ndarray, composite8: np.ndarray) -> float:
     """Compute the structural similarity of two pictures (H, W, 3).
 
@@ -28,9 +54,7 @@ def ssim(image8: np.ndarray, composite8: np.ndarray) -> float:
     Returns the mean over the map and R, G, B, at most 1, in float64.
     Raises UserError for a picture smaller than the window.
     """
-    if min(image8.shape[:2]) < len(_WINDOW):
-        raise UserError(f"SSIM needs at least {len(_WINDOW)} x {len(_WINDOW)} pixels, got {image8.shape}")
-    return float(_maps(image8.astype(np.float64), composite8.astype(np.float64))[0].mean())
+    return similarities(TrueImage(image8), composite8)[0]
 
 
 def ms_ssim(image8: np.ndarray, composite8: np.ndarray) -> float | None:
@@ -41,21 +65,32 @@ def ms_ssim(image8: np.ndarray, composite8: np.ndarray) -> float | None:
     last row or column is left out. A negative mean contrast counts as 0, since its power is not defined.
     Returns the mean over R, G, B, in [0, 1], in float64; None for a side below MS_SSIM_MIN_SIDE.
     """
-    if min(image8.shape[:2]) < MS_SSIM_MIN_SIDE:
-        return None
-    x, y = image8.astype(np.float64), composite8.astype(np.float64)
+    return similarities(TrueImage(image8), composite8)[1]
+
+
+def similarities(truth: TrueImage, composite8: np.ndarray) -> tuple[float, float | None]:
+    """Compute `ssim` and `ms_ssim` together, for the maps of the first scale are the same."""
+    sides = truth.image8.shape[:2]
+    if min(sides) < len(_WINDOW):
+        raise UserError(f"SSIM needs at least {len(_WINDOW)} x {len(_WINDOW)} pixels, got {truth.image8.shape}")
+    y = composite8.astype(np.float64)
+    whole, contrast = _maps(truth.scale(0), y)
+    similarity = float(whole.mean())
+    if min(sides) < MS_SSIM_MIN_SIDE:
+        return similarity, None
     product = np.ones(3)
-    for weight in _SCALE_WEIGHTS[:-1]:
-        product *= _channel_means(_maps(x, y)[1]) ** weight
-        x, y = _halve(x), _halve(y)
-    return float((product * _channel_means(_maps(x, y)[0]) ** _SCALE_WEIGHTS[-1]).mean())
+    for number, weight in enumerate(_SCALE_WEIGHTS[:-1], start=1):
+        product *= _channel_means(contrast) ** weight
+        y = _halve(y)
+        whole, contrast = _maps(truth.scale(number), y)
+    return similarity, float((product * _channel_means(whole) ** _SCALE_WEIGHTS[-1]).mean())
 
 
-def _maps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _maps(truth: _Scale, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the map of SSIM and its factor of contrast and structure, (H - 10, W - 10, C) each."""
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mu_x, mu_y, x_x, y_y, x_y = (_window_mean(z) for z in (x, y, x * x, y * y, x * y))
-    variances = (x_x - mu_x**2) + (y_y - mu_y**2)
+    mu_x, (mu_y, y_y, x_y) = truth.mean, (_window_mean(z) for z in (y, y * y, truth.x * y))
+    variances = truth.variance + (y_y - mu_y**2)
     covariance = x_y - mu_x * mu_y
     numerator = (2 * mu_x * mu_y + c1) * (2 * covariance + c2)
     return numerator / ((mu_x**2 + mu_y**2 + c1) * (variances + c2)), (2 * covariance + c2) / (variances + c2)

@@ -48,9 +48,10 @@ def refine(vgg: VGG19, filled: Tensor, mask: Tensor, config: Config) -> Tensor:
     mask: (N, 1, H, W), 1 = hole.
     Returns (N, 3, H, W) in [-1, 1]. Known pixels are unchanged, except within `texture_margin` of a hole.
     """
-    # Inpainting runs without gradients, but the optimizer needs those of the pixels.
-    with torch.enable_grad(), torch.autocast(filled.device.type, enabled=False):
-        pairs = zip(filled.float().split(1), mask.float().split(1), strict=True)
+    # Inpainting runs without gradients, but the optimizer needs those of the pixels. The copies of tensors that were
+    # made in inference mode are ordinary tensors.
+    with torch.inference_mode(mode=False), torch.enable_grad(), torch.autocast(filled.device.type, enabled=False):
+        pairs = zip(filled.clone().float().split(1), mask.clone().float().split(1), strict=True)
         return torch.cat([_refine_one(vgg, *pair, config) for pair in pairs]).to(filled.dtype)
 
 

@@ -49,8 +49,9 @@ def test_without_the_configured_weights_there_is_a_reason_and_no_number(is_named
         assert re.match(reason, missing.reason)
     assert len(caplog.records) == 3 * is_named
     image, composites, masks = pairs()
-    assert evaluator.features(image, composites) is None
-    values = evaluator.score(image, composites, masks)
+    assert not evaluator.has_features
+    assert evaluator.score_features(image, composites) == [{}, {}]
+    values = evaluator.score_pixels(image, composites, masks)
     assert values == [score_pair(image, *pair) for pair in zip(composites, masks, strict=True)]
     assert "176 x 176" in evaluator.missing["ms_ssim"].reason
 
@@ -61,15 +62,14 @@ def test_with_weights_nothing_is_missing_and_the_numbers_are_those_of_the_networ
     vgg16 = save(random_vgg16_state(), tmp_path / "vgg16.pth")
     evaluator = Evaluator(EvaluateConfig(inception=inception, alexnet=alexnet, vgg16=vgg16))
     image, composites, masks = pairs(176)
-    values = evaluator.score(image, composites, masks)
+    assert "ms_ssim" in evaluator.score_pixels(image, composites, masks)[0]
+    values = evaluator.score_features(image, composites)
     assert evaluator.missing == {}
-    assert set(values[0]) >= {"ms_ssim", "lpips_alex", "lpips_vgg"}
     network = load_lpips(alexnet)
     assert [of_pair["lpips_alex"] for of_pair in values] == lpips([image, image], composites, network).tolist()
-    real, fake = evaluator.features(image, composites)
     network = load_inception(inception)
-    np.testing.assert_array_equal(real, extract_features(image[None], network).repeat(2, axis=0))
-    np.testing.assert_array_equal(fake, extract_features(composites, network))
+    assert evaluator.has_features
+    np.testing.assert_array_equal(evaluator.features(composites), extract_features(composites, network))
 
 
 def test_edges_are_scored_only_where_the_hole_hides_some():
@@ -81,8 +81,8 @@ def test_edges_are_scored_only_where_the_hole_hides_some():
     masks[1, 8:24, 1:9] = 1
     assert truth[masks[0] == 1].any()
     predicted = np.stack([128 * truth, 127 * truth])
-    values = Evaluator(EvaluateConfig()).score(image, np.stack([image, image]), masks, predicted)
+    values = Evaluator(EvaluateConfig()).score_pixels(image, np.stack([image, image]), masks, predicted)
     assert values[0]["edge_precision"] == values[0]["edge_recall"] == pytest.approx(1)
     assert "edge_precision" not in values[1]
-    faint = Evaluator(EvaluateConfig()).score(image, np.stack([image, image]), masks, predicted[::-1])
+    faint = Evaluator(EvaluateConfig()).score_pixels(image, np.stack([image, image]), masks, predicted[::-1])
     assert faint[0]["edge_recall"] == 0  # 127 of 255 is below one half

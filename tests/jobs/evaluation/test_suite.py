@@ -12,7 +12,7 @@ CONFIG = EvaluateConfig()
 
 
 def column(digest):
-    return SimpleNamespace(manifest=SimpleNamespace(digest=digest))
+    return SimpleNamespace(manifest=SimpleNamespace(digest=digest, dataset="d", split="val", parameters={}))
 
 
 @pytest.mark.parametrize("name", FEATURE_WEIGHTS)

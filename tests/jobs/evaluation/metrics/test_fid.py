@@ -6,15 +6,15 @@ import scipy.linalg
 import torch
 
 from jobs.evaluation.metrics.fid import fid
-from jobs.evaluation.metrics.inception import Features, extract_features, join_features, load_inception
+from jobs.evaluation.metrics.inception import Features, extract_features, load_inception
 from jobs.evaluation.metrics.value import Missing
 from tests.jobs.evaluation.metrics.pictures import noise
 from tests.jobs.evaluation.metrics.weight_files import MeanColour, random_inception_state, save
 
 
 def features(real, fake, images=None):
-    count = len(real)
-    return Features(real, fake, tuple(images or map(str, range(count))), ("0.1-0.2",) * count)
+    numbers = np.arange(len(fake))
+    return Features(real, fake, numbers if images is None else images, numbers)
 
 
 def formula(real, fake):
@@ -53,23 +53,24 @@ def test_fid_equals_that_of_torchmetrics():
 
 
 def test_fid_of_few_images_is_not_reported_however_many_masks_they_have():
-    vectors = np.zeros((4094, 3))
+    vectors, images = np.zeros((4094, 3)), np.arange(4094) // 2
     reason = "not computed: needs at least 2,048 images for FID, not 2,047"
-    assert fid(features(vectors, vectors, [str(number // 2) for number in range(4094)])) == Missing(reason)
+    assert fid(features(vectors, vectors, images)) == Missing(reason)
 
 
-def test_features_of_parts_are_those_of_the_whole_and_a_bin_has_its_pairs():
+def test_fid_of_many_blocks_and_of_some_pairs_equals_the_formula():
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(1300, 6)) + 100, rng.normal(1, 2, size=(2600, 6)) + 100
+    images, chosen = np.arange(2600) // 2, np.arange(100, 2400)
+    some = Features(real, fake, images, chosen)
+    assert len(list(some.blocks())) == 3
+    assert some.num_images == 1150
+    assert fid(some, min_images=2).mean == pytest.approx(formula(real[images[chosen]], fake[chosen]), rel=1e-9)
+
+
+def test_features_do_not_depend_on_the_batch():
     pictures = noise(5, 4, 4, 3)
     whole = extract_features(pictures, MeanColour())
-    parts = [
-        Features(whole[part], whole[part] + 1, ("a", "b", "c", "d", "e")[part], ("x", "y", "x", "y", "x")[part])
-        for part in (slice(0, 2), slice(2, 5))
-    ]
-    joined = join_features(parts)
-    np.testing.assert_array_equal(joined.real, whole)
-    of_bin = joined.of_bin("y")
-    assert (of_bin.images, of_bin.bins) == (("b", "d"), ("y", "y"))
-    np.testing.assert_array_equal(of_bin.fake, whole[[1, 3]] + 1)
     np.testing.assert_allclose(extract_features(list(pictures), MeanColour(), batch_size=2), whole)
 
 

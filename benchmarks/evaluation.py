@@ -1,0 +1,175 @@
+"""Compare an evaluation with bare forward passes, and measure two workers and the memory of small and large suites.
+
+    python -m benchmarks.evaluation                  the figures beside their limits, and JSON into benchmarks/results
+
+DeepFill v2 at the paper's width fills a square in the centre of photographs made in code, one mask per image.
+
+cost: seconds of an evaluation on one core / seconds of forward passes with bare decoding of the same pictures, on one
+    core in the same process, alternately; the median of the rounds counts.
+two workers by one: rate of two processes of this machine / rate of one, their start included.
+memory: highest resident memory of an evaluation of the large suite / that of the small one, each in a fresh process.
+
+Exits with 1 if a limit is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.photographs import photograph, write_column
+from datasets.shards.column import Column
+from datasets.writing.tars import NewRecord
+from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
+from jobs.checks.apart import Say, run_apart
+from jobs.cluster.kept import map_kept
+from jobs.cluster.settings import ClusterConfig
+from jobs.evaluation.inference import fill_on_device, hide, load_trained
+from jobs.evaluation.job import EvaluationJob
+from jobs.evaluation.loop import Evaluation, divide_images
+from jobs.evaluation.parts import Parts
+from jobs.evaluation.settings import EvaluateConfig
+from jobs.evaluation.summary import summarise
+from jobs.generators import card
+from jobs.generators.build import build_recipe
+from jobs.runs.checkpoints import save_weights
+from jobs.runs.folder import WEIGHTS_NAME
+from jobs.runs.receipt import Receipt, write_receipt
+from masks.config import MaskConfig
+from masks.drawn import draw_mask
+from masks.hole_ratio import member_of_bin
+
+RESULTS = Path(__file__).parent / "results"
+GENERATOR, SMALL_GENERATOR, MASK = "deepfill_v2", "unet", "centre"
+_PHOTOGRAPHS = 32  # different pictures; a suite repeats them under other keys
+AT_MOST = {"cost": 1.15, "memory": 1.1}
+AT_LEAST = {"two_workers_by_one": 1.6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000, help="of 256x256 pixels (default: 1000)")
+    parser.add_argument("--rounds", type=int, default=3, help="into which the images are divided (default: 3)")
+    parser.add_argument("--small", type=int, default=500, help="images of the small suite (default: 500)")
+    parser.add_argument("--large", type=int, default=5000, help="images of the large suite (default: 5000)")
+    parser.add_argument("--out", type=Path, default=None)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        job = make_job(Path(folder), GENERATOR, arguments.images, size=256, paper=True)
+        found = {"cost": measure_cost(job, arguments.images, arguments.rounds)}
+        one, two = (seconds_of_workers(job, arguments.images, workers) for workers in (1, 2))
+        found["two_workers_by_one"] = one / two
+        peaks = [
+            run_apart(peak_bytes, make_job(Path(folder, str(count)), SMALL_GENERATOR, count, size=32, paper=False))
+            for count in (arguments.small, arguments.large)
+        ]
+        found["memory"] = peaks[1] / peaks[0]
+    kept = {name: found[name] <= limit for name, limit in AT_MOST.items()}
+    kept |= {name: found[name] >= limit for name, limit in AT_LEAST.items()}
+    for name, value in found.items():
+        limit = AT_MOST.get(name, AT_LEAST.get(name))
+        print(f"{name:22}{value:8.3f}   limit {limit:g}: {'ok' if kept[name] else 'NOT KEPT'}")
+    machine = {
+        "date": datetime.date.today().isoformat(),
+        "device": f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "torch": torch.__version__,
+        "generator": GENERATOR,
+        "images": arguments.images,
+        "peak_bytes": peaks,
+    }
+    out = arguments.out or RESULTS / f"{datetime.date.today():%Y%m%d}-evaluation.json"
+    out.write_text(json.dumps(machine | found, indent=1) + "\n")
+    sys.exit(0 if all(kept.values()) else 1)
+
+
+def make_job(folder: Path, generator: str, count: int, *, size: int, paper: bool) -> EvaluationJob:
+    """Write images, masks and initial weights, and return the evaluation of them."""
+    pictures = [encode_png(photograph(number, size)) for number in range(min(count, _PHOTOGRAPHS))]
+    mask = encode_grey_png(255 * draw_mask(MaskConfig(kind=MASK), size, size, 0))
+    keys = [f"made/{number:05d}" for number in range(count)]
+    records = [
+        NewRecord(key=key, members={"png": pictures[number % _PHOTOGRAPHS]}, about={"source": f"{key}.png"})
+        for number, key in enumerate(keys)
+    ]
+    images = write_column(folder / "image" / "val", "image", records, per_shard=500)
+    masks = [NewRecord(key=key, members={member_of_bin("mask", MASK): mask}, about={}) for key in keys]
+    write_column(folder / "mask" / "val", "mask", masks, per_shard=500, made_from=images.manifest.digest)
+    config = card(generator).Config() if paper else card(generator).Config.tiny()
+    recipe = build_recipe(generator, config, 0)
+    model = folder / "model"
+    model.mkdir()
+    write_receipt(
+        model,
+        Receipt(
+            generator=generator, config=dataclasses.asdict(config), edges=None, seed=0, steps=0, samples_seen=0,
+            world_sizes=(1,), not_repeatable=(), images="", columns={}, train={}, parameters={}, experiment="",
+            weights_sha256=save_weights(model / WEIGHTS_NAME, recipe.networks),
+        ),
+    )  # fmt: skip
+    return EvaluationJob(
+        name=generator,
+        images=str(folder / "image" / "val"),
+        masks=str(folder / "mask" / "val"),
+        model=str(model),
+        config=EvaluateConfig(gallery_images=8, bootstrap_samples=200),
+        bins=(MASK,),
+    )
+
+
+def measure_cost(job: EvaluationJob, count: int, rounds: int) -> float:
+    """Return the seconds of an evaluation, divided by those of forward passes with bare decoding."""
+    torch.set_num_threads(1)
+    recipe, _ = load_trained(Path(job.model))
+    images, masks = Column(Path(job.images)), Column(Path(job.masks))
+    evaluation = Evaluation(job)
+    ratios = []
+    for numbers in np.array_split(np.arange(count), rounds):
+        part = range(int(numbers[0]), int(numbers[-1]) + 1)
+        begin = time.perf_counter()
+        for number in part:
+            image, mask = decode_image(images.read(number)), decode_map(masks.read(number)) // 255
+            fill_on_device(recipe, [hide(image[None], mask[None], columns=(), edges=None)])
+        bare = time.perf_counter() - begin
+        begin = time.perf_counter()
+        for division in divide_images(len(part)):
+            evaluation(range(part.start + division.start, part.start + division.stop))
+        ratios.append((time.perf_counter() - begin) / bare)
+    return statistics.median(ratios)
+
+
+def seconds_of_workers(job: EvaluationJob, count: int, num_workers: int) -> float:
+    """Return the seconds of an evaluation in a number of processes."""
+    begin = time.perf_counter()
+    opener, config = partial(Evaluation, job), ClusterConfig(num_workers=num_workers)
+    for _ in map_kept(opener, divide_images(count), config, use_gpu=False):
+        pass
+    return time.perf_counter() - begin
+
+
+def peak_bytes(job: EvaluationJob, say: Say) -> int:
+    """Evaluate a suite in this process, summary included. Returns the highest resident memory."""
+    torch.set_num_threads(1)
+    count = Column(Path(job.images)).manifest.records
+    parts = Parts(Path(job.model).with_name("parts"), "benchmark")
+    for result in map_kept(partial(Evaluation, job), divide_images(count), ClusterConfig(num_workers=0), use_gpu=False):
+        parts.add(result)
+    summarise(parts, Path(job.model).with_name("scores.parquet"), job.config)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()
