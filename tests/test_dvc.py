@@ -64,6 +64,7 @@ INERT = {
     "jobs/tracking/staging.py": "writes what the tracking server gets",
     "jobs/tracking/sync.py": "carries what training wrote to the tracking server",
     "jobs/tracking/training_run.py": "describes a training to the tracking server",
+    "jobs/tracking/mlflow_registry.py": "registers models at the tracking server",
     "jobs/tracking/mlflow_runs.py": "writes to the tracking server",
     "jobs/cluster/gpus.py": "refuses a machine without GPUs",
     "jobs/cluster/launch.py": "runs functions somewhere; how many processes train is a parameter",

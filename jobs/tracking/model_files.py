@@ -75,7 +75,7 @@ def open_model(*, loader: str, code: Path, data: Path) -> Fill:
     loader: dotted name of the module that loads it.
     code: folder of the private package.
     data: folder of weights and receipt.
-    Returns a function of images and masks, see `jobs.tracking.mlflow_runs.load_model`.
+    Returns a function of images and masks, see `jobs.tracking.mlflow_registry.load_model`.
     Raises UserError for a model that cannot be loaded; the function, for images that it cannot fill.
     """
     name = loader.split(".")[0]

@@ -82,7 +82,7 @@ def stage_model(
     requirements: Sequence[str],
     added: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Copy a model to the storage, from which `deliver` registers it; see `mlflow_runs.register_model`.
+    """Copy a model to the storage, from which `deliver` registers it; see `mlflow_registry.register_model`.
 
     storage: folder of the training.
     name: of the registered model.

@@ -36,7 +36,7 @@ def find_version(known: Sequence[Version], reference: str) -> Version | None:
     if alias.isdigit() and (found := _of_number(known, name, alias)):
         return found
     if has_server():
-        from jobs.tracking import mlflow_runs as tracking  # takes a second
+        from jobs.tracking import mlflow_registry as tracking  # takes a second
 
         try:
             found = tracking.find_version(name, alias)

@@ -14,7 +14,8 @@ from files.checkout import FOLDERS
 from files.code_archive import CodeError, read_archive
 from files.durable import file_digest
 from jobs.runs.history import Version, list_versions
-from jobs.tracking.mlflow_runs import FILES_TAG, fetch_run_files, fetch_version
+from jobs.tracking.mlflow_registry import FILES_TAG, fetch_version
+from jobs.tracking.mlflow_runs import fetch_run_files
 from jobs.tracking.model_files import DIGESTS, list_files
 from jobs.tracking.training_run import RECORD_NAME
 from pipeline.code import LOCK

@@ -190,12 +190,13 @@ def _track(generator: str, summary: Summary, cost: Mapping[str, float]) -> None:
     This is the run of the registered version that has these weights. If there is no such version, or if the server does
     not answer, a warning is logged.
     """
-    from jobs.tracking import mlflow_runs as tracking  # here, since mlflow takes seconds to import
+    from jobs.tracking import mlflow_registry as registry  # here, since mlflow takes seconds to import
+    from jobs.tracking import mlflow_runs as tracking
 
     receipt = open_receipt(generator)
     version = {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}
     try:
-        run_id = tracking.run_of_version(f"inpaint-{generator}", version)
+        run_id = registry.run_of_version(f"inpaint-{generator}", version)
         if run_id is None:
             problem = "no registered version has its weights; run: python -m pipeline deliver"
         else:

@@ -52,12 +52,12 @@ def verify_all() -> Verification:
     if not has_server():
         notes.append(f"{display_address(tracking_uri())} is missing: no registered version is checked")
         return _result(checks, notes)
-    from jobs.tracking import mlflow_runs as tracking  # takes a second
+    from jobs.tracking import mlflow_registry as registry  # takes a second
 
     try:
-        versions = tracking.list_registered()
+        versions = registry.list_registered()
     except Exception as error:  # every client and store raises its own kinds
-        notes.append(f"{tracking.reason(error)}: no registered version is checked")
+        notes.append(f"{registry.reason(error)}: no registered version is checked")
         versions = []
     for version in versions:
         checks += _check_version(version, notes)
@@ -92,9 +92,9 @@ def _find(reference: str) -> Version:
         raise VerifyError(
             f"{display_address(tracking_uri())} is missing; set MLFLOW_TRACKING_URI to where {reference} is"
         )
-    from jobs.tracking import mlflow_runs as tracking  # takes a second
+    from jobs.tracking import mlflow_registry as registry  # takes a second
 
-    return tracking.find_version(*split_reference(reference))
+    return registry.find_version(*split_reference(reference))
 
 
 def _check_version(version: Version, notes: list[str]) -> list[Check]:
