@@ -33,6 +33,7 @@ from jobs.report.settings import ReportConfig
 from jobs.training.settings import TrainConfig
 from masks.config import MaskConfig
 from pipeline.budgets import find_unequal_budgets, phase_steps
+from pipeline.lineage.settings import PromoteConfig
 from pipeline.ranges import find_problem
 from pipeline.row_names import find_wrong_row
 from pipeline.texts import find_wrong_texts
@@ -73,6 +74,7 @@ class Params:
         differ from it. These generators are trained and compared.
     store: object store of the shards, if they are in one.
     report: rules of the comparison.
+    promote: rules for a registered version to become the champion.
     """
 
     seed: int
@@ -87,6 +89,7 @@ class Params:
     generators: Mapping[str, Any]
     store: StoreConfig = field(default_factory=StoreConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    promote: PromoteConfig = field(default_factory=PromoteConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values, defaults included, as plain data that `check_tree` accepts.

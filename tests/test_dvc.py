@@ -39,6 +39,8 @@ INERT = {
     "pipeline/layout.py": "names of folders, which are the stage's `outs`",
     "pipeline/columns.py": "refuses columns and changes none",
     "pipeline/trained.py": "refuses receipts and changes none",
+    "pipeline/lineage/card.py": "describes a version to the tracking server",
+    "pipeline/lineage/evaluations.py": "carries the figures of a version to the tracking server",
     "pipeline/lineage/pictures.py": "indexes records, beside the outputs",
     "pipeline/lineage/records.py": "writes the record of a stage, which decides no other output",
     "pipeline/lineage/statement.py": "writes the record of a stage, which decides no other output",

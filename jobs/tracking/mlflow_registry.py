@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ from jobs.tracking.model_files import ModelError, check_files, find_loader, open
 # isort: split
 import mlflow
 import numpy as np
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+MAX_DESCRIPTION = 5000
+"""Characters of a version's description that a server keeps."""
 FILES_TAG = "files_sha256"
 """Tag of a registered version: the digest of the list of its files' digests."""
 
@@ -35,6 +39,8 @@ def register_model(
     tags: Mapping[str, str],
     code: Path,
     requirements: Sequence[str],
+    description: str = "",
+    example_side: int | None = None,
 ) -> str:
     """Register a trained generator, once for each run, and give it the alias `candidate`. Returns its version.
 
@@ -46,6 +52,8 @@ def register_model(
     tags: of the version.
     code: folder with one private package, see jobs/tracking/private_package.py.
     requirements: pinned packages, such as "numpy==2.0.0".
+    description: of the version, in Markdown.
+    example_side: side of the drawn picture that is its input example, in pixels; None gives none.
     Raises ModelError if there is no private package in `code`.
     """
     client = open_client()
@@ -53,8 +61,8 @@ def register_model(
     if version is None:
         with tempfile.TemporaryDirectory(dir=code.parent) as folder:
             model = Path(folder) / "model"
-            _save_model(model, files["model"], code, requirements)
-            version = _create_version(client, run_id, name, model, tags)
+            _save_model(model, files["model"], code, requirements, example_side)
+            version = _create_version(client, run_id, name, model, tags, description)
     client.set_registered_model_alias(name, "candidate", version)
     add_version(Version(name=name, version=version, run_id=run_id, tags=client.get_model_version(name, version).tags))
     set_alias(name, "candidate", version)
@@ -141,33 +149,68 @@ def find_version(name: str, version: str) -> Version:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise ModelError(f"{name}@{version} is not found at the tracking server") from error
-    return Version(name=name, version=str(found.version), run_id=found.run_id, tags=found.tags)
+    return _describe(found)
 
 
-def run_of_version(name: str, tags: Mapping[str, str]) -> str | None:
-    """Find the run of the newest registered version that has the tags.
+def newest_version(name: str, tags: Mapping[str, str]) -> Version | None:
+    """Return the newest registered version that has the tags; None if there is none.
 
     name: of the registered model.
-    Returns the run's id, or None without such a version.
     """
     conditions = [f"name = '{name}'", *(f"tags.{key} = '{value}'" for key, value in tags.items())]
     versions = open_client().search_model_versions(" and ".join(conditions))
     newest = max(versions, key=lambda version: int(version.version), default=None)
-    return None if newest is None else newest.run_id
+    return None if newest is None else _describe(newest)
 
 
 def list_registered() -> list[Version]:
     """Return all registered versions of this project's models, sorted by name and number."""
     found = open_client().search_model_versions("name LIKE 'inpaint-%'")
-    versions = (Version(name=v.name, version=str(v.version), run_id=v.run_id, tags=v.tags) for v in found)
-    return sorted(versions, key=lambda version: (version.name, int(version.version)))
+    return sorted(map(_describe, found), key=lambda version: (version.name, int(version.version)))
 
 
-def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str]) -> None:
+def _describe(found: ModelVersion) -> Version:
+    return Version(name=found.name, version=str(found.version), run_id=found.run_id, tags=found.tags)
+
+
+def log_figures(version: Version, figures: Mapping[str, float], *, suite: str, step: int) -> None:
+    """Log figures of an evaluation to a version, and to the run that it came from.
+
+    suite: id of the suite.
+    step: last step of the training.
+    """
+    client = open_client()
+    source = client.get_model_version(version.name, version.version).source  # "models:/" and the id of its files
+    model_id = source.removeprefix("models:/")
+    now = int(1000 * time.time())
+    place = {"model_id": model_id, "dataset_name": "suite", "dataset_digest": suite[:36]}  # MLflow keeps no more
+    metrics = [Metric(key, value, now, step, **place) for key, value in figures.items()]
+    for start in range(0, len(metrics), 1000):
+        client.log_batch(version.run_id, metrics=metrics[start : start + 1000])
+
+
+def set_version_tags(version: Version, tags: Mapping[str, str]) -> None:
+    """Set tags of a version, in place of those of the same names."""
+    for key, value in tags.items():
+        open_client().set_model_version_tag(version.name, version.version, key, value)
+
+
+def set_description(version: Version, text: str) -> None:
+    """Set the description of a version, in Markdown."""
+    open_client().update_model_version(version.name, version.version, description=text[:MAX_DESCRIPTION])
+
+
+def move_alias(version: Version, alias: str) -> None:
+    """Give a version an alias, which the version that had it loses."""
+    open_client().set_registered_model_alias(version.name, alias, version.version)
+    set_alias(version.name, alias, version.version)
+
+
+def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str], side: int | None) -> None:
     """Write the files of a model as MLflow loads them: see `mlflow.pyfunc.load_model`."""
     image, mask = (TensorSpec(np.dtype(np.uint8), (-1, -1, -1, channels)) for channels in (3, 1))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the input example, which a signature makes needless
+        warnings.simplefilter("ignore")  # about a missing input example
         mlflow.pyfunc.save_model(
             folder,
             loader_module=find_loader(code),
@@ -180,10 +223,25 @@ def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[
                 outputs=Schema([image]),
             ),
             pip_requirements=list(requirements),
+            input_example=_draw_example(side) if side else None,
         )
 
 
-def _create_version(client: mlflow.MlflowClient, run_id: str, name: str, folder: Path, tags: Mapping[str, str]) -> str:
+def _draw_example(side: int) -> dict[str, np.ndarray]:
+    """Return a drawn picture, uint8 (1, side, side, 3), with a hole in its middle, uint8 (1, side, side, 1).
+
+    It is no picture of the data, whose licence may forbid a copy.
+    """
+    ramp = np.linspace(0, 255, side).astype(np.uint8)
+    image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], np.uint8(127)), axis=-1)
+    mask = np.zeros((side, side, 1), np.uint8)
+    mask[side // 3 : 2 * side // 3, side // 3 : 2 * side // 3] = 1
+    return {"image": image[None], "mask": mask[None]}
+
+
+def _create_version(
+    client: mlflow.MlflowClient, run_id: str, name: str, folder: Path, tags: Mapping[str, str], description: str
+) -> str:
     """Upload the files of a model and create its version together with all tags, last of all."""
     experiment = find_experiment(client)
     for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
@@ -202,6 +260,7 @@ def _create_version(client: mlflow.MlflowClient, run_id: str, name: str, folder:
         run_id=run_id,
         tags={**tags, FILES_TAG: sha256},
         model_id=model.model_id,
+        description=description[:MAX_DESCRIPTION],
     )
     return str(version.version)
 

@@ -143,6 +143,12 @@ def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
     open_client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
+def device_hours(run_id: str) -> dict[str, float]:
+    """Return the device-hours that the run of a finished training has, see `jobs.runs.events.device_hours`."""
+    metrics = open_client().get_run(run_id).data.metrics
+    return {name: metrics[name] for name in ("gpu_hours", "cpu_hours") if name in metrics}
+
+
 def run_seconds(run_id: str) -> float | None:
     """Return how long a run took, waits between its segments included; None while it has no end."""
     info = open_client().get_run(run_id).info
@@ -216,13 +222,17 @@ def _unfit(path: Path) -> str:
     return ""
 
 
+def fetch_file(run_id: str, path: str, folder: Path) -> Path:
+    """Copy a file of a run to a folder. Returns where it is.
+
+    path: below the run's artifacts.
+    """
+    return Path(open_client().download_artifacts(run_id, path, str(folder)))
+
+
 def fetch_run_files(run_id: str, folder: Path) -> tuple[Path, Path]:
     """Copy the files of a run's parameters and code to a folder, unchecked. Returns where they are."""
-    parameters, code = (
-        Path(open_client().download_artifacts(run_id, name, str(folder)))
-        for name in ("params.json", f"{CODE_FOLDER}/code.zip")
-    )
-    return parameters, code
+    return fetch_file(run_id, "params.json", folder), fetch_file(run_id, f"{CODE_FOLDER}/code.zip", folder)
 
 
 def _run_of(client: mlflow.MlflowClient, experiment: str, training: str) -> Run | None:

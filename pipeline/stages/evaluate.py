@@ -7,6 +7,7 @@ import logging
 import shutil
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -185,27 +186,25 @@ def _means(group: Group) -> dict[str, float]:
 
 
 def _track(generator: str, summary: Summary, cost: Mapping[str, float]) -> None:
-    """Log the metrics of the trained generator, and what its fills cost, to the run of its training.
+    """Attach the metrics of the trained generator, and what its fills cost, to the registered version of its weights.
 
-    This is the run of the registered version that has these weights. If there is no such version, or if the server does
-    not answer, a warning is logged.
+    If there is no such version, or if the server does not answer, a warning is logged.
     """
-    from jobs.tracking import mlflow_registry as registry  # here, since mlflow takes seconds to import
-    from jobs.tracking import mlflow_runs as tracking
+    from jobs.tracking.mlflow_registry import newest_version, reason  # here, since mlflow takes seconds to import
+    from pipeline.lineage.evaluations import attach_evaluation
 
     receipt = open_receipt(generator)
     version = {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}
     try:
-        run_id = registry.run_of_version(f"inpaint-{generator}", version)
-        if run_id is None:
+        found = newest_version(f"inpaint-{generator}", version)
+        if found is None:
             problem = "no registered version has its weights; run: python -m pipeline deliver"
         else:
             points = _metric_points(summary.rows[generator]) | _cost_points(cost)
-            tracking.log_metrics(run_id, points, step=receipt.steps)
-            tracking.set_tags(run_id, {"suite": summary.suite})
+            attach_evaluation(found, asdict(receipt), results_folder(generator) / SUMMARY_NAME, points)
             return
     except Exception as error:  # every client and store raises its own kinds
-        problem = tracking.reason(error)
+        problem = reason(error)
     log.warning(
         "%s is evaluated, but its run is not updated (%s); later: python -m pipeline evaluate %s",
         generator, problem, generator,

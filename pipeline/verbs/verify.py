@@ -15,7 +15,7 @@ from jobs.runs.history import Version
 from jobs.tracking.address import tracking_uri
 from pipeline.layout import PROVENANCE
 from pipeline.lineage.checks import NOTHING, Check, check_everything
-from pipeline.lineage.registry import has_server, split_reference
+from pipeline.lineage.registry import check_server, has_server, split_reference
 from pipeline.progress import printable
 
 _SHOWN = 20
@@ -88,10 +88,7 @@ def verify_rebuild(reference: str) -> Verification:
 
 
 def _find(reference: str) -> Version:
-    if not has_server():
-        raise VerifyError(
-            f"{display_address(tracking_uri())} is missing; set MLFLOW_TRACKING_URI to where {reference} is"
-        )
+    check_server(reference)
     from jobs.tracking import mlflow_registry as registry  # takes a second
 
     return registry.find_version(*split_reference(reference))
