@@ -16,6 +16,7 @@ from jobs.tracking.address import tracking_uri
 from pipeline.layout import PROVENANCE
 from pipeline.lineage.checks import NOTHING, Check, check_everything
 from pipeline.lineage.registry import check_server, has_server, split_reference
+from pipeline.lineage.takedown_checks import check_takedowns
 from pipeline.progress import printable
 
 _SHOWN = 20
@@ -46,7 +47,7 @@ def verify_all() -> Verification:
     """
     if not PROVENANCE.is_dir():
         raise VerifyError(f"{PROVENANCE} is missing, so nothing says what the outputs must be; run: dvc repro")
-    checks = list(check_everything())
+    checks = [*check_everything(), *check_takedowns()]
     alone = [check.link for check in checks if check.by == NOTHING]
     notes = [f"{link}: neither dvc.lock nor the history has this record, so it may have been changed" for link in alone]
     if not has_server():
