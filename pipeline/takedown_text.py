@@ -106,7 +106,7 @@ def _render_cleared(aftermath: Aftermath) -> Iterator[str]:
     is_done = aftermath.evidence is not None
     places: dict[str, list[int]] = {}
     for each in aftermath.objects:
-        places.setdefault(f"{each.what}s in DVC's {each.place}", []).append(each.bytes)
+        places.setdefault(f"objects of DVC's {each.place} with a {each.what}", []).append(each.bytes)
     yield "removed from caches, and marked:" if is_done else "to be removed from caches, and marked:"
     for place, sizes in places.items():
         yield f"  {len(sizes)} {place}, {sum(sizes):,} bytes"
