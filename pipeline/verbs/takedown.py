@@ -104,7 +104,7 @@ def _tombstones(
         by_source, by_key = _rows_of(name, records)
         if not by_source and not by_key and name not in known and _digest_of(name) not in known:
             raise TakedownError(
-                f"{name!r} is neither a key, a source or a SHA-256 of {dataset}, nor a file with the bytes of one"
+                f"{name!r} is neither a key nor a source of {dataset}, nor a SHA-256 of one or a file with its bytes"
                 f"{_hint(name, records)}"
             )
         for row in by_source or by_key:

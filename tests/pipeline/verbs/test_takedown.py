@@ -254,7 +254,7 @@ def test_columns_of_other_images_and_empty_splits_are_refused(params):
 @pytest.mark.parametrize(
     ("names", "reason", "day", "message"),
     [
-        (["train/03"], "asked", DAY, r"'train/03' is neither a key nor a source of folder; did you mean train/039"),
+        (["train/03"], "asked", DAY, r"'train/03' is neither a key nor a source of folder,.*; did you mean train/039"),
         (["train/003"], " ", DAY, "--reason is missing"),
         (["train/003"], "asked", "31.1.2026", "--date must be YYYY-MM-DD, got '31.1.2026'"),
         (["../../x", "$(touch canary)"], "asked", DAY, r"'\.\./\.\./x' is neither a key nor a source"),
