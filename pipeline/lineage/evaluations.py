@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from files.durable import file_digest
 from files.errors import UserError
 from jobs.evaluation.results import Summary, read_summary
 from jobs.runs.history import Version
@@ -37,7 +37,7 @@ def attach_evaluation(version: Version, receipt: Mapping[str, Any], path: Path, 
     registry.log_figures(version, figures, suite=summary.suite, step=receipt["steps"])
     runs.log_file(version.run_id, path, f"{_FOLDER}/{summary.suite}")
     runs.set_tags(version.run_id, {"suite": summary.suite})
-    tag = {f"{_TAG}{summary.suite}": hashlib.sha256(path.read_bytes()).hexdigest()}
+    tag = {f"{_TAG}{summary.suite}": file_digest(path)}
     registry.set_version_tags(version, tag)
     renew_card(replace(version, tags={**version.tags, **tag}), receipt)
 
@@ -49,18 +49,22 @@ def read_evaluations(version: Version) -> dict[str, Summary]:
     """
     found = {}
     with tempfile.TemporaryDirectory(prefix="evaluations-") as folder:
-        for tag, sha256 in sorted(version.tags.items()):
-            if tag.startswith(_TAG):
-                suite = tag.removeprefix(_TAG)
-                path = runs.fetch_file(version.run_id, f"{_FOLDER}/{suite}/{SUMMARY_NAME}", Path(folder))
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                if digest != sha256:
-                    raise EvaluationError(
-                        f"{version.name}@{version.version}: the evaluation of the suite {suite} has digest {digest}, "
-                        f"the tag {tag} says {sha256}; evaluate again: dvc repro --force evaluate@..."
-                    )
-                found[suite] = read_summary(path)
+        for suite, sha256, path in fetch_evaluations(version, Path(folder)):
+            if (digest := file_digest(path)) != sha256:
+                raise EvaluationError(
+                    f"{version.name}@{version.version}: the evaluation of the suite {suite} has digest {digest}, "
+                    f"the tag {_TAG}{suite} says {sha256}; evaluate again: dvc repro --force evaluate@..."
+                )
+            found[suite] = read_summary(path)
     return found
+
+
+def fetch_evaluations(version: Version, folder: Path) -> Iterator[tuple[str, str, Path]]:
+    """Copy the summaries of a version to a folder, unchecked. Yields suite, SHA-256 as its tag says, and path."""
+    for tag, sha256 in sorted(version.tags.items()):
+        if tag.startswith(_TAG):
+            suite = tag.removeprefix(_TAG)
+            yield suite, sha256, runs.fetch_file(version.run_id, f"{_FOLDER}/{suite}/{SUMMARY_NAME}", folder)
 
 
 def renew_card(version: Version, receipt: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ def test_a_second_clone_has_the_report_by_dvc_pull_alone_and_verifies(kind, tmp_
     first, second = tmp_path / "first", tmp_path / "second"
     git(tmp_path, "clone", "--quiet", str(ROOT), str(first))
     prepare(first, empty_database)
-    run(first, "dvc", "repro", "--quiet")
+    run(first, "dvc", "repro")
     remote = str(tmp_path / "remote") if kind == "disk" else "s3://bucket/prefix"
     run(first, "dvc", "remote", "add", "--default", "there", remote)
     if kind == "s3":
@@ -56,5 +56,5 @@ def test_a_second_clone_has_the_report_by_dvc_pull_alone_and_verifies(kind, tmp_
     content[1000] ^= 1
     shard.unlink()
     shard.write_bytes(content)
-    with pytest.raises(AssertionError, match="broken: shards/image/train/image-000001.tar"):
+    with pytest.raises(AssertionError, match="broken: shards/image/train/image-000001"):
         run(second, sys.executable, "-m", "pipeline", "verify", "all")
