@@ -1,14 +1,17 @@
 """Data, models and report reach a second clone through a remote of DVC alone."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from files.checkout import ROOT
 from files.durable import file_digest
+from pipeline.params import read_params
 from tests.pipeline.lineage.finished import GENERATOR, prepare
 
 OUTPUTS = ("report/index.html", f"models/{GENERATOR}/weights.safetensors", f"results/{GENERATOR}/summary.json")
@@ -24,6 +27,14 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def write_all_values(path: Path) -> None:
+    """Write the defaults, too: dvc.yaml names each parameter."""
+    tree = read_params(path).to_dict()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.dump(json.loads(json.dumps(tree)), path)
+
+
 def git(folder: Path, *words: str) -> None:
     run(folder, "git", "-c", "user.name=test", "-c", "user.email=test@example.invalid", *words)
 
@@ -37,6 +48,7 @@ def test_a_second_clone_has_the_report_by_dvc_pull_alone_and_verifies(kind, tmp_
     first, second = tmp_path / "first", tmp_path / "second"
     git(tmp_path, "clone", "--quiet", str(ROOT), str(first))
     prepare(first, empty_database)
+    write_all_values(first / "params.yaml")
     run(first, "dvc", "repro")
     remote = str(tmp_path / "remote") if kind == "disk" else "s3://bucket/prefix"
     run(first, "dvc", "remote", "add", "--default", "there", remote)
