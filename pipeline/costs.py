@@ -11,7 +11,8 @@ from jobs.recipe.contract import is_discriminator
 from jobs.report.costs import quality_against_cost
 from jobs.report.data import Cost, Row
 from jobs.runs.receipt import Receipt
-from jobs.tracking import mlflow_runs as tracking
+from jobs.tracking.mlflow_registry import newest_version
+from jobs.tracking.mlflow_runs import run_seconds
 from pipeline.layout import GROUP_ROWS, QUALITY_AND_COST, costs_file
 
 
@@ -42,8 +43,8 @@ def _device_hours(generator: str, receipt: Receipt) -> float | None:
     """Return the duration of a training times its processes, as the tracking server knows it; None if it does not."""
     version = {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}
     try:
-        run_id = tracking.run_of_version(f"inpaint-{generator}", version)
-        seconds = tracking.run_seconds(run_id) if run_id is not None else None
+        found = newest_version(f"inpaint-{generator}", version)
+        seconds = run_seconds(found.run_id) if found is not None else None
     except Exception:  # every client and store raises its own kinds; the report warns of a server that does not answer
         return None
     return None if seconds is None else seconds / 3600 * receipt.world_sizes[-1]

@@ -37,13 +37,13 @@ def fetch_rows(params: Params, folder: Path) -> DeclaredRows:
     folder: for the files of the registered versions, which must stay until the rows are evaluated.
     Raises ModelError for a version that cannot be loaded.
     """
-    from jobs.tracking import mlflow_runs as tracking  # here, since mlflow takes seconds to import
+    from jobs.tracking import mlflow_registry as registry  # here, since mlflow takes seconds to import
 
     rows = params.evaluate.rows
     registered, about = {}, {}
     for number, address in enumerate(rows.registered):
         wanted = parse_version(address)
-        model = tracking.fetch_model(wanted.model, wanted.version, (folder / str(number)).resolve())
+        model = registry.fetch_model(wanted.model, wanted.version, (folder / str(number)).resolve())
         name = re.sub(r"\W", "_", f"{wanted.model}_{model.version}")
         registered[name] = model.open
         about[name] = f"{wanted.model} version {model.version}, weights {model.weights_sha256}"

@@ -44,6 +44,8 @@ PAGES = {
     "pipeline.configuring": "docs/getting_started.md#your-job-is-paramsyaml",
     "pipeline.inputs": "docs/lineage.md#what-a-training-was-started-with",
     "pipeline.places": f"{_LIST}#places",
+    "pipeline.aftermath": "docs/data.md#take-images-out",
+    "pipeline.purging": "docs/data.md#take-images-out",
     "pipeline.removal": "docs/data.md#take-images-out",
     "pipeline.results": f"{_LIST}#evaluation-and-report",
     "pipeline.stages.ingest": "docs/data.md#ingest",

@@ -33,6 +33,7 @@ from jobs.report.settings import ReportConfig
 from jobs.training.settings import TrainConfig
 from masks.config import MaskConfig
 from pipeline.budgets import find_unequal_budgets, phase_steps
+from pipeline.lineage.settings import PromoteConfig
 from pipeline.ranges import find_problem
 from pipeline.row_names import find_wrong_row
 from pipeline.texts import find_wrong_texts
@@ -75,6 +76,7 @@ class Params:
     report: rules of the comparison.
     suites: more suites that the generators and baselines are evaluated on: names of files in conf/suite. Each has its
         own results, which never share a table with those of `suite`.
+    promote: rules for a registered version to become the champion.
     """
 
     seed: int
@@ -90,6 +92,7 @@ class Params:
     store: StoreConfig = field(default_factory=StoreConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     suites: tuple[str, ...] = ()
+    promote: PromoteConfig = field(default_factory=PromoteConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values, defaults included, as plain data that `check_tree` accepts.

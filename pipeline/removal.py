@@ -80,19 +80,15 @@ class Outcome:
     store: str | None = None
 
 
-@hold_columns("image", "edges", "semantics", "mask")
-def remove(params: Params, choose: Callable[[str, pa.Table], Iterable[Tombstone]]) -> Outcome:
-    """Add tombstones and remove every record that a tombstone names. First finishes a removal that was killed.
+Choose = Callable[[str, pa.Table], Iterable[Tombstone]]
 
-    choose: called with the name of the data set and a table of its records, with the columns split, key, source and
-        source_sha256; returns the new tombstones.
-    Raises RemovalError if there are no shards. Raises ShardError, with nothing changed, if a member that stays is
-    damaged or a split would be empty.
+
+def choose_tombstones(choose: Choose) -> tuple[str, tuple[Tombstone, ...], tuple[Removed, ...]]:
+    """Return the data set, the new tombstones, and the records that these and the old tombstones remove.
+
+    choose: see `remove`.
+    Raises RemovalError if there are no shards.
     """
-    if params.store.url:
-        ShardStore(params.store).check_writable()
-    if interrupted := pending_removal(_STAGING):
-        _finish(interrupted, params.store)
     splits = image_splits()
     if not splits:
         raise RemovalError("shards/image holds no complete split; run: dvc repro ingest")
@@ -109,6 +105,23 @@ def remove(params: Params, choose: Callable[[str, pa.Table], Iterable[Tombstone]
         )
         for row in named_records(records, out).to_pylist()
     )
+    return dataset, tombstones, removed
+
+
+@hold_columns("image", "edges", "semantics", "mask")
+def remove(params: Params, choose: Choose) -> Outcome:
+    """Add tombstones and remove every record that a tombstone names. First finishes a removal that was killed.
+
+    choose: called with the name of the data set and a table of its records, with the columns split, key, source and
+        source_sha256 and sha256; returns the new tombstones.
+    Raises RemovalError if there are no shards. Raises ShardError, with nothing changed, if a member that stays is
+    damaged or a split would be empty.
+    """
+    if params.store.url:
+        ShardStore(params.store).check_writable()
+    if interrupted := pending_removal(_STAGING):
+        _finish(interrupted, params.store)
+    dataset, tombstones, removed = choose_tombstones(choose)
     if not removed:
         add_tombstones(TOMBSTONES, tombstones)
         return _outcome(interrupted) if interrupted else Outcome(dataset=dataset)
@@ -157,7 +170,7 @@ def _outcome(about: dict[str, Any]) -> Outcome:
 
 
 def _records(split: str) -> pa.Table:
-    table = read_table(column_folder("image", split), columns=("key", "source", "source_sha256"))
+    table = read_table(column_folder("image", split), columns=("key", "source", "source_sha256", "sha256"))
     return table.append_column("split", pa.array([split] * len(table), pa.string()))
 
 

@@ -1,4 +1,4 @@
-"""Rooms: who may import whom, and which one file is the door to each large library."""
+"""Rooms: who may import whom, and which file is the door to each large library."""
 
 import ast
 import importlib.util
@@ -42,12 +42,12 @@ ROOMS = {
     "benchmarks": None,
 }  # fmt: skip
 DOORS = {
-    "ray": "jobs/cluster/ray_cluster.py",
-    "mlflow": "jobs/tracking/mlflow_runs.py",
-    "webdataset": "datasets/writing/tars.py",
-    "accelerate": "jobs/training/loop.py",
-    "albumentations": "datasets/stream/augment.py",
-    "fsspec": "files/objects.py",
+    "ray": ("jobs/cluster/ray_cluster.py",),
+    "mlflow": ("jobs/tracking/mlflow_runs.py", "jobs/tracking/mlflow_registry.py"),
+    "webdataset": ("datasets/writing/tars.py",),
+    "accelerate": ("jobs/training/loop.py",),
+    "albumentations": ("datasets/stream/augment.py",),
+    "fsspec": ("files/objects.py",),
 }
 FOLDERS = {room.split("/")[0] for room in ROOMS}
 FILES = sorted(
@@ -104,10 +104,10 @@ def test_every_name_that_is_imported_from_this_repository_exists(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_large_library_has_one_door(name):
+def test_a_large_library_has_its_doors_alone(name):
     roots = {module.split(".")[0] for module in imports(name)}
-    for library, door in DOORS.items():
-        assert library not in roots or name == door, f"{name} is a second door to {library}"
+    for library, doors in DOORS.items():
+        assert library not in roots or name in doors, f"{name} is a further door to {library}"
 
 
 def test_the_table_has_no_circle():
@@ -127,8 +127,9 @@ def test_the_table_allows_no_more_than_is_needed():
 
 
 def test_every_door_is_used():
-    for library, door in DOORS.items():
-        assert library in {module.split(".")[0] for module in imports(door)}
+    for library, doors in DOORS.items():
+        for door in doors:
+            assert library in {module.split(".")[0] for module in imports(door)}
 
 
 def test_the_loop_knows_no_paper():

@@ -30,6 +30,7 @@ class CelebA(Source):
         ),
         licence="non-commercial research and education; pictures of persons, no publication",
         redistributable=False,
+        consent="not asked: pictures of celebrities, collected from the web",
         defects=(
             "178x218 pixels: the largest square of a picture is 178, so larger sizes reject all",
             "the pictures in the wild are another archive: they are not read",

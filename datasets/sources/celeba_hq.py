@@ -50,6 +50,7 @@ class CelebAHQ(Source):
         ),
         licence="non-commercial research and education; pictures of persons, no publication",
         redistributable=False,
+        consent="not asked: pictures of celebrities, collected from the web",
         defects=(
             "the three forms count differently: data256x256 from 1, the others from 0",
             "pictures extracted from the tfrecords (img00000000.png) are in another order: they are not read",

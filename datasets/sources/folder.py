@@ -20,6 +20,7 @@ class Folder(Source):
         layout="any tree of JPEG or PNG files, with or without train/ and val/ (or valid/, validation/, test/) on top",
         licence="yours to know",
         redistributable=False,
+        consent="yours to know",
         defects=(
             "without split folders the split goes by the name's hash: near duplicates may land on both sides",
             "if test/ is the only split beside train/, it is used as val",

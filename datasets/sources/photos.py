@@ -25,6 +25,7 @@ class Photos(Source):
             "china (danielbuechele), flower (vultilion): CC BY 2.0; motorcycle_left: Middlebury 2014, terms not stated"
         ),
         redistributable=False,
+        consent="no person but the astronaut, in an official portrait",
         defects=(
             "neighbouring squares overlap by two thirds or more: many records, but nine scenes",
             "too small for a result: it shows that the pipeline works, not how good a generator is",

@@ -93,6 +93,7 @@ class Card:
     layout: the files that must be on disk.
     licence: in a few words.
     redistributable: whether the licence allows to redistribute the pictures.
+    consent: whether the persons in the pictures agreed to their use, in a few words.
     defects: known traps.
     options: field of the data set's `Config` -> its meaning; all fields that `SourceConfig` does not have.
     """
@@ -104,6 +105,7 @@ class Card:
     layout: str
     licence: str
     redistributable: bool
+    consent: str = "not stated by its owners"
     defects: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from files.durable import write_durably
 
 STATEMENTS, MANIFESTS, RECEIPTS, VERSIONS = "statements", "manifests", "receipts", "versions"
+TAKEDOWNS = "takedowns"
 """Kinds of records. Each is a folder of JSON files."""
 
 
@@ -26,7 +27,7 @@ def history_folder() -> Path:
 def add_record(kind: str, name: str, content: bytes) -> None:
     """Add a record to the history, unless it has one of this name.
 
-    kind: one of STATEMENTS, MANIFESTS, RECEIPTS, VERSIONS.
+    kind: one of STATEMENTS, MANIFESTS, RECEIPTS, VERSIONS, TAKEDOWNS.
     name: without suffix; equal names mean equal contents.
     """
     path = history_folder() / kind / f"{name}.json"

@@ -23,6 +23,7 @@ from files.durable import write_durably
 from jobs.runs.events import Event, device_hours, read_events, read_segments, useful_step_ratio
 from jobs.runs.folder import RunFolder
 from jobs.tracking import mlflow_runs as tracking
+from jobs.tracking.mlflow_registry import register_model
 from jobs.tracking.queue import REASON, exclusive, list_waiting, printable_path, read_name
 from jobs.tracking.staging import TrackedDataset
 
@@ -139,7 +140,7 @@ class RunUpload:
 
     def _register(self, *, name: str, files: Mapping[str, str], **rest: Any) -> str:
         folders = {key: self.storage / path for key, path in files.items()}
-        return tracking.register_model(self.run_id, name, files=folders, code=self.storage / "model" / "code", **rest)
+        return register_model(self.run_id, name, files=folders, code=self.storage / "model" / "code", **rest)
 
 
 def deliver_queue(undelivered: Path) -> list[Delivery]:

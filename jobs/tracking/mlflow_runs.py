@@ -1,4 +1,4 @@
-"""Write runs, metrics and registered models to MLflow: the only file that imports mlflow.
+"""Write runs and metrics to MLflow. Registered models are in mlflow_registry.py; no other file imports mlflow.
 
 Every function talks to the tracking server and raises when it does not answer. After such an error, or after a kill, a
 call may be repeated and leaves nothing twice: see jobs/tracking/delivery.py.
@@ -14,10 +14,7 @@ import shlex
 import shutil
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -27,7 +24,6 @@ from files.durable import durable_file
 from files.environment import QUIET_ENVIRONMENT
 from files.errors import UserError
 from files.locks import lock_file
-from jobs.runs.history import Version, add_version, set_alias
 from jobs.tracking.address import AddressError, artifact_folder, database_file, tracking_uri
 
 os.environ.update(  # before the import of mlflow, which reads some of them only then
@@ -45,14 +41,11 @@ os.environ.update(  # before the import of mlflow, which reads some of them only
     | os.environ  # a variable that the user has set stays
 )
 import mlflow
-import numpy as np
 from mlflow.entities import (
     Dataset,
     DatasetInput,
     Experiment,
     InputTag,
-    LoggedModelOutput,
-    LoggedModelStatus,
     Metric,
     Param,
     Run,
@@ -60,18 +53,14 @@ from mlflow.entities import (
     ViewType,
 )
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
 
-from jobs.tracking.model_files import ModelError, check_files, find_loader, open_model, write_digests
+from jobs.tracking.model_files import ModelError
 from jobs.tracking.staging import TrackedDataset, flatten
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table that it makes
 logging.getLogger("alembic").setLevel(logging.ERROR)
 
 EXPERIMENT = "inpaint-foundry"
-FILES_TAG = "files_sha256"
-"""Tag of a registered version: the digest of the list of its files' digests."""
 CODE_FOLDER = "code"
 """Folder of a run's artifacts that holds the archive of its code."""
 Point = tuple[str, float, int, float]
@@ -84,7 +73,7 @@ class ExperimentGoneError(UserError):
 
 def check_server() -> None:
     """Raise MlflowException when the tracking server does not answer."""
-    _client().search_experiments(max_results=1)
+    open_client().search_experiments(max_results=1)
 
 
 def reason(error: Exception) -> str:
@@ -115,8 +104,8 @@ def open_run(
     training: an id that no other training has, stored as a tag; None always starts a run.
     started: Unix time, in seconds; None is now.
     """
-    client = _client()
-    experiment = _experiment(client)
+    client = open_client()
+    experiment = find_experiment(client)
     run = _run_of(client, experiment, training) if training else None
     if run is None:
         tags = {**tags, **({"training": training} if training else {})}
@@ -139,9 +128,9 @@ def close_run(run_id: str, status: str = "FINISHED", *, ended: float | None = No
     ended: Unix time, in seconds; None is now. A SCHEDULED run has no end.
     """
     if status == "SCHEDULED":
-        _client().update_run(run_id, status=status)
+        open_client().update_run(run_id, status=status)
     else:
-        _client().set_terminated(run_id, status, _milliseconds(ended))
+        open_client().set_terminated(run_id, status, _milliseconds(ended))
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> None:
@@ -151,44 +140,25 @@ def log_metrics(run_id: str, metrics: Mapping[str, float], *, step: int = 0) -> 
 
 def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a run, in place of those of the same names."""
-    _client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    open_client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def run_of_version(name: str, tags: Mapping[str, str]) -> str | None:
-    """Find the run of the newest registered version that has the tags.
-
-    name: of the registered model.
-    Returns the run's id, or None without such a version.
-    """
-    conditions = [f"name = '{name}'", *(f"tags.{key} = '{value}'" for key, value in tags.items())]
-    versions = _client().search_model_versions(" and ".join(conditions))
-    newest = max(versions, key=lambda version: int(version.version), default=None)
-    return None if newest is None else newest.run_id
+def device_hours(run_id: str) -> dict[str, float]:
+    """Return the device-hours that the run of a finished training has, see `jobs.runs.events.device_hours`."""
+    metrics = open_client().get_run(run_id).data.metrics
+    return {name: metrics[name] for name in ("gpu_hours", "cpu_hours") if name in metrics}
 
 
 def run_seconds(run_id: str) -> float | None:
     """Return how long a run took, waits between its segments included; None while it has no end."""
-    info = _client().get_run(run_id).info
+    info = open_client().get_run(run_id).info
     return None if info.end_time is None else (info.end_time - info.start_time) / 1000
-
-
-def find_version(name: str, version: str) -> Version:
-    """Return a registered version. version: a number, or an alias. Raises ModelError if there is none."""
-    client = _client()
-    try:
-        find = client.get_model_version if version.isdigit() else client.get_model_version_by_alias
-        found = find(name, version)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        raise ModelError(f"{name}@{version} is not found at the tracking server") from error
-    return Version(name=name, version=str(found.version), run_id=found.run_id, tags=found.tags)
 
 
 def log_points(run_id: str, points: Sequence[Point]) -> None:
     """Log points in order. Equal points are stored once."""
     metrics = [Metric(key, value, _milliseconds(seconds), step) for key, value, step, seconds in points]
-    client = _client()
+    client = open_client()
     for start in range(0, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
 
@@ -201,8 +171,8 @@ def fetch_record(training: str, folder: Path) -> tuple[Path, Path, Mapping[str, 
     Returns the files of its parameters and of its code, and the tags of its run.
     Raises ModelError if the server knows no such training.
     """
-    client = _client()
-    run = _run_of(client, _experiment(client), training)
+    client = open_client()
+    run = _run_of(client, find_experiment(client), training)
     if run is None:
         raise ModelError(f"{EXPERIMENT} has no run of the training {training!r}; check MLFLOW_TRACKING_URI")
     return *fetch_run_files(run.info.run_id, folder), run.data.tags
@@ -210,17 +180,17 @@ def fetch_record(training: str, folder: Path) -> tuple[Path, Path, Mapping[str, 
 
 def last_step(run_id: str, key: str) -> int:
     """Return the highest step of a metric on the server; -1 before the first."""
-    return max((metric.step for metric in _client().get_metric_history(run_id, key)), default=-1)
+    return max((metric.step for metric in open_client().get_metric_history(run_id, key)), default=-1)
 
 
 def log_text(run_id: str, text: str, path: str) -> None:
     """Write a file below a run's artifacts."""
-    _client().log_text(run_id, text, path)
+    open_client().log_text(run_id, text, path)
 
 
 def log_file(run_id: str, path: Path, folder: str | None = None) -> None:
     """Copy a file to a run's artifacts."""
-    _client().log_artifact(run_id, str(path), folder)
+    open_client().log_artifact(run_id, str(path), folder)
 
 
 def log_files(run_id: str, paths: Iterable[Path], folder: str) -> dict[Path, str]:
@@ -228,7 +198,7 @@ def log_files(run_id: str, paths: Iterable[Path], folder: str) -> dict[Path, str
 
     Returns path -> problem of each file that cannot be read or has a name that is no text. The others are copied.
     """
-    client = _client()
+    client = open_client()
     uploaded = {(Path(entry.path).name, entry.file_size) for entry in client.list_artifacts(run_id, folder)}
     problems = {}
     for path in paths:
@@ -252,173 +222,17 @@ def _unfit(path: Path) -> str:
     return ""
 
 
-def register_model(
-    run_id: str,
-    name: str,
-    *,
-    files: Mapping[str, Path],
-    tags: Mapping[str, str],
-    code: Path,
-    requirements: Sequence[str],
-) -> str:
-    """Register a trained generator, once for each run, and give it the alias `candidate`. Returns its version.
+def fetch_file(run_id: str, path: str, folder: Path) -> Path:
+    """Copy a file of a run to a folder. Returns where it is.
 
-    The model is code and data, without pickle. It takes and returns 8-bit images. The tag FILES_TAG of the version has
-    the digest with which `load_model` checks every file.
-
-    name: of the registered model.
-    files: "model" -> folder of weights and receipt.
-    tags: of the version.
-    code: folder with one private package, see jobs/tracking/private_package.py.
-    requirements: pinned packages, such as "numpy==2.0.0".
-    Raises ModelError if there is no private package in `code`.
+    path: below the run's artifacts.
     """
-    client = _client()
-    version = _version_of(client, name, run_id)
-    if version is None:
-        with tempfile.TemporaryDirectory(dir=code.parent) as folder:
-            model = Path(folder) / "model"
-            _save_model(model, files["model"], code, requirements)
-            version = _create_version(client, run_id, name, model, tags)
-    client.set_registered_model_alias(name, "candidate", version)
-    add_version(Version(name=name, version=version, run_id=run_id, tags=client.get_model_version(name, version).tags))
-    set_alias(name, "candidate", version)
-    return version
-
-
-@dataclass(frozen=True)
-class FetchedModel:
-    """The files of a registered version on this disk, checked.
-
-    version: its number.
-    weights_sha256: digest of its weights.
-    open: loads it as `load_model` does; can be pickled.
-    """
-
-    version: str
-    weights_sha256: str
-    open: Callable[[], Callable[[np.ndarray, np.ndarray], np.ndarray]]
-
-
-def fetch_model(name: str, version: str, folder: Path) -> FetchedModel:
-    """Copy a registered version to a folder.
-
-    name, version: those of `load_model`.
-    folder: keeps the files for as long as the model is used.
-    Raises ModelError if there is no such version, or if a file has been changed.
-    """
-    try:
-        model, found = _download(name, version, folder)
-        pyfunc = mlflow.models.Model.load(str(model)).flavors[mlflow.pyfunc.FLAVOR_NAME]
-    except (MlflowException, OSError, UserError) as error:
-        raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
-    code, data = (model / pyfunc[key] for key in (mlflow.pyfunc.CODE, mlflow.pyfunc.DATA))
-    opener = partial(open_model, loader=pyfunc[mlflow.pyfunc.MAIN], code=code, data=data)
-    return FetchedModel(found.version, found.tags.get("weights_sha256", ""), opener)
-
-
-def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Load a registered generator as a function of image uint8 (N, H, W, 3) and mask uint8 (N, H, W, 1), 1 = hole.
-
-    Every file is compared with the digest in the version's tag before any code of it is imported.
-
-    The function returns the filled image, uint8 (N, H, W, 3), and raises UserError for an image or mask that the paper
-    cannot take.
-    name: of the registered model.
-    version: a number, or an alias such as "candidate".
-    Raises ModelError if there is no such version, if a file has been changed, or if it cannot be loaded.
-    """
-    with tempfile.TemporaryDirectory(prefix="inpaint-") as folder:
-        model = fetch_model(name, version, Path(folder))
-        try:
-            return model.open()
-        except (MlflowException, ImportError, OSError, UserError) as error:
-            raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
-
-
-def _download(name: str, version: str, folder: Path) -> tuple[Path, Version]:
-    """Copy the files of a registered version to a folder and check them. Returns where they are, and the version."""
-    found = find_version(name, version)
-    model = fetch_version(found, folder)
-    check_files(model, found.tags[FILES_TAG])
-    return model, found
-
-
-def fetch_version(version: Version, folder: Path) -> Path:
-    """Copy the files of a registered version to a folder, unchecked. Returns where they are.
-
-    Raises ModelError for a version whose files cannot be checked.
-    """
-    if FILES_TAG not in version.tags:
-        raise ModelError(f"it was registered without the tag {FILES_TAG}, so its files cannot be checked; train again")
-    mlflow.set_tracking_uri(tracking_uri())
-    source = _client().get_model_version_download_uri(version.name, version.version)
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
+    return Path(open_client().download_artifacts(run_id, path, str(folder)))
 
 
 def fetch_run_files(run_id: str, folder: Path) -> tuple[Path, Path]:
     """Copy the files of a run's parameters and code to a folder, unchecked. Returns where they are."""
-    parameters, code = (
-        Path(_client().download_artifacts(run_id, name, str(folder)))
-        for name in ("params.json", f"{CODE_FOLDER}/code.zip")
-    )
-    return parameters, code
-
-
-def list_registered() -> list[Version]:
-    """Return all registered versions of this project's models, sorted by name and number."""
-    found = _client().search_model_versions("name LIKE 'inpaint-%'")
-    versions = (Version(name=v.name, version=str(v.version), run_id=v.run_id, tags=v.tags) for v in found)
-    return sorted(versions, key=lambda version: (version.name, int(version.version)))
-
-
-def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str]) -> None:
-    """Write the files of a model as MLflow loads them: see `mlflow.pyfunc.load_model`."""
-    image, mask = (TensorSpec(np.dtype(np.uint8), (-1, -1, -1, channels)) for channels in (3, 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the input example, which a signature makes needless
-        mlflow.pyfunc.save_model(
-            folder,
-            loader_module=find_loader(code),
-            data_path=str(weights),
-            code_paths=[str(path) for path in sorted(code.iterdir())],
-            signature=ModelSignature(
-                inputs=Schema(
-                    [TensorSpec(image.type, image.shape, "image"), TensorSpec(mask.type, mask.shape, "mask")]
-                ),
-                outputs=Schema([image]),
-            ),
-            pip_requirements=list(requirements),
-        )
-
-
-def _create_version(client: mlflow.MlflowClient, run_id: str, name: str, folder: Path, tags: Mapping[str, str]) -> str:
-    """Upload the files of a model and create its version together with all tags, last of all."""
-    experiment = _experiment(client)
-    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-        client.delete_logged_model(model.model_id)  # of a registration that was killed
-    sha256 = write_digests(folder)
-    model = client.create_logged_model(experiment, name="model", source_run_id=run_id)
-    client.log_model_artifacts(model.model_id, str(folder))
-    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    client.log_outputs(run_id, models=[LoggedModelOutput(model.model_id, step=0)])
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    mlflow.set_tracking_uri(tracking_uri())  # the registry asks it for the place of the files
-    version = client.create_model_version(
-        name,
-        source=f"models:/{model.model_id}",
-        run_id=run_id,
-        tags={**tags, FILES_TAG: sha256},
-        model_id=model.model_id,
-    )
-    return str(version.version)
-
-
-def _version_of(client: mlflow.MlflowClient, name: str, run_id: str) -> str | None:
-    """Return the registered version that came from a run, or None."""
-    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    return min((str(version.version) for version in versions), key=int, default=None)
+    return fetch_file(run_id, "params.json", folder), fetch_file(run_id, f"{CODE_FOLDER}/code.zip", folder)
 
 
 def _run_of(client: mlflow.MlflowClient, experiment: str, training: str) -> Run | None:
@@ -433,7 +247,11 @@ def _run_of(client: mlflow.MlflowClient, experiment: str, training: str) -> Run 
     return runs[0] if runs else None
 
 
-def _client() -> mlflow.MlflowClient:
+def open_client() -> mlflow.MlflowClient:
+    """Return a client of the tracking server. A database on this disk is made first if there is none.
+
+    Raises AddressError if it cannot be made.
+    """
     uri = tracking_uri()
     if path := database_file(uri):
         _make_database(path)
@@ -475,7 +293,7 @@ def _milliseconds(seconds: float | None) -> int | None:
     return None if seconds is None else int(1000 * seconds)
 
 
-def _experiment(client: mlflow.MlflowClient) -> str:
+def find_experiment(client: mlflow.MlflowClient) -> str:
     """Return the id of the experiment of all runs, which is made if there is none.
 
     Raises ExperimentGoneError if it was deleted or if its folder of files is gone.

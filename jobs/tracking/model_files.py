@@ -24,6 +24,7 @@ Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 DIGESTS = "SHA256SUMS"
 """A file of a model that lists the digests of all others, as `sha256sum` writes and checks them."""
 
+_WRITTEN_BY_MLFLOW = "registered_model_meta"
 _checked: dict[str, tuple[ModuleType, tempfile.TemporaryDirectory]] = {}  # by name, with the folder of its code
 
 
@@ -75,7 +76,7 @@ def open_model(*, loader: str, code: Path, data: Path) -> Fill:
     loader: dotted name of the module that loads it.
     code: folder of the private package.
     data: folder of weights and receipt.
-    Returns a function of images and masks, see `jobs.tracking.mlflow_runs.load_model`.
+    Returns a function of images and masks, see `jobs.tracking.mlflow_registry.load_model`.
     Raises UserError for a model that cannot be loaded; the function, for images that it cannot fill.
     """
     name = loader.split(".")[0]
@@ -125,6 +126,9 @@ def _forget(name: str) -> None:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the paths of all files but DIGESTS, relative to the folder, sorted."""
+    """Return the paths of all files but DIGESTS, relative to the folder, sorted.
+
+    A file that MLflow writes beside them when it loads a version, with name and number, is left out.
+    """
     files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return sorted({path.relative_to(folder).as_posix() for path in files} - {DIGESTS})
+    return sorted({path.relative_to(folder).as_posix() for path in files} - {DIGESTS, _WRITTEN_BY_MLFLOW})

@@ -81,8 +81,10 @@ def stage_model(
     tags: Mapping[str, str],
     requirements: Sequence[str],
     added: Mapping[str, bytes] | None = None,
+    description: str = "",
+    example_side: int | None = None,
 ) -> None:
-    """Copy a model to the storage, from which `deliver` registers it; see `mlflow_runs.register_model`.
+    """Copy a model to the storage, from which `deliver` registers it; see `mlflow_registry.register_model`.
 
     storage: folder of the training.
     name: of the registered model.
@@ -91,6 +93,7 @@ def stage_model(
     tags: of the registered version.
     requirements: pinned packages, such as "numpy==2.0.0".
     added: further files: "<name of files>/<folder>/<file>" -> content.
+    description, example_side: those of `register_model`.
     """
     shutil.rmtree(storage / "model", ignore_errors=True)
     for key, folder in files.items():
@@ -100,7 +103,8 @@ def stage_model(
     for path, content in code.items():
         write_durably(storage / "model" / "code" / path, content)
     paths = {key: f"model/files/{key}/{folder.name}" for key, folder in files.items()}
-    model = {"name": name, "files": paths, "tags": tags, "requirements": requirements}
+    about = {"description": description, "example_side": example_side}
+    model = {"name": name, "files": paths, "tags": tags, "requirements": requirements, **about}
     _write_json(storage / _MODEL, {"ended": time.time(), "model": model})
 
 

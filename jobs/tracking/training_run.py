@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ _LOADING = ("mlflow", "pillow")  # loads a registered model, and reads and write
 _PARAMETERS, _REQUIREMENTS = "params.json", "requirements.txt"
 RECORD_NAME = "provenance.json"
 """File of a registered model, beside its receipt."""
+CARD_NAME = "README.md"
+"""File of a registered model: its card as it was at the registration, before any evaluation."""
 
 
 def describe_training(
@@ -63,37 +65,48 @@ def describe_training(
 
 
 def stage_trained_model(
-    folder: RunFolder, model: Path, receipt: Receipt, *, dataset: str, licence: str, record: bytes
+    folder: RunFolder,
+    model: Path,
+    receipt: Receipt,
+    *,
+    data: Mapping[str, str],
+    record: bytes,
+    describe: Callable[[Mapping[str, str]], str],
+    example_side: int,
 ) -> None:
     """Copy a trained model to its run folder, from which it is registered as `inpaint-<generator>`.
 
     Code, commit and packages are those of the start of the training, which its run folder holds.
 
     model: folder of weights and receipt.
-    dataset: name of the data set of the images.
-    licence: of the images.
+    data: tags about the data set of the images and the rights in it.
     record: the provenance record of the training, which the model carries.
+    describe: makes the card of the version from its tags.
+    example_side: side of a picture that the model can fill, in pixels.
     """
     description = json.loads(folder.run.read_bytes())
     at_start = {name: text for name, text in description["tags"].items() if name != "generator"}
+    tags = {
+        **at_start,
+        "weights_sha256": receipt.weights_sha256,
+        "provenance_sha256": hashlib.sha256(record).hexdigest(),
+        "params_sha256": hashlib.sha256(description["files"][_PARAMETERS].encode()).hexdigest(),
+        "images_manifest": receipt.images,
+        **{f"{name}_manifest": digest for name, digest in receipt.columns.items()},
+        "steps": str(receipt.steps),
+        "not_repeatable": ", ".join(receipt.not_repeatable) or "nothing",
+        **data,
+        "rebuild": _rebuild_command(at_start["git_commit"], description["training"], receipt.generator),
+    }
+    card = describe(tags)
     stage_model(
         folder.path,
         f"inpaint-{receipt.generator}",
         files={"model": model},
-        added={f"model/{model.name}/{RECORD_NAME}": record},
-        tags={
-            **at_start,
-            "weights_sha256": receipt.weights_sha256,
-            "provenance_sha256": hashlib.sha256(record).hexdigest(),
-            "params_sha256": hashlib.sha256(description["files"][_PARAMETERS].encode()).hexdigest(),
-            "images_manifest": receipt.images,
-            **{f"{name}_manifest": digest for name, digest in receipt.columns.items()},
-            "steps": str(receipt.steps),
-            "not_repeatable": ", ".join(receipt.not_repeatable) or "nothing",
-            "dataset": dataset,
-            "licence": licence,
-            "rebuild": _rebuild_command(at_start["git_commit"], description["training"], receipt.generator),
-        },
+        added={f"model/{model.name}/{RECORD_NAME}": record, f"model/{model.name}/{CARD_NAME}": card.encode()},
+        tags=tags,
+        description=card,
+        example_side=example_side,
         code=make_package(read_sources(folder.code), receipt.generator).files,
         requirements=description["files"][_REQUIREMENTS].splitlines(),
     )

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from datasets.shards.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, ManifestError, parse_manifest
 from files.checkout import FOLDERS, ROOT
 from files.durable import file_digest
-from jobs.runs.history import MANIFESTS, RECEIPTS, STATEMENTS, list_records
+from jobs.runs.history import MANIFESTS, RECEIPTS, STATEMENTS, TAKEDOWNS, list_records
 from pipeline.code import LOCK, list_stages, read_declaration
 from pipeline.inputs import PARAMS_PREFIX, read_parameters
 from pipeline.layout import GROUP_ROWS, PROVENANCE, record_file
@@ -186,7 +186,7 @@ def _check_outputs(statement: Statement, record: Path) -> Iterator[Check]:
 
 def _check_history() -> Iterator[Check]:
     """Check that every record of the history has the content that its name says."""
-    for kind in (STATEMENTS, RECEIPTS):
+    for kind in (STATEMENTS, RECEIPTS, TAKEDOWNS):
         for path in list_records(kind):
             expected = path.stem.rpartition("-")[2]
             yield Check(

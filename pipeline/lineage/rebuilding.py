@@ -18,7 +18,7 @@ from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import Summary, read_summary
 from jobs.runs.history import Version
 from jobs.tracking.address import tracking_uri
-from jobs.tracking.mlflow_runs import fetch_version
+from jobs.tracking.mlflow_registry import fetch_version
 from jobs.tracking.training_run import RECORD_NAME
 from pipeline.code import LOCK
 from pipeline.layout import SUMMARY_NAME, results_folder

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 
+from files.addresses import display_address
 from files.errors import UserError
 from jobs.runs.history import Version, add_version, read_alias
 from jobs.tracking.address import database_file, tracking_uri
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class VersionNameError(UserError):
-    """A text does not name a registered version."""
+    """A text does not name a registered version, or there is no tracking server to ask for it."""
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -36,7 +37,7 @@ def find_version(known: Sequence[Version], reference: str) -> Version | None:
     if alias.isdigit() and (found := _of_number(known, name, alias)):
         return found
     if has_server():
-        from jobs.tracking import mlflow_runs as tracking  # takes a second
+        from jobs.tracking import mlflow_registry as tracking  # takes a second
 
         try:
             found = tracking.find_version(name, alias)
@@ -51,6 +52,14 @@ def find_version(known: Sequence[Version], reference: str) -> Version | None:
 
 def _of_number(known: Sequence[Version], name: str, number: str) -> Version | None:
     return next((v for v in reversed(known) if (v.name, v.version) == (name, number)), None)
+
+
+def check_server(reference: str) -> None:
+    """Raise VersionNameError if there is no tracking server to ask for a version. reference: names it."""
+    if not has_server():
+        raise VersionNameError(
+            f"{display_address(tracking_uri())} is missing; set MLFLOW_TRACKING_URI to where {reference} is"
+        )
 
 
 def has_server() -> bool:

@@ -14,11 +14,13 @@ from files.checkout import FOLDERS
 from files.code_archive import CodeError, read_archive
 from files.durable import file_digest
 from jobs.runs.history import Version, list_versions
-from jobs.tracking.mlflow_runs import FILES_TAG, fetch_run_files, fetch_version
+from jobs.tracking.mlflow_registry import FILES_TAG, fetch_version
+from jobs.tracking.mlflow_runs import fetch_run_files
 from jobs.tracking.model_files import DIGESTS, list_files
 from jobs.tracking.training_run import RECORD_NAME
 from pipeline.code import LOCK
 from pipeline.lineage.checks import ABSENT, MISSING, Check, check_manifest
+from pipeline.lineage.evaluations import fetch_evaluations
 from pipeline.lineage.statement import Statement, StatementError, parse_statement
 
 _REGISTRY_REMEDY = "find out who changed the artifact store; use another version, or train again"
@@ -55,6 +57,7 @@ class VersionChecks:
         if receipts:
             yield from self._check_receipt(receipts[0])
             yield from self._check_record(receipts[0].with_name(RECORD_NAME))
+        yield from self._check_evaluations()
 
     def _check(self, link: str, expected: str, found: str, by: str, remedy: str = _REGISTRY_REMEDY) -> Check:
         return Check(link=f"{self.name}: {link}", expected=expected, found=found, by=by, remedy=remedy)
@@ -137,6 +140,11 @@ class VersionChecks:
         if statement.run:
             yield self._check("tag git_commit", statement.run.commit, tags.get("git_commit", MISSING), by, _TAG_REMEDY)
         yield from self._check_run(statement)
+
+    def _check_evaluations(self) -> Iterator[Check]:
+        """Compare the summaries of the evaluations among the files of the run with the tags."""
+        for suite, sha256, path in fetch_evaluations(self.version, self.folder):
+            yield self._check(f"{path.name} of the suite {suite}", sha256, file_digest(path), "its tag")
 
     def _check_run(self, statement: Statement) -> Iterator[Check]:
         """Compare code and parameters among the files of the run with the tags and with the record."""

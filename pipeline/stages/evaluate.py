@@ -7,7 +7,7 @@ import logging
 import shutil
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from files.durable import check_replaceable
@@ -16,7 +16,15 @@ from pipeline.columns import open_column
 from pipeline.declared_rows import DeclaredRows, fetch_rows
 from pipeline.evaluating import Place, evaluate_job, headline_of, make_job, means_of
 from pipeline.inputs import StageInputs
-from pipeline.layout import GROUP_ROWS, OTHERS_ROW, costs_file, metrics_file, results_folder, unfinished_folder
+from pipeline.layout import (
+    GROUP_ROWS,
+    OTHERS_ROW,
+    SUMMARY_NAME,
+    costs_file,
+    metrics_file,
+    results_folder,
+    unfinished_folder,
+)
 from pipeline.lineage.records import write_record
 from pipeline.params import Params, check_listed
 from pipeline.trained import open_receipt
@@ -96,26 +104,25 @@ def _move(staged: Path, row: str) -> None:
 
 
 def _track(generator: str, summary: Summary, cost: Mapping[str, float]) -> None:
-    """Log the metrics of the trained generator, and what its fills cost, to the run of its training.
+    """Attach the metrics of the trained generator, and what its fills cost, to the registered version of its weights.
 
-    This is the run of the registered version that has these weights. If there is no such version, or if the server does
-    not answer, a warning is logged.
+    If there is no such version, or if the server does not answer, a warning is logged.
     """
-    from jobs.tracking import mlflow_runs as tracking  # here, since mlflow takes seconds to import
+    from jobs.tracking.mlflow_registry import newest_version, reason  # here, since mlflow takes seconds to import
+    from pipeline.lineage.evaluations import attach_evaluation
 
     receipt = open_receipt(generator)
     version = {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}
     try:
-        run_id = tracking.run_of_version(f"inpaint-{generator}", version)
-        if run_id is None:
+        found = newest_version(f"inpaint-{generator}", version)
+        if found is None:
             problem = "no registered version has its weights; run: python -m pipeline deliver"
         else:
             points = _metric_points(summary.rows[generator]) | _cost_points(cost)
-            tracking.log_metrics(run_id, points, step=receipt.steps)
-            tracking.set_tags(run_id, {"suite": summary.suite})
+            attach_evaluation(found, asdict(receipt), results_folder(generator) / SUMMARY_NAME, points)
             return
     except Exception as error:  # every client and store raises its own kinds
-        problem = tracking.reason(error)
+        problem = reason(error)
     log.warning(
         "%s is evaluated, but its run is not updated (%s); later: python -m pipeline evaluate %s",
         generator, problem, generator,

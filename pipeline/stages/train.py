@@ -31,7 +31,7 @@ from jobs.runs.checkpoint_store import CheckpointStore
 from jobs.runs.checkpoints import newest_whole_checkpoint, read_progress
 from jobs.runs.claim import claim_folder
 from jobs.runs.curves import write_curves
-from jobs.runs.events import Event, read_events, read_not_repeatable
+from jobs.runs.events import Event, device_hours, read_events, read_not_repeatable, read_segments
 from jobs.runs.experiment import Experiment, discard
 from jobs.runs.folder import WEIGHTS_NAME, CheckpointError, RunFolder
 from jobs.runs.note import leave_note
@@ -47,6 +47,7 @@ from pipeline.code import LOCK, relevant_changes
 from pipeline.columns import check_derived, open_column
 from pipeline.inputs import InputsChangedError, StageInputs
 from pipeline.layout import curves_folder, model_folder, undelivered_folder
+from pipeline.lineage.card import describe_data, make_card
 from pipeline.lineage.records import write_record
 from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
@@ -334,7 +335,16 @@ def _write_outputs(training: _Training) -> None:
     write_curves(curves_folder(training.generator), training.folder.events)
     images = training.columns["image"].manifest
     record = write_record(training.inputs).to_json()
-    stage_trained_model(training.folder, model, receipt, dataset=images.dataset, licence=images.licence, record=record)
+    hours = device_hours(read_segments(training.folder.events))
+    stage_trained_model(
+        training.folder,
+        model,
+        receipt,
+        data=describe_data(images.dataset, images.licence),
+        record=record,
+        describe=lambda tags: make_card(asdict(receipt), tags, hours=hours),
+        example_side=training.params.train.samples.crop or training.params.ingest.size,
+    )
 
 
 def _make_receipt(training: _Training, weights_sha256: str) -> Receipt:

@@ -12,7 +12,7 @@ import numpy as np
 from files.durable import write_durably
 from files.errors import UserError
 from files.pictures import RejectedImageError, decode, encode_png
-from jobs.tracking.mlflow_runs import load_model
+from jobs.tracking.mlflow_registry import load_model
 from masks.hole_ratio import hole_ratio
 from masks.reading import Reading, fit_mask, read_mask
 from pipeline.verbosity import say

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import re
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from datasets.shards.manifest import read_manifest
 from datasets.tombstones import TAKEN_DOWN, Tombstone, read_tombstones
+from files.durable import file_digest
 from files.errors import UserError
 from files.nearest import suggest
-from pipeline.layout import TOMBSTONES, column_folder, columns_of, stage_of
+from pipeline.aftermath import Aftermath, check_idle, clear, keep_records, preview
+from pipeline.layout import TOMBSTONES
+from pipeline.lineage.exposure import find_taken_down
 from pipeline.params import Params
-from pipeline.progress import printable
-from pipeline.removal import Outcome, remove
+from pipeline.removal import Choose, Outcome, choose_tombstones, remove
+from pipeline.takedown_text import render_all
 from pipeline.verbosity import say
 
-_SHOWN = 20  # names of removed records
-_COMMIT = "the shards are those that these stages would write now, if dvc status reported no change before"
-_KMEANS = """;
-      except for labels by k-means: they keep their clusters, which may have been fitted on the images;
-      leave semantics out of the command to compute all labels again"""
-_IN_STORE = (
-    "  the old objects are removed from the store; if it keeps versions, remove those with its own tools;",
-    "  other machines that read from it have fetched shards in store.cache: empty that folder there",
-)
+_PROBE_SECONDS = 5.0  # for each generator
 _MAX_COMPARED = 100_000  # records; among more names, searching for a similar one takes seconds
 
 
@@ -41,9 +36,10 @@ class TakedownError(UserError):
 def run(
     params: Params, names: Sequence[str], reason: str | None, day: str | None = None, *, this_copy_only: bool = False
 ) -> Outcome:
-    """Remove records by key or by source name; finish a takedown that was killed; apply tombstones set by hand.
+    """Remove records from the shards; finish a takedown that was killed; apply tombstones set by hand.
 
-    names: keys or source names; a source name means all records made from it.
+    names: keys, source names, SHA-256 of source or stored bytes, or files with such bytes. All but a key, and the
+        SHA-256 of stored bytes, mean all records made from the source.
     reason: why they are removed; needed with names.
     day: date of that decision, YYYY-MM-DD; today if left out.
     this_copy_only: keep other records with the same source bytes. By default they are removed too, unless a key names
@@ -51,6 +47,24 @@ def run(
     Raises TakedownError for an unknown name and bad arguments. Raises RemovalError if there are no shards. Raises
     ShardError, with nothing changed, if a member that stays is damaged or a split would be empty.
     """
+    return remove(params, _chooser(names, reason, day, this_copy_only=this_copy_only))
+
+
+def look(
+    params: Params, names: Sequence[str], reason: str | None, day: str | None = None, *, this_copy_only: bool = False
+) -> tuple[Outcome, Aftermath]:
+    """Return what `run` and `clear` would do. Changes no output.
+
+    Raises TakedownError and RemovalError as `run` does.
+    """
+    keep_records()
+    chosen = choose_tombstones(_chooser(names, reason, day, this_copy_only=this_copy_only))
+    pictures = find_taken_down([*read_tombstones(TOMBSTONES), *chosen[1]])
+    return Outcome(dataset=chosen[0], removed=chosen[2]), preview(params, pictures)
+
+
+def _chooser(names: Sequence[str], reason: str | None, day: str | None, *, this_copy_only: bool) -> Choose:
+    """Return the function that makes the tombstones of some names. Raises TakedownError for bad arguments."""
     if names and not (reason or "").strip():
         raise TakedownError("--reason is missing: say why; tombstones.jsonl keeps it")
     day = day or date.today().isoformat()
@@ -62,21 +76,37 @@ def run(
     def choose(dataset: str, records: pa.Table) -> list[Tombstone]:
         return _tombstones(records, names, dataset, reason, day, this_copy_only=this_copy_only)
 
-    return remove(params, choose)
+    return choose
+
+
+def read_names(names: Sequence[str], path: str | None) -> list[str]:
+    """Return names and those of a file, one per line; empty lines and lines that start with # are left out.
+
+    Raises TakedownError if the file cannot be read.
+    """
+    if path is None:
+        return list(names)
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise TakedownError(f"--list {path} cannot be read ({error}); give a text file with a name per line") from error
+    return [*names, *(line for line in lines if line and not line.startswith("#"))]
 
 
 def _tombstones(
     records: pa.Table, names: Sequence[str], dataset: str, reason: str, day: str, *, this_copy_only: bool
 ) -> list[Tombstone]:
-    """Return a tombstone for each record that is named by its key or its source."""
-    old = read_tombstones(TOMBSTONES)
-    known = {name for tombstone in old if tombstone.dataset == dataset for name in (tombstone.key, tombstone.source)}
+    """Return a tombstone for each record that is named by key, source, digest or file."""
+    old = [tombstone for tombstone in read_tombstones(TOMBSTONES) if tombstone.dataset == dataset]
+    known = {name for each in old for name in (each.key, each.source, each.source_sha256)}
     tombstones = []
     for name in dict.fromkeys(names):
-        by_source = records.filter(pc.equal(records["source"], name)).to_pylist()
-        by_key = records.filter(pc.equal(records["key"], name)).to_pylist()
-        if not by_source and not by_key and name not in known:
-            raise TakedownError(f"{name!r} is neither a key nor a source of {dataset}{_hint(name, records)}")
+        by_source, by_key = _rows_of(name, records)
+        if not by_source and not by_key and name not in known and _digest_of(name) not in known:
+            raise TakedownError(
+                f"{name!r} is neither a key nor a source of {dataset}, nor a SHA-256 of one or a file with its bytes"
+                f"{_hint(name, records)}"
+            )
         for row in by_source or by_key:
             tombstones.append(
                 Tombstone(
@@ -93,6 +123,26 @@ def _tombstones(
     return tombstones
 
 
+def _rows_of(name: str, records: pa.Table) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the records whose source has a name, and those that it names alone: by key, or by their stored bytes."""
+    by_source = records.filter(pc.equal(records["source"], name)).to_pylist()
+    by_key = records.filter(pc.equal(records["key"], name)).to_pylist()
+    if not by_source and not by_key and (digest := _digest_of(name)):
+        value = pa.scalar(bytes.fromhex(digest), pa.binary())
+        by_source, by_key = (
+            records.filter(pc.equal(records[column].cast(pa.binary()), value)).to_pylist()
+            for column in ("source_sha256", "sha256")
+        )
+    return by_source, by_key
+
+
+def _digest_of(name: str) -> str:
+    """Return the SHA-256 that a name is, or that the file of this name has; "" for another name."""
+    if re.fullmatch(r"[0-9a-f]{64}", name):
+        return name
+    return file_digest(Path(name)) if Path(name).is_file() else ""
+
+
 def _is_cut(row: dict[str, Any], records: pa.Table) -> bool:
     """Return whether other records were made from the same file, so that its digest names more than this record."""
     return pc.sum(pc.equal(records["source"], row["source"])).as_py() > 1
@@ -105,51 +155,32 @@ def _hint(name: str, records: pa.Table) -> str:
     return f"; {hint}" if hint else ""
 
 
-def render(outcome: Outcome, *, as_json: bool) -> str:
-    """Return the changes and the next commands, as text or as JSON."""
-    if as_json:
-        return json.dumps(asdict(outcome), indent=2)
-    if not outcome.removed:
-        return f"nothing to do: the shards of {outcome.dataset} hold no record that {TOMBSTONES} names"
-    names = [
-        f"{record.split}: {printable(record.key)} ({record.status}, from {printable(record.source)})"
-        for record in outcome.removed
-    ]
-    shards = ", ".join(f"{folder} {count}" for folder, count in outcome.folders.items())
-    stages = dict.fromkeys(map(stage_of, columns_of("")))
-    lines = [
-        f"{len(names)} of {outcome.dataset} removed, and kept out by {TOMBSTONES}:",
-        *(f"  {name}" for name in names[:_SHOWN]),
-        *([f"  and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []),
-        f"shards rewritten: {shards}",
-        f"trained on the old images: {', '.join(outcome.models) or 'no generator in models/'}",
-        "",
-        "what to do now:",
-        f"  dvc commit -f {' '.join(stages)}",
-        f"      ({_COMMIT}{_KMEANS if _has_clusters() and 'train' in outcome.images else ''})",
-        f"  git add {TOMBSTONES} dvc.lock && git commit",
-        "  dvc repro",
-        "      (trains and evaluates again what used the images)",
-        "  dvc gc --workspace",
-        "      (until then DVC's cache holds the old shards; --cloud removes them from its remote, too)",
-        *(_IN_STORE if outcome.store else ()),
-    ]
-    return "\n".join(lines)
+def price_retraining(params: Params, generators: Sequence[str]) -> dict[str, str]:
+    """Take a few steps of generators and return generator -> price of its training, in words.
 
+    generators: those that params.yaml does not list have no price.
+    """
+    from pipeline.planning import price  # imports torch
 
-def _has_clusters() -> bool:
-    """Return whether the labels of train are clusters by k-means."""
-    folder = column_folder("semantics", "train")
-    return folder.is_dir() and read_manifest(folder).parameters.get("source") == "kmeans"
+    listed = {name: params.generators[name] for name in generators if name in params.generators}
+    found = dict.fromkeys(generators, "not in params.yaml, so it has no price")
+    if listed:
+        for each in price.run(replace(params, generators=listed), seconds=_PROBE_SECONDS).generators:
+            hours = each.hours
+            found[each.name] = f"{hours.low:.3g} to {hours.high:.3g} hours" if hours else each.problem
+    return found
 
 
 VERB = {
     "help": "remove images from all shards and keep them out; without names, finish that or apply tombstones.jsonl",
     "example": 'takedown train/beach_0042 --reason "the owner asked for it"',
     "arguments": {
-        "names": {"nargs": "*", "metavar": "name", "help": "a record's key, or the name of its source"},
+        "names": {"nargs": "*", "metavar": "name", "help": "a record's key, name of its source, SHA-256, or file"},
         "--reason": {"help": "why, in your words; needed with names"},
         "--date": {"help": "when this was decided, YYYY-MM-DD (default: today)"},
+        "--list": {"metavar": "FILE", "help": "a text file with further names, one per line"},
+        "--dry-run": {"action": "store_true", "help": "say what would be removed, purged, marked and trained again"},
+        "--probe": {"action": "store_true", "help": "with --dry-run: take a few steps to price the new trainings"},
         "--this-copy-only": {"action": "store_true", "help": "keep other records with the same bytes"},
         "--json": {"action": "store_true", "help": "print JSON"},
     },
@@ -157,8 +188,25 @@ VERB = {
 
 
 def main(params: Params, arguments: Namespace) -> int:
-    """Remove the images and print the changes."""
-    outcome = run(params, arguments.names, arguments.reason, arguments.date, this_copy_only=arguments.this_copy_only)
+    """Remove the images, clear what they reached, and print the changes; or print what would be changed."""
+    names = read_names(arguments.names, arguments.list)
+    options = (params, names, arguments.reason, arguments.date)
     tell = print if arguments.json else say
-    tell(render(outcome, as_json=arguments.json))
+    if arguments.dry_run:
+        outcome, aftermath = look(*options, this_copy_only=arguments.this_copy_only)
+        price = price_retraining(params, aftermath.exposure.generators) if arguments.probe else None
+        tell(render_all(outcome, aftermath, price, as_json=arguments.json))
+        return 0
+    if arguments.probe:
+        raise TakedownError("--probe goes with --dry-run")
+    keep_records()
+    check_idle(params, find_taken_down(_chosen(names, arguments)))
+    outcome = run(*options, this_copy_only=arguments.this_copy_only)
+    aftermath = clear(params, outcome.dataset, outcome.images or {})
+    tell(render_all(outcome, aftermath, None, as_json=arguments.json))
     return 0
+
+
+def _chosen(names: Sequence[str], arguments: Namespace) -> list[Tombstone]:
+    chooser = _chooser(names, arguments.reason, arguments.date, this_copy_only=arguments.this_copy_only)
+    return [*read_tombstones(TOMBSTONES), *choose_tombstones(chooser)[1]]

@@ -15,7 +15,8 @@ from jobs.runs.history import Version
 from jobs.tracking.address import tracking_uri
 from pipeline.layout import PROVENANCE
 from pipeline.lineage.checks import NOTHING, Check, check_everything
-from pipeline.lineage.registry import has_server, split_reference
+from pipeline.lineage.registry import check_server, has_server, split_reference
+from pipeline.lineage.takedown_checks import check_takedowns
 from pipeline.progress import printable
 
 _SHOWN = 20
@@ -46,18 +47,18 @@ def verify_all() -> Verification:
     """
     if not PROVENANCE.is_dir():
         raise VerifyError(f"{PROVENANCE} is missing, so nothing says what the outputs must be; run: dvc repro")
-    checks = list(check_everything())
+    checks = [*check_everything(), *check_takedowns()]
     alone = [check.link for check in checks if check.by == NOTHING]
     notes = [f"{link}: neither dvc.lock nor the history has this record, so it may have been changed" for link in alone]
     if not has_server():
         notes.append(f"{display_address(tracking_uri())} is missing: no registered version is checked")
         return _result(checks, notes)
-    from jobs.tracking import mlflow_runs as tracking  # takes a second
+    from jobs.tracking import mlflow_registry as registry  # takes a second
 
     try:
-        versions = tracking.list_registered()
+        versions = registry.list_registered()
     except Exception as error:  # every client and store raises its own kinds
-        notes.append(f"{tracking.reason(error)}: no registered version is checked")
+        notes.append(f"{registry.reason(error)}: no registered version is checked")
         versions = []
     for version in versions:
         checks += _check_version(version, notes)
@@ -88,13 +89,10 @@ def verify_rebuild(reference: str) -> Verification:
 
 
 def _find(reference: str) -> Version:
-    if not has_server():
-        raise VerifyError(
-            f"{display_address(tracking_uri())} is missing; set MLFLOW_TRACKING_URI to where {reference} is"
-        )
-    from jobs.tracking import mlflow_runs as tracking  # takes a second
+    check_server(reference)
+    from jobs.tracking import mlflow_registry as registry  # takes a second
 
-    return tracking.find_version(*split_reference(reference))
+    return registry.find_version(*split_reference(reference))
 
 
 def _check_version(version: Version, notes: list[str]) -> list[Check]:

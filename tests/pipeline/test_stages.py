@@ -38,7 +38,7 @@ from jobs.runs.folder import RunFolder
 from jobs.runs.note import leave_note
 from jobs.runs.receipt import read_receipt
 from jobs.tracking import mlflow_runs as tracking
-from jobs.tracking.mlflow_runs import load_model
+from jobs.tracking.mlflow_registry import load_model
 from jobs.training.settings import TrainConfig
 from masks.hole_ratio import BINS, member_of_bin
 from pipeline.params import ParamsError, read_params

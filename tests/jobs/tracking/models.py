@@ -15,6 +15,8 @@ from jobs.runs.receipt import Receipt, write_receipt
 from jobs.tracking.delivery import deliver
 from jobs.tracking.training_run import describe_training, stage_trained_model
 
+ABOUT = {"data": {"dataset": "made", "licence": "none"}, "record": b"{}\n", "describe": str, "example_side": 32}
+
 
 def write_model(folder: Path, generator: str, seed: int = 1, **config: object) -> Receipt:
     """Write the weights and the receipt of an untrained tiny generator."""
@@ -42,7 +44,7 @@ def register(folder: Path, generator: str, seed: int = 1, code: Path | None = No
     describe_training(run, **described, params_json="{}", packages_lock="0" * 64, changes=())
     if code:
         shutil.copyfile(code, run.code)
-    stage_trained_model(run, folder / "model", receipt, dataset="made", licence="none", record=b"{}\n")
+    stage_trained_model(run, folder / "model", receipt, **ABOUT)
     version, problem = deliver(run.path)
     assert problem is None
     return version

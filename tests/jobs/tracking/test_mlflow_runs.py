@@ -10,6 +10,7 @@ import pytest
 
 from jobs.tracking import mlflow_runs as tracking
 from jobs.tracking.address import AddressError, tracking_uri
+from jobs.tracking.mlflow_registry import ModelError, load_model
 from jobs.tracking.staging import TrackedDataset
 from tests.faults import in_child
 
@@ -80,8 +81,8 @@ def test_an_error_is_one_line_without_a_password(monkeypatch):
 
 
 def test_a_model_that_is_not_registered_is_named(client):
-    with pytest.raises(tracking.ModelError, match=r"inpaint-nothing candidate cannot be loaded: .*not found"):
-        tracking.load_model("inpaint-nothing", "candidate")
+    with pytest.raises(ModelError, match=r"inpaint-nothing candidate cannot be loaded: .*not found"):
+        load_model("inpaint-nothing", "candidate")
 
 
 def test_a_kill_while_the_database_is_made_leaves_none_or_a_whole_one(tmp_path, monkeypatch):

@@ -18,7 +18,8 @@ from benchmarks.photographs import photograph
 from files.checkout import FOLDERS, ROOT
 from files.errors import UserError
 from jobs.evaluation.inference import inpaint_images, load_trained
-from jobs.tracking.mlflow_runs import FILES_TAG, load_model, tracking_uri
+from jobs.tracking.mlflow_registry import FILES_TAG, load_model
+from jobs.tracking.mlflow_runs import tracking_uri
 from jobs.tracking.model_files import DIGESTS, ModelError, check_files, write_digests
 from tests.jobs.tracking.models import register, write_model
 

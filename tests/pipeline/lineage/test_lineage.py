@@ -108,11 +108,17 @@ REGISTERED = {
     "data/*/weights.safetensors": f"data/{GENERATOR}/weights.safetensors",
     "data/*/receipt.json": f"data/{GENERATOR}/receipt.json",
     "data/*/provenance.json": f"data/{GENERATOR}/provenance.json",
+    "data/*/README.md": f"data/{GENERATOR}/README.md",
+    "input_example.json": "input_example.json",
     "code/*/jobs/recipe/padding.py": "jobs/recipe/padding.py",
     "MLmodel": "MLmodel",
     "SHA256SUMS": "SHA256SUMS",
 }
-OF_THE_RUN = {"*/artifacts/params.json": "params.json of its run", "*/artifacts/code/code.zip": "code.zip of its run"}
+OF_THE_RUN = {
+    "*/artifacts/params.json": "params.json of its run",
+    "*/artifacts/code/code.zip": "code.zip of its run",
+    "*/artifacts/evaluations/*/summary.json": "summary.json of the suite",
+}
 
 
 @pytest.mark.parametrize("pattern", [*REGISTERED, *OF_THE_RUN])
@@ -120,15 +126,15 @@ def test_a_flipped_byte_of_a_registered_version_is_named(made, pattern):
     models = pattern in REGISTERED
     folder = made / "mlartifacts"
     (path,) = folder.glob(f"models/*/artifacts/{pattern}") if models else (
-        found for found in folder.glob(pattern) if (found.parents[0] / "requirements.txt").is_file()
-        or (found.parents[1] / "requirements.txt").is_file()
+        found for found in folder.glob(pattern)
+        if any((parent / "requirements.txt").is_file() for parent in found.parents[:3])
     )  # fmt: skip
     before = path.read_bytes()
     try:
         flip(path)
         (first, *_) = verify.verify_model(VERSION).broken
         assert first.link.startswith(f"{MODEL}@1: ")
-        assert first.link.endswith({**REGISTERED, **OF_THE_RUN}[pattern])
+        assert {**REGISTERED, **OF_THE_RUN}[pattern] in first.link
         assert first.found == file_digest(path)
         assert first.expected == hashlib.sha256(before).hexdigest()
     finally:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks.photographs import photograph
 from files.errors import UserError
-from jobs.tracking.mlflow_runs import ModelError
+from jobs.tracking.model_files import ModelError
 from masks.hole_ratio import hole_ratio
 from masks.reading import read_mask
 from pipeline.verbs import inpaint

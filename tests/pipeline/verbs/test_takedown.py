@@ -24,6 +24,7 @@ from pipeline.labels import write_label_files
 from pipeline.layout import column_folder
 from pipeline.progress import printable
 from pipeline.stages import edges, ingest, masks
+from pipeline.takedown_text import render_next
 from pipeline.verbs import audit, takedown
 from pipeline.verbs.takedown import TakedownError
 from tests.pipeline.pictures import small_params, tree, write_pictures, write_shards
@@ -253,7 +254,7 @@ def test_columns_of_other_images_and_empty_splits_are_refused(params):
 @pytest.mark.parametrize(
     ("names", "reason", "day", "message"),
     [
-        (["train/03"], "asked", DAY, r"'train/03' is neither a key nor a source of folder; did you mean train/039"),
+        (["train/03"], "asked", DAY, r"'train/03' is neither a key nor a source of folder,.*; did you mean train/039"),
         (["train/003"], " ", DAY, "--reason is missing"),
         (["train/003"], "asked", "31.1.2026", "--date must be YYYY-MM-DD, got '31.1.2026'"),
         (["../../x", "$(touch canary)"], "asked", DAY, r"'\.\./\.\./x' is neither a key nor a source"),
@@ -317,8 +318,8 @@ def test_generators_trained_on_the_images_are_named(params):
         write_receipt(Path("models", name), receipt)
     outcome = takedown.run(params, ["train/003"], "asked", DAY)
     assert outcome.models == ("seen",)
-    assert "dvc commit -f ingest edges semantics masks" in takedown.render(outcome, as_json=False)
-    assert json.loads(takedown.render(outcome, as_json=True))["models"] == ["seen"]
+    assert "dvc commit -f ingest edges semantics masks" in render_next(outcome)
+    assert json.loads(json.dumps(dataclasses.asdict(outcome)))["models"] == ["seen"]
 
 
 def test_names_cannot_move_the_cursor():
@@ -357,7 +358,7 @@ def test_in_a_store_the_image_is_gone_and_all_else_is_what_it_is_beside_the_mani
     there = objects(s3)
     assert all(any(content in whole for whole in there.values()) for content in gone)
     outcome = takedown.run(in_store, sorted(names), "asked", DAY)
-    assert "the old objects are removed from the store" in takedown.render(outcome, as_json=False)
+    assert "the old objects are removed from the store" in render_next(outcome)
     left = objects(s3)
     assert not [content for content in gone if any(content in whole for whole in left.values())]
     assert not [c for c in gone for path in Path("cache").rglob("*.tar") if c in path.read_bytes()]
