@@ -29,6 +29,16 @@ GROUPS: dict[Kind, str] = {
 """The title of each kind of rows, in the order of the page."""
 
 
+WORDS: dict[Kind, str] = {
+    "generator": "trained",
+    "registered": "registered",
+    "external": "other program",
+    "untrained": "untrained",
+    "baseline": "baseline",
+}
+"""The kind of one row in a table that is not grouped."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a training cost, as far as it is the same in every run.
@@ -85,17 +95,34 @@ class Curves:
     series: Mapping[str, Sequence[float]]
 
 
+class GalleryCell(NamedTuple):
+    """One picture of the gallery.
+
+    label: of its column.
+    png: PNG file.
+    errors: of a result, the PNG file of its error heat map, see jobs/report/heat.py; b"" of any other picture.
+    hole_l1: of a result, its L1 in the hole, in %.
+    """
+
+    label: str
+    png: bytes
+    errors: bytes = b""
+    hole_l1: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class GalleryRow:
     """One pair of image and mask, filled by every method.
 
-    cells: (label of the column, PNG file), in the order of the columns.
+    cells: in the order of the columns.
+    disagreement: largest minus smallest hole L1 of the results of networks, in percentage points.
     """
 
     key: str
     bin: str
     caption: str
-    cells: Sequence[tuple[str, bytes]]
+    cells: Sequence[GalleryCell]
+    disagreement: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

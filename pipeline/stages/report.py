@@ -8,42 +8,38 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pyarrow.compute as pc
 
 from datasets.shards.column import Column
-from datasets.shards.expectation import Expectation
 from files.code_archive import Code, process_code
-from files.durable import write_durably
-from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
+from files.durable import file_digest, write_durably
 from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.comparison import Comparison, compare_rows, write_comparisons
 from jobs.evaluation.metrics.intervals import paired_difference
 from jobs.evaluation.metrics.value import Metric, Value
 from jobs.evaluation.results import OVERALL, Group
-from jobs.evaluation.settings import untrained_row
+from jobs.evaluation.settings import FEATURE_WEIGHTS, untrained_row
 from jobs.evaluation.suite import suite_id
 from jobs.generators import card
 from jobs.report.curves import Phases, make_curves
-from jobs.report.data import REFERENCE, Conditions, Curves, GalleryRow, Kind, Page, Row, Unfinished
+from jobs.report.data import REFERENCE, Conditions, Curves, Kind, Page, Row, Unfinished
 from jobs.report.notes import describe_results
 from jobs.report.page import render
 from jobs.report.published import published_lines, read_published
 from jobs.runs.receipt import Receipt
-from masks.hole_ratio import BINS, member_of_bin
+from masks.hole_ratio import BINS
 from pipeline.browser import open_page
 from pipeline.code import LOCK, stage_code
 from pipeline.columns import open_column
 from pipeline.costs import training_cost, write_quality_and_cost
+from pipeline.gallery import choose_pictures
 from pipeline.inputs import StageInputs
 from pipeline.layout import (
-    BASELINES_ROW,
     COMPARISONS,
-    GALLERY_NAME,
-    GROUP_ROWS,
     OTHERS_ROW,
     PARTIAL_REPORT,
     REPORT,
+    SCORES_NAME,
     curves_folder,
     results_folder,
 )
@@ -56,8 +52,6 @@ from pipeline.verbosity import say
 
 log = logging.getLogger(__name__)
 
-_QUANTILES = (0.1, 0.5, 0.9)
-_HIDDEN_COLOUR = 255
 _TV_TRUE = "tv_true_percent"  # of the true images, hence equal in every row: the page shows it once
 
 
@@ -146,8 +140,8 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str, comp
         tv_truth=any_row[OVERALL].metrics[_TV_TRUE].mean if any_row else None,
         bins=[(name, any_row[name].pairs) for name, _, _ in BINS] if any_row else (),
         curves=[curves for name in params.generators for curves in _curves(name)],
-        gallery=_gallery(params, results),
-        facts=_facts(results, packages_lock, code),
+        gallery=choose_pictures(params, results),
+        facts=_facts(params, results, packages_lock, code),
         commands=_rebuild_commands(code),
         notes=[*describe_results(results.summaries.values()), *_notes(results.images.manifest.dataset, code)],
     )
@@ -200,64 +194,17 @@ def _curves(generator: str) -> Iterator[Curves]:
     yield from make_curves(generator, phases)
 
 
-def _gallery(params: Params, results: Results) -> list[GalleryRow]:
-    """Choose pairs by a rule: of each bin, those at fixed quantiles of the trained generators' mean error."""
-    if results.masks is None or not results.generators:
-        return []
-    galleries = {name: _open_gallery(name, results.images) for name in results.summaries}
-    candidates = next(iter(galleries.values())).keys.to_pylist()  # the same in all
-    rows = []
-    for bin_name, _, _ in BINS:
-        errors = {
-            key: float(np.mean([results.hole_l1[name][key, bin_name] for name in results.generators]))
-            for key in candidates
-        }
-        by_error = sorted(errors, key=lambda key: (errors[key], key))
-        for quantile in _QUANTILES:
-            key = by_error[round(quantile * (len(by_error) - 1))]
-            cells = list(_cells(params, key, bin_name, results, galleries))
-            caption = f"{quantile:.0%} of the errors of this bin are smaller: mean hole L1 {errors[key]:.2f} %"
-            rows.append(GalleryRow(key=key, bin=bin_name, caption=caption, cells=cells))
-    return rows
-
-
-def _open_gallery(row: str, images: Column) -> Column:
-    expected = Expectation(split=images.manifest.split, column=GALLERY_NAME, made_from=images.manifest.digest)
-    remedy = f"dvc repro {row if row in GROUP_ROWS else f'evaluate@{row}'}"
-    return Column(results_folder(row) / GALLERY_NAME, remedy=remedy, expected=expected)
-
-
-def _cells(
-    params: Params, key: str, bin_name: str, results: Results, galleries: Mapping[str, Column]
-) -> Iterator[tuple[str, bytes]]:
-    """Yield the label and the PNG file of each cell of a gallery row."""
-    image = decode_image(_member(results.images, key))
-    hole = decode_map(_member(results.masks, key, member_of_bin("mask", bin_name))) > 0
-    yield "input", encode_png(np.where(hole[..., None], np.uint8(_HIDDEN_COLOUR), image))
-    for name in results.generators:
-        edges = member_of_bin(f"{name}-edge", bin_name)
-        if edges in galleries[name].fields:
-            yield f"edges of {name}", encode_grey_png(255 - decode_map(_member(galleries[name], key, edges)))
-        yield name, _member(galleries[name], key, member_of_bin(f"{name}-composite", bin_name))
-    for group, names in ((OTHERS_ROW, results.others), (BASELINES_ROW, params.evaluate.baselines)):
-        for name in names if group in galleries else ():
-            if (key, bin_name) in results.hole_l1.get(name, {}):  # it was filled in time
-                yield name, _member(galleries[group], key, member_of_bin(f"{name}-composite", bin_name))
-    yield "truth", encode_png(image)
-
-
-def _member(column: Column, key: str, field: str | None = None) -> bytes:
-    return column.read(column.keys.index(key).as_py(), field)
-
-
-def _facts(results: Results, packages_lock: str, code: Code) -> list[tuple[str, str]]:
+def _facts(params: Params, results: Results, packages_lock: str, code: Code) -> list[tuple[str, str]]:
     receipts = results.receipts
+    weights = {name: getattr(params.evaluate, name) for name in FEATURE_WEIGHTS}
     return [
         ("Commit", code.commit),
         ("Differs from the commit", code.describe_changes()),
         ("Training images, manifest", ", ".join(dict.fromkeys(receipt.images for receipt in receipts.values()))),
         ("Evaluation images, manifest", results.images.manifest.digest),
         *([("Evaluation masks, manifest", results.masks.manifest.digest)] if results.masks else []),
+        *((f"Feature weights, {name}", file.sha256) for name, file in weights.items() if file is not None),
+        *((f"Scores of {name}", file_digest(results_folder(name) / SCORES_NAME)) for name in results.summaries),
         *((f"Weights of {name}", receipt.weights_sha256) for name, receipt in receipts.items()),
         *((f"Training of {name}", _training(receipt)) for name, receipt in receipts.items()),
         ("Packages, lock file", packages_lock),

@@ -10,7 +10,7 @@ from tests.jobs.report.pages import page, row
 
 def cells(html):
     """Row name -> the cells of the first table, and which of them are bold."""
-    table = html[html.index("<table>") : html.index("</table>")]
+    table = html[html.index("<table") : html.index("</table>")]
     rows = re.findall(r'<th scope="row"><bdi>(.*?)</bdi>.*?</th>(.*?)</tr>', table, re.DOTALL)
     return [(name, re.findall(r"<td(.*?)>(.*?)</td>", body)) for name, body in rows]
 
