@@ -23,7 +23,7 @@ _SOFT, _RULE = "var(--soft)", "var(--rule)"
 _COLOURS = tuple(f"var(--line-{number})" for number in range(8))
 _DASHES = ("", "5 2", "1.5 2", "6 2 1.5 2")
 _MAX_POINTS = 200
-_CHARTED = ("psnr_hole", "ssim", "lpips_alex", "lpips_vgg", "fid")  # over the bins, beside hole L1
+CHARTED = ("psnr_hole", "ssim", "lpips_alex", "lpips_vgg", "fid")  # over the bins, beside hole L1
 
 # Colours are CSS variables, which the page sets for light and dark, but matplotlib takes no CSS variable as a colour.
 # So each variable is drawn as a hex colour that no chart contains otherwise, and replaced in the finished SVG.
@@ -98,7 +98,7 @@ def bin_charts(rows: Sequence[Row], names: Sequence[str]) -> list[BinChart]:
     """
     having = [
         metric
-        for metric in _CHARTED
+        for metric in CHARTED
         if any(isinstance(row.by_bin.get(name, {}).get(metric), Value) for row in rows for name in names)
     ]
     return [_bin_chart(metric, rows, names) for metric in dict.fromkeys((REFERENCE_METRIC, *having))]

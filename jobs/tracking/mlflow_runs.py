@@ -155,15 +155,25 @@ def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def run_of_version(name: str, tags: Mapping[str, str]) -> str | None:
-    """Find the run of the newest registered version that has the tags.
+    """Return the id of the run of `find_tagged_version`, or None."""
+    version = find_tagged_version(name, tags)
+    return None if version is None else version.run_id
 
-    name: of the registered model.
-    Returns the run's id, or None without such a version.
-    """
+
+def find_tagged_version(name: str, tags: Mapping[str, str]) -> Version | None:
+    """Return the newest registered version that has the tags, or None. name: of the registered model."""
     conditions = [f"name = '{name}'", *(f"tags.{key} = '{value}'" for key, value in tags.items())]
     versions = _client().search_model_versions(" and ".join(conditions))
     newest = max(versions, key=lambda version: int(version.version), default=None)
-    return None if newest is None else newest.run_id
+    if newest is None:
+        return None
+    return Version(name=name, version=str(newest.version), run_id=newest.run_id, tags=newest.tags)
+
+
+def tag_version(version: Version, tags: Mapping[str, str]) -> None:
+    """Set tags of a registered version, in place of those of the same names."""
+    for key, value in tags.items():
+        _client().set_model_version_tag(version.name, version.version, key, value)
 
 
 def run_seconds(run_id: str) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import logging
+import shutil
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,15 +16,17 @@ from files.durable import file_digest, write_durably
 from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.comparison import Comparison, compare_rows, write_comparisons
 from jobs.evaluation.metrics.intervals import paired_difference
-from jobs.evaluation.metrics.value import Metric, Value
+from jobs.evaluation.metrics.value import Metric
 from jobs.evaluation.results import OVERALL, Group
 from jobs.evaluation.settings import FEATURE_WEIGHTS, untrained_row
 from jobs.evaluation.suite import suite_id
 from jobs.generators import card
 from jobs.report.curves import Phases, make_curves
 from jobs.report.data import REFERENCE, Conditions, Curves, Kind, Page, Row, Unfinished
+from jobs.report.formats import Format, format_results
 from jobs.report.notes import describe_results
 from jobs.report.page import render
+from jobs.report.plots import plot_tables
 from jobs.report.published import published_lines, read_published
 from jobs.runs.receipt import Receipt
 from masks.hole_ratio import BINS
@@ -38,6 +40,7 @@ from pipeline.layout import (
     COMPARISONS,
     OTHERS_ROW,
     PARTIAL_REPORT,
+    PLOTS,
     REPORT,
     SCORES_NAME,
     curves_folder,
@@ -47,21 +50,44 @@ from pipeline.lineage.records import write_record
 from pipeline.params import Params
 from pipeline.partial import describe_time, find_live_trainings, find_missing, live_curves, open_masks
 from pipeline.results import Results, check_complete, check_one_protocol, common_suite, groups_of_rows, read_results
+from pipeline.tracked_report import track_report
 from pipeline.tracks import check_trainings, describe_track
 from pipeline.verbosity import say
-
-log = logging.getLogger(__name__)
 
 _TV_TRUE = "tv_true_percent"  # of the true images, hence equal in every row: the page shows it once
 
 
 def run(params: Params) -> None:
-    """Write report/index.html, and log it to the tracking server if that answers.
+    """Write report/index.html and the tables of its charts, and attach them to the tracked runs of the trainings.
 
     Raises ReportError when two results come from different suites or the suite is not the one in shards/, when results
     lack their row, or when generators were trained on different images.
     """
     inputs = StageInputs.read("report")
+    page, results = _read_page(params, inputs.code[LOCK])
+    page = replace(page, gallery=choose_pictures(params, results))
+    html = render(page).encode()
+    inputs.check_unchanged()
+    write_comparisons(COMPARISONS, page.comparisons)
+    shutil.rmtree(PLOTS, ignore_errors=True)
+    for name, table in plot_tables(page).items():
+        write_durably(PLOTS / name, table.encode())
+    write_durably(REPORT, html)
+    PARTIAL_REPORT.unlink(missing_ok=True)
+    write_record(inputs)
+    write_quality_and_cost(page.rows, results.receipts)
+    track_report(page, results)
+    say(f"the results are one page: {REPORT.resolve()}")
+
+
+def print_results(params: Params, form: Format) -> None:
+    """Print the results as text on standard output. Nothing is written. Raises as `run` does."""
+    page, _ = _read_page(params, stage_code("report")[LOCK])
+    print(format_results(page, form), end="")
+
+
+def _read_page(params: Params, packages_lock: str) -> tuple[Page, Results]:
+    """Read finished results. Returns the content of the page, without pictures, and the results. Raises as `run`."""
     images = open_column(params, "image", params.suite.split)
     masks = open_column(params, "mask", params.suite.split, images=images)
     rows = (*params.generators, *groups_of_rows(params))
@@ -71,16 +97,7 @@ def run(params: Params) -> None:
     check_one_protocol(results)
     check_trainings(params.report.track, results.receipts)
     comparisons = compare_rows(results.scores, samples=params.evaluate.bootstrap_samples)
-    page = _page(params, results, suite, inputs.code[LOCK], comparisons)
-    html = render(page).encode()
-    inputs.check_unchanged()
-    write_comparisons(COMPARISONS, comparisons)
-    write_durably(REPORT, html)
-    PARTIAL_REPORT.unlink(missing_ok=True)
-    write_record(inputs)
-    write_quality_and_cost(page.rows, results.receipts)
-    _track(suite, results.rows)
-    say(f"the results are one page: {REPORT.resolve()}")
+    return _page(params, results, suite, packages_lock, comparisons), results
 
 
 def run_partial(params: Params) -> None:
@@ -105,7 +122,8 @@ def run_partial(params: Params) -> None:
         for name in params.generators
         for each in (live_curves(trainings[name]) if name in trainings else _curves(name))
     ]
-    write_durably(PARTIAL_REPORT, render(replace(page, curves=curves, commands=(), unfinished=unfinished)).encode())
+    changes = {"gallery": choose_pictures(params, results), "curves": curves, "commands": (), "unfinished": unfinished}
+    write_durably(PARTIAL_REPORT, render(replace(page, **changes)).encode())
     say(f"what there is so far is one page: {PARTIAL_REPORT.resolve()}")
 
 
@@ -140,7 +158,6 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str, comp
         tv_truth=any_row[OVERALL].metrics[_TV_TRUE].mean if any_row else None,
         bins=[(name, any_row[name].pairs) for name, _, _ in BINS] if any_row else (),
         curves=[curves for name in params.generators for curves in _curves(name)],
-        gallery=choose_pictures(params, results),
         facts=_facts(params, results, packages_lock, code),
         commands=_rebuild_commands(code),
         notes=[*describe_results(results.summaries.values()), *_notes(results.images.manifest.dataset, code)],
@@ -244,42 +261,25 @@ def _notes(dataset: str, code: Code) -> list[str]:
     return notes
 
 
-def _track(suite: str, rows: Mapping[str, Mapping[str, Group]]) -> None:
-    """Log the page and the means of all rows as one run.
-
-    The runs of the trainings have the metrics of their own generators. This run adds the page and the baselines, which
-    no training has, and keeps all compared numbers in one place. If the server fails, a warning is logged.
-    """
-    from jobs.tracking import mlflow_runs as tracking  # here, since mlflow takes seconds to import
-
-    metrics = {
-        f"{row}/{name}": metric.mean
-        for row, groups in rows.items()
-        for name, metric in groups[OVERALL].metrics.items()
-        if isinstance(metric, Value)
-    }
-    try:
-        run_id = tracking.open_run("report", parameters={}, tags={"suite": suite}, datasets=[], files={})
-        tracking.log_metrics(run_id, metrics)
-        tracking.log_file(run_id, REPORT, "report")
-        tracking.close_run(run_id)
-    except Exception as error:  # every client and store raises its own kinds
-        why = tracking.reason(error)
-        log.warning("%s is written, but not tracked (%s); later: python -m pipeline report", REPORT, why)
-
-
 VERB = {
     "help": "stage: all results to one page",
     "example": "report --partial --open",
     "arguments": {
         "--partial": {"action": "store_true", "help": "write what there is of an unfinished run, to another page"},
+        "--format": {
+            "choices": ["markdown", "csv", "latex", "json"],
+            "help": "print finished results as text, in place of writing the page",
+        },
         "--open": {"action": "store_true", "help": "open the page in the browser"},
     },
 }
 
 
 def main(params: Params, arguments: Namespace) -> int:
-    """Run the stage, or write the page of an unfinished run. Open the page if that is asked for."""
+    """Run the stage, write the page of an unfinished run, or print the results. Open the page if that is asked for."""
+    if arguments.format:
+        print_results(params, arguments.format)
+        return 0
     if arguments.partial:
         run_partial(params)
     else:
