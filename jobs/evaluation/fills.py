@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.maps.edges import EdgeConfig, canny_edges
 from jobs.evaluation.baselines import BASELINES, SLOW, FillOne
 from jobs.evaluation.external import read_composites
 from jobs.evaluation.inference import inpaint_images, load_trained
 from jobs.evaluation.job import EvaluationJob
-from jobs.evaluation.settings import External, untrained_row
+from jobs.evaluation.settings import External, guided_row, untrained_row
 from jobs.evaluation.time_limit import TimeLimit
+from jobs.recipe.contract import Recipe
 
 
 class Filled(NamedTuple):
@@ -68,7 +70,18 @@ def _generator(job: EvaluationJob) -> dict[str, Fill]:
     for row, trained in rows.items():
         recipe, receipt = load_trained(Path(job.model), trained=trained)
         fills[row] = partial(_inpaint, partial(inpaint_images, recipe, receipt.edges))
+        if trained and job.config.rows.guided and receipt.edges is not None:
+            fills[guided_row(row)] = partial(_inpaint, partial(_inpaint_with_true_edges, recipe, receipt.edges))
     return fills
+
+
+def _inpaint_with_true_edges(
+    recipe: Recipe, edges: EdgeConfig, images: np.ndarray, masks: np.ndarray
+) -> Mapping[str, np.ndarray]:
+    """Fill holes as `inpaint_images` does, with the edges of the true images as sketches."""
+    sketches = np.stack([canny_edges(image, edges) for image in images])
+    filled = inpaint_images(recipe, edges, images, masks, sketches)
+    return {"composite": filled["composite"]}  # its edges are the true ones
 
 
 def _inpaint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,19 +39,28 @@ def load_trained(folder: Path, *, trained: bool = True) -> tuple[Recipe, Receipt
 
 
 def inpaint_images(
-    recipe: Recipe, edges: EdgeConfig | None, images: np.ndarray, masks: np.ndarray
+    recipe: Recipe,
+    edges: EdgeConfig | None,
+    images: np.ndarray,
+    masks: np.ndarray,
+    sketches: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Fill the holes of images.
+    """Fill the holes of images, on the device of the networks.
 
     edges: how edges are derived, for a recipe that needs them.
     images: uint8 (N, H, W, 3).
     masks: uint8 (N, H, W), 1 = hole.
+    sketches: uint8 (N, H, W), 1 = a line to follow in the hole; only for a recipe with edges. None leaves the lines to
+        the recipe.
     Returns "composite", uint8 (N, H, W, 3), equal to the images where the mask is 0, and "edge", uint8 (N, H, W) in
     [0, 255], of a recipe that completes edges.
     Raises UserError for a size or mask that the paper cannot take.
     """
     batch = visible_batch(images, masks, [""] * len(images), columns=recipe.columns, edges=edges)
-    outputs = inpaint(recipe, batch)
+    if sketches is not None:
+        batch = replace(batch, sketch=torch.tensor(sketches)[:, None].float())
+    device = next(parameter.device for network in recipe.networks.values() for parameter in network.parameters())
+    outputs = inpaint(recipe, batch.to(device))
     filled = {"composite": composite_uint8(to_uint8(outputs["output"]), images, masks)}
     if "edge" in outputs:
         # Rounded half down, so that exactly the values above 0.5 are above 127.

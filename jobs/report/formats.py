@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from jobs.evaluation.metrics.value import Metric, Missing, Value
 from jobs.evaluation.results import OVERALL
-from jobs.report.data import GROUPS, Page, Row, rows_by_bin, sort_rows
+from jobs.report.data import GROUPS, Page, Row, part_by_guidance, rows_by_bin, sort_rows
 from jobs.report.summary import summarise_rows
 from jobs.report.tables import Cell, Table, absent_columns, bin_table, comparison_table
 from jobs.report.text import encodable
@@ -33,14 +33,17 @@ def format_results(page: Page, form: Format) -> str:
 
 
 def _markdown(page: Page) -> str:
+    unguided, guided = part_by_guidance(page)
     parts = [
         f"# {_escape_markdown(page.dataset)}: {page.num_images:,} images, {page.num_masks} masks each",
         f"Suite {_escape_markdown(page.suite)}. {_escape_markdown(page.size)} pixels.",
         *map(_escape_markdown, summarise_rows(page.rows, page.comparisons)),
         *([_escape_markdown(page.track)] if page.track else []),
-        _markdown_table(comparison_table(page)),
+        _markdown_table(comparison_table(unguided)),
         *map(_escape_markdown, absent_columns(page.rows)),
     ]
+    if guided.rows:
+        parts += ["## With the true edges inside the hole", _markdown_table(comparison_table(guided))]
     if by_bin := rows_by_bin(page):
         parts += ["## L1 in the hole, in %, and PSNR by size of the hole", _markdown_table(bin_table(by_bin, page))]
     parts.append("Bold: best. Underlined: not significantly worse. In brackets: 95 % intervals over images.")
@@ -83,6 +86,10 @@ def _values(row: Row) -> Iterator[tuple[str, str, Value]]:
 
 
 def _latex(page: Page) -> str:
+    return "\n".join(_latex_table(part) for part in part_by_guidance(page) if part.rows)
+
+
+def _latex_table(page: Page) -> str:
     table = comparison_table(page)
     heads = [_escape_latex(" ".join(filter(None, (head.title, head.unit)))) for head in table.headings]
     lines = [

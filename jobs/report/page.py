@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from jobs.report.charts import bin_charts, cost_charts, loss_chart
 from jobs.report.costs import cost_lines
-from jobs.report.data import GROUPS, WORDS, Page, rows_by_bin
+from jobs.report.data import GROUPS, WORDS, Page, part_by_guidance, rows_by_bin
 from jobs.report.gallery import lay_out
 from jobs.report.heat import BRIGHTEST
 from jobs.report.pairs import pair_table
@@ -39,6 +39,7 @@ def render(page: Page) -> str:
     environment.filters["thousands"] = lambda number: f"{number:,}"
     script = _read("page.js")
     by_bin = rows_by_bin(page)
+    page, guided = part_by_guidance(page)
     costs = cost_lines(page)
     html = environment.get_template("page.html.j2").render(
         page=page,
@@ -49,6 +50,7 @@ def render(page: Page) -> str:
         words=WORDS,
         summary=summarise_rows(page.rows, page.comparisons),
         comparison=comparison_table(page),
+        guided=comparison_table(guided) if guided.rows else None,
         bin_table=bin_table(by_bin, page) if by_bin else None,
         pairs=pair_table(page),
         costs=costs,

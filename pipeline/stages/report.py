@@ -18,7 +18,7 @@ from jobs.evaluation.comparison import Comparison, compare_rows, write_compariso
 from jobs.evaluation.metrics.intervals import paired_difference
 from jobs.evaluation.metrics.value import Metric
 from jobs.evaluation.results import OVERALL, Group
-from jobs.evaluation.settings import FEATURE_WEIGHTS, untrained_row
+from jobs.evaluation.settings import FEATURE_WEIGHTS, guided_row, untrained_row
 from jobs.evaluation.suite import suite_id
 from jobs.generators import card
 from jobs.report.curves import Phases, make_curves
@@ -96,7 +96,7 @@ def _read_page(params: Params, packages_lock: str) -> tuple[Page, Results]:
     suite = common_suite(params, results)
     check_one_protocol(results)
     check_trainings(params.report.track, results.receipts)
-    comparisons = compare_rows(results.scores, samples=params.evaluate.bootstrap_samples)
+    comparisons = _compare(params, results)
     return _page(params, results, suite, packages_lock, comparisons), results
 
 
@@ -115,7 +115,7 @@ def run_partial(params: Params) -> None:
     rows = [row for row in (*params.generators, *groups) if row not in missing]
     results = read_results(rows, images, masks)
     unfinished = Unfinished(made=describe_time(), missing=list(missing.items()))
-    comparisons = compare_rows(results.scores, samples=params.evaluate.bootstrap_samples)
+    comparisons = _compare(params, results)
     page = _page(params, results, suite, stage_code("report")[LOCK], comparisons)
     curves = [
         each
@@ -131,7 +131,7 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str, comp
     kinds: dict[str, Kind] = dict.fromkeys(results.others, "registered")
     kinds |= {row.name: "external" for row in params.evaluate.rows.external}
     for name in params.generators:
-        kinds |= {name: "generator", untrained_row(name): "untrained"}
+        kinds |= {name: "generator", untrained_row(name): "untrained", guided_row(name): "guided"}
     any_row = next(iter(results.rows.values()), None)
     code = process_code()
     steps = ", ".join(f"{name} {receipt.steps:,}" for name, receipt in results.receipts.items())
@@ -164,6 +164,19 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str, comp
     )
 
 
+def _compare(params: Params, results: Results) -> list[Comparison]:
+    """Compare any two rows that see the same: guided ones see the true edges, all others do not."""
+    guided = {guided_row(name) for name in params.generators}
+    return [
+        comparison
+        for is_guided in (False, True)
+        for comparison in compare_rows(
+            {row: scores for row, scores in results.scores.items() if (row in guided) == is_guided},
+            samples=params.evaluate.bootstrap_samples,
+        )
+    ]
+
+
 def _describe_size(images: Column) -> str:
     """Return the height and width of the images, such as "64 × 77"; of each side the range if it differs."""
     ranges = (pc.min_max(images.table[side]).as_py() for side in ("height", "width"))
@@ -176,7 +189,7 @@ def _row(name: str, groups: Mapping[str, Group], kind: Kind, results: Results) -
     reference = [results.hole_l1[REFERENCE][pair] for pair in pairs] if REFERENCE in results.hole_l1 else None
     paper, year = _origin(name, kind, results)
     return Row(
-        name=name.removesuffix("_untrained") if kind == "untrained" else name,
+        name=_generator_of(name, kind),
         kind=kind,
         metrics=_shown(groups[OVERALL]),
         by_bin={bin_name: _shown(groups[bin_name]) for bin_name, _, _ in BINS if bin_name in groups},
@@ -193,8 +206,13 @@ def _origin(name: str, kind: Kind, results: Results) -> tuple[str, int | None]:
         return BASELINES[name].description, BASELINES[name].year
     if kind in ("registered", "external"):
         return results.summaries[OTHERS_ROW].about[name], None
-    paper = card(name.removesuffix("_untrained"))
+    paper = card(_generator_of(name, kind))
     return paper.PAPER, paper.YEAR
+
+
+def _generator_of(row: str, kind: Kind) -> str:
+    """Return the generator of a row that has another name than it; of all other rows, the name."""
+    return row.removesuffix({"untrained": "_untrained", "guided": "_guided"}.get(kind, ""))
 
 
 def _shown(group: Group) -> dict[str, Metric]:

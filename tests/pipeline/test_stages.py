@@ -226,7 +226,7 @@ def test_a_registered_model_fills_as_the_trained_one_does(params, tmp_path):
     assert np.array_equal(model(image[None], mask[None, ..., None])[0], expected)
     Image.fromarray(image).save(tmp_path / "image.png")
     Image.fromarray(255 * mask).save(tmp_path / "mask.png")
-    said = inpaint.run(name, *(str(tmp_path / f) for f in ("image.png", "mask.png", "filled.png")), version="1")
+    (said,) = inpaint.run(f"{name}/1", *(str(tmp_path / f) for f in ("image.png", "mask.png", "filled.png")))
     assert "22.0% of the picture" in said
     filled = np.array(Image.open(tmp_path / "filled.png"))
     assert np.array_equal(filled, expected)
