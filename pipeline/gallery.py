@@ -9,6 +9,7 @@ import numpy as np
 from datasets.shards.column import Column
 from datasets.shards.expectation import Expectation
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
+from jobs.evaluation.settings import guided_row
 from jobs.report.data import GalleryCell, GalleryRow
 from jobs.report.heat import encode_errors
 from masks.hole_ratio import BINS, member_of_bin
@@ -65,11 +66,10 @@ def _cells(
     image = decode_image(_member(results.images, key))
     hole = decode_map(_member(results.masks, key, member_of_bin("mask", bin_name))) > 0
 
-    def result(group: str, name: str) -> GalleryCell:
+    def result(group: str, name: str, label: str = "") -> GalleryCell:
         png = _member(galleries[group], key, member_of_bin(f"{name}-composite", bin_name))
-        return GalleryCell(
-            name, png, encode_errors(decode_image(png), image), results.hole_l1[name][key, bin_name]
-        )  # fmt: skip
+        errors = encode_errors(decode_image(png), image)
+        return GalleryCell(label or name, png, errors, results.hole_l1[name][key, bin_name])
 
     yield GalleryCell("input", encode_png(np.where(hole[..., None], np.uint8(_HIDDEN_COLOUR), image)))
     for name in results.generators:
@@ -78,6 +78,8 @@ def _cells(
             lines = decode_map(_member(galleries[name], key, edges))
             yield GalleryCell(f"edges of {name}", encode_grey_png(255 - lines))
         yield result(name, name)
+        if guided_row(name) in results.hole_l1:
+            yield result(name, guided_row(name), f"{name}, guided by the true edges")
     for group, names in ((OTHERS_ROW, results.others), (BASELINES_ROW, params.evaluate.baselines)):
         for name in names if group in galleries else ():
             if (key, bin_name) in results.hole_l1.get(name, {}):  # it was filled in time

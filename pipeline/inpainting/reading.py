@@ -59,7 +59,7 @@ def read_inputs(task: Task, hole: Literal["white", "black"]) -> Inputs:
     sketch = None
     if task.sketch is not None:
         sketch, how = _read_sketch(task.sketch, size, task.image)
-        notes = (*notes, how)
+        notes = (*notes, *how)
     return Inputs(picture, mask, sketch, f"{what}, {share:.1%} of the picture", notes)
 
 
@@ -90,16 +90,17 @@ def _fit(
     return fit_mask(reading.mask, height, width), (*reading.notes, resized)
 
 
-def _read_sketch(path: Path, size: tuple[int, int], image_path: Path) -> tuple[np.ndarray, str]:
-    """Return the lines of a sketch, uint8 (H, W), 1 = line, and what was taken for them.
+def _read_sketch(path: Path, size: tuple[int, int], image_path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the lines of a sketch, uint8 (H, W), 1 = line, and notes on what was taken for them.
 
-    In a sketch of black and white the lines are the smaller part.
+    In a sketch of black and white the lines are the smaller part. Thin lines may be soft: grey is split in the middle.
     """
-    reading = _read(path, read_mask, "draw lines in one colour on white or black")
+    remedy = "draw lines in one colour on white or black"
+    reading = _read(path, lambda content: read_mask(content, threshold=True), remedy)
     lines, colour = reading.mask, reading.hole
     if colour == "white" and lines.mean() > 0.5:
         lines, colour = 1 - lines, "black"
     if lines.shape != size:
         height, width = lines.shape
         raise UserError(f"{path} is {width}x{height}, {image_path} is {size[1]}x{size[0]}; draw it at the image's size")
-    return lines, f"following the {colour} lines of {path}"
+    return lines, (f"following the {colour} lines of {path}", *reading.notes)

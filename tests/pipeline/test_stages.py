@@ -70,6 +70,7 @@ def params(tmp_path_factory):
             bootstrap_samples=50,
             rows=RowsConfig(
                 untrained=True,
+                guided=True,
                 registered=("models:/inpaint-edge_connect@candidate", "models:/inpaint-edge_connect/1"),
                 external=(External(name="copied", root=str(folder / "copied")),),
             ),
@@ -128,7 +129,8 @@ def test_every_generator_leaves_weights_curves_figures_and_a_version(params, nam
         p.name for p in recipe.phases if p.steps
     }
     groups = json.loads(Path(f"results/{name}/summary.json").read_text())["rows"]
-    assert set(groups) == {name, f"{name}_untrained"}
+    assert set(groups) - {f"{name}_guided"} == {name, f"{name}_untrained"}
+    assert (f"{name}_guided" in groups) == ("edge" in recipe.columns)
     figures = json.loads(Path(f"metrics/{name}.json").read_text())
     assert figures == {key: groups[name]["overall"][key]["mean"] for key in ("l1_hole_percent", "psnr", "ssim")}
     assert not Path("runs", name).exists() or not list(Path("runs", name).iterdir())
