@@ -32,12 +32,9 @@ def check_machine(use_gpu: bool, storage: Path) -> Iterator[Finding]:
     detail = f"{cores} cores, {memory.total / _GIGABYTE:.1f} GB of memory, {memory.available / _GIGABYTE:.1f} GB free"
     yield Finding("machine", "fine", detail)
     yield _check_gpus(_list_gpus(), _cuda_of_torch(), use_gpu)
-    for place, folder in {
-        "checkout": ROOT,
-        "cluster.storage": storage,
-        "temporary files": tempfile.gettempdir(),
-    }.items():
-        yield _check_disk(place, Path(folder), _LEAST, _ENOUGH)
+    places = {"checkout": ROOT, "cluster.storage": storage, "temporary files": Path(tempfile.gettempdir())}
+    for place, folder in places.items():
+        yield _check_disk(place, folder, _LEAST, _ENOUGH)
     if Path("/dev/shm").is_dir():
         yield _check_disk("shared memory", Path("/dev/shm"), 0, _SHARED_LEAST)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,5 +68,6 @@ def _look_for(key: str, file: _File) -> Finding:
         return Finding(
             "weights", "missing", f"{detail}; {hub} is damaged: SHA-256 {digest}", f"fetch {file.address} again"
         )
-    remedy = f'python -m pipeline configure "evaluate.{key}={{path: {hub}, sha256: {digest}}}"'
+    words = (f"evaluate.{key}.path={hub}", f"evaluate.{key}.sha256={digest}")
+    remedy = shlex.join(("python", "-m", "pipeline", "configure", *words))
     return Finding("weights", "missing", detail, remedy)

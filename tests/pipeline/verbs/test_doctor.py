@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -86,8 +87,8 @@ def test_weights_that_torch_has_kept_are_named_with_the_command_that_sets_them(w
     digest = "7be5be79" + 56 * "0"
     monkeypatch.setattr(of_weights, "file_digest", lambda path: digest)
     (_, found, _) = check_weights({})
-    words = found.remedy.partition(" configure ")[2].strip('"')
-    assert words == f"evaluate.alexnet={{path: {path}, sha256: {digest}}}"
+    words = shlex.split(found.remedy)[4:]
+    assert words == [f"evaluate.alexnet.path={path}", f"evaluate.alexnet.sha256={digest}"]
 
 
 class Healthy(http.server.BaseHTTPRequestHandler):
