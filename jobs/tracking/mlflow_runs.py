@@ -331,7 +331,7 @@ def fetch_model(name: str, version: str, folder: Path) -> FetchedModel:
         raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
     code, data = (model / pyfunc[key] for key in (mlflow.pyfunc.CODE, mlflow.pyfunc.DATA))
     opener = partial(open_model, loader=pyfunc[mlflow.pyfunc.MAIN], code=code, data=data)
-    parameters = described.signature.params
+    parameters = described.signature and described.signature.params
     return FetchedModel(
         version=found.version,
         weights_sha256=found.tags.get("weights_sha256", ""),
