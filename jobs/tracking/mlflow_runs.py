@@ -61,9 +61,10 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
-from jobs.tracking.model_files import ModelError, check_files, find_loader, open_model, write_digests
+from jobs.tracking.model_files import Fill, ModelError, check_files, find_loader, open_model, write_digests
+from jobs.tracking.sketches import SKETCH
 from jobs.tracking.staging import TrackedDataset, flatten
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table that it makes
@@ -155,15 +156,25 @@ def set_tags(run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def run_of_version(name: str, tags: Mapping[str, str]) -> str | None:
-    """Find the run of the newest registered version that has the tags.
+    """Return the id of the run of `find_tagged_version`, or None."""
+    version = find_tagged_version(name, tags)
+    return None if version is None else version.run_id
 
-    name: of the registered model.
-    Returns the run's id, or None without such a version.
-    """
+
+def find_tagged_version(name: str, tags: Mapping[str, str]) -> Version | None:
+    """Return the newest registered version that has the tags, or None. name: of the registered model."""
     conditions = [f"name = '{name}'", *(f"tags.{key} = '{value}'" for key, value in tags.items())]
     versions = _client().search_model_versions(" and ".join(conditions))
     newest = max(versions, key=lambda version: int(version.version), default=None)
-    return None if newest is None else newest.run_id
+    if newest is None:
+        return None
+    return Version(name=name, version=str(newest.version), run_id=newest.run_id, tags=newest.tags)
+
+
+def tag_version(version: Version, tags: Mapping[str, str]) -> None:
+    """Set tags of a registered version, in place of those of the same names."""
+    for key, value in tags.items():
+        _client().set_model_version_tag(version.name, version.version, key, value)
 
 
 def run_seconds(run_id: str) -> float | None:
@@ -292,12 +303,16 @@ class FetchedModel:
 
     version: its number.
     weights_sha256: digest of its weights.
+    follows_lines: whether it takes a sketch.
+    size: `ingest.size` of its training, in pixels; None if its run does not say it.
     open: loads it as `load_model` does; can be pickled.
     """
 
     version: str
     weights_sha256: str
-    open: Callable[[], Callable[[np.ndarray, np.ndarray], np.ndarray]]
+    follows_lines: bool
+    size: int | None
+    open: Callable[[], Fill]
 
 
 def fetch_model(name: str, version: str, folder: Path) -> FetchedModel:
@@ -309,16 +324,34 @@ def fetch_model(name: str, version: str, folder: Path) -> FetchedModel:
     """
     try:
         model, found = _download(name, version, folder)
-        pyfunc = mlflow.models.Model.load(str(model)).flavors[mlflow.pyfunc.FLAVOR_NAME]
+        described = mlflow.models.Model.load(str(model))
+        pyfunc = described.flavors[mlflow.pyfunc.FLAVOR_NAME]
+        size = _training_size(found.run_id, folder)
     except (MlflowException, OSError, UserError) as error:
         raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
     code, data = (model / pyfunc[key] for key in (mlflow.pyfunc.CODE, mlflow.pyfunc.DATA))
     opener = partial(open_model, loader=pyfunc[mlflow.pyfunc.MAIN], code=code, data=data)
-    return FetchedModel(found.version, found.tags.get("weights_sha256", ""), opener)
+    parameters = described.signature and described.signature.params
+    return FetchedModel(
+        version=found.version,
+        weights_sha256=found.tags.get("weights_sha256", ""),
+        follows_lines=any(parameter.name == SKETCH for parameter in parameters or ()),
+        size=size,
+        open=opener,
+    )
 
 
-def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Load a registered generator as a function of image uint8 (N, H, W, 3) and mask uint8 (N, H, W, 1), 1 = hole.
+def _training_size(run_id: str, folder: Path) -> int | None:
+    """Return `ingest.size` of the parameters of a run; None if they are gone. folder: for their file."""
+    try:
+        path = _client().download_artifacts(run_id, "params.json", str(folder))
+        return json.loads(Path(path).read_bytes())["ingest"]["size"]
+    except (MlflowException, OSError, KeyError, ValueError):
+        return None
+
+
+def load_model(name: str, version: str) -> Fill:
+    """Load a registered generator as a function of images, masks and a sketch; see `jobs.tracking.model_files.Fill`.
 
     Every file is compared with the digest in the version's tag before any code of it is imported.
 
@@ -329,11 +362,15 @@ def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np
     Raises ModelError if there is no such version, if a file has been changed, or if it cannot be loaded.
     """
     with tempfile.TemporaryDirectory(prefix="inpaint-") as folder:
-        model = fetch_model(name, version, Path(folder))
-        try:
-            return model.open()
-        except (MlflowException, ImportError, OSError, UserError) as error:
-            raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
+        return open_fetched(fetch_model(name, version, Path(folder)), name, version)
+
+
+def open_fetched(model: FetchedModel, name: str, version: str) -> Fill:
+    """Load a fetched model. name, version: for the message of the ModelError if it cannot be loaded."""
+    try:
+        return model.open()
+    except (MlflowException, ImportError, OSError, UserError) as error:
+        raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
 
 
 def _download(name: str, version: str, folder: Path) -> tuple[Path, Version]:
@@ -374,6 +411,9 @@ def list_registered() -> list[Version]:
 
 def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str]) -> None:
     """Write the files of a model as MLflow loads them: see `mlflow.pyfunc.load_model`."""
+    from jobs.runs.receipt import read_receipt  # here, since it imports OpenCV
+
+    follows_lines = read_receipt(weights).edges is not None
     image, mask = (TensorSpec(np.dtype(np.uint8), (-1, -1, -1, channels)) for channels in (3, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the input example, which a signature makes needless
@@ -387,6 +427,7 @@ def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[
                     [TensorSpec(image.type, image.shape, "image"), TensorSpec(mask.type, mask.shape, "mask")]
                 ),
                 outputs=Schema([image]),
+                params=ParamSchema([ParamSpec(SKETCH, "string", "")]) if follows_lines else None,
             ),
             pip_requirements=list(requirements),
         )
