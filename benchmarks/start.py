@@ -108,7 +108,9 @@ def _verbs(clone: Path) -> dict[str, float]:
     _write_pictures(clone)
     found = {
         "audit": _seconds(*verb, "audit", clone=clone),
-        "inpaint": _seconds(*verb, "inpaint", _GENERATOR, "photo.png", "hole.png", "filled.png", clone=clone),
+        "inpaint": _seconds(
+            *verb, "inpaint", "--model", _GENERATOR, "photo.png", "hole.png", "-o", "filled.png", clone=clone
+        ),
     }
     for name, processes in (("first step", 0), ("first step, two processes", 2)):
         steps = f"generators.{_GENERATOR}.steps={30 + processes}"

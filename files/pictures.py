@@ -96,7 +96,7 @@ def decode_with_note(
         if min(image.size) < minimum_side:
             raise RejectedImageError(BELOW_MINIMUM)
 
-    with _only_rejections(no_image=_no_image(content)):
+    with only_rejections(no_image=_no_image(content)):
         loaded = load(content, check)
         return Decoded(_rgb_array(loaded.upright()), loaded.is_metadata_dropped)
 
@@ -113,7 +113,7 @@ def decode_grey(content: bytes) -> np.ndarray:
         if image.mode not in ("L", "P", "1"):
             raise RejectedImageError(NO_LABELS)
 
-    with _only_rejections(no_image=DAMAGED):
+    with only_rejections(no_image=DAMAGED):
         image = load(content, check).image
         return np.array(image, np.uint8) * (255 if image.mode == "1" else 1)
 
@@ -127,7 +127,7 @@ def decode_layers(content: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     for a picture without transparency.
     Raises RejectedImageError for any other file, and for damage.
     """
-    with _only_rejections(no_image=NO_IMAGE):
+    with only_rejections(no_image=NO_IMAGE):
         return _layers(load(content, _check_size).upright())
 
 
@@ -137,7 +137,7 @@ def declared_size(content: bytes) -> tuple[int, int]:
     Of a JPEG only the header is read. A PNG is read whole, because its orientation may follow the pixels.
     Raises RejectedImageError if the picture cannot be read.
     """
-    with _only_rejections(no_image=DAMAGED):
+    with only_rejections(no_image=DAMAGED):
         return load(content, _check_size, is_header_enough=True).upright_size
 
 
@@ -255,7 +255,7 @@ def _check_size(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
 
 
 @contextlib.contextmanager
-def _only_rejections(*, no_image: str) -> Iterator[None]:
+def only_rejections(*, no_image: str) -> Iterator[None]:
     """Raise Pillow's errors as RejectedImageError. no_image: the reason for content that Pillow does not open."""
     try:
         yield

@@ -35,7 +35,7 @@ class Verb:
     help: one line, shown in the list of verbs and above its arguments.
     example: words that follow `python -m pipeline`.
     arguments: name or option -> keyword arguments of `add_argument`; `type` is the text "int" or "float". `completes`
-        names the words that a shell offers, see pipeline/verbs/completion.py.
+        names the words that a shell offers, see pipeline/verbs/completion.py. `short` is another name of an option.
     reads_params: whether params.yaml is read and checked before the file is imported. If not, `main` gets None.
     """
 
@@ -59,8 +59,9 @@ class Verb:
         """Add the declared arguments to the parser of this verb."""
         for name, options in self.arguments.items():
             kind = {"type": _TYPES[options["type"]]} if "type" in options else {}
-            known = {key: value for key, value in options.items() if key != "completes"}
-            parser.add_argument(name, **{**known, **kind}).completes = options.get("completes")
+            known = {key: value for key, value in options.items() if key not in ("completes", "short")}
+            names = (options["short"], name) if "short" in options else (name,)
+            parser.add_argument(*names, **{**known, **kind}).completes = options.get("completes")
 
     def run(self, arguments: argparse.Namespace) -> int:
         """Import the file and run its `main`. Returns the exit code.

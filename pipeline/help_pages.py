@@ -42,6 +42,7 @@ PAGES = {
     "pipeline": f"{_LIST}#parameters",
     "pipeline.columns": f"{_LIST}#data",
     "pipeline.configuring": "docs/getting_started.md#your-job-is-paramsyaml",
+    "pipeline.inpainting": "docs/getting_started.md#your-own-pictures",
     "pipeline.inputs": "docs/lineage.md#what-a-training-was-started-with",
     "pipeline.places": f"{_LIST}#places",
     "pipeline.aftermath": "docs/data.md#take-images-out",

@@ -117,5 +117,7 @@ PARTIAL_REPORT = Path("report") / "partial.html"
 """The page of an unfinished run. DVC ignores it, see .dvcignore, so that it does not change the output `report`."""
 QUALITY_AND_COST = Path("costs") / "quality.json"
 COMPARISONS = REPORT.with_name("comparisons.parquet")
+PLOTS = REPORT.with_name("plots")
+"""The folder of the tables that `dvc plots` draws."""
 PROVENANCE = Path("provenance")
 TOMBSTONES = Path("tombstones.jsonl")

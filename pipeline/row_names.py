@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import get_args
 
-from jobs.evaluation.settings import BaselineName, EvaluateConfig, parse_version, untrained_row
+from jobs.evaluation.settings import BaselineName, EvaluateConfig, guided_row, parse_version, untrained_row
 
 
 def find_wrong_row(config: EvaluateConfig, generators: Iterable[str]) -> str | None:
@@ -20,7 +20,7 @@ def find_wrong_row(config: EvaluateConfig, generators: Iterable[str]) -> str | N
                 f"evaluate.rows.registered has {address!r}; name a version as models:/inpaint-csa@champion or "
                 "models:/inpaint-csa/3"
             )
-    taken = {*get_args(BaselineName), *generators, *map(untrained_row, generators)}
+    taken = {*get_args(BaselineName), *generators, *map(untrained_row, generators), *map(guided_row, generators)}
     for row in config.rows.external:
         if not re.fullmatch(r"[a-z0-9_]+", row.name):
             return f"evaluate.rows.external has the name {row.name!r}; names are made of a-z, 0-9 and _"

@@ -1,6 +1,7 @@
 """Each stage's `deps` name all that can change its outputs; no name in params.yaml becomes a path or a command."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -18,9 +19,11 @@ from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Group, Summary
 from jobs.evaluation.settings import EvaluateConfig, RowsConfig
 from jobs.generators import card, names
+from jobs.report.plots import plot_tables
 from jobs.training.settings import WITHOUT_EFFECT, TrainConfig
 from pipeline.code import stage_code
 from pipeline.stages import evaluate
+from tests.jobs.report.pages import full_page
 from tests.pipeline.pictures import tree, write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -310,7 +313,7 @@ def test_every_setting_of_evaluation_is_a_parameter_of_the_stage_that_uses_it(st
     """And adding a row makes no other row stale."""
     declared = {key for key in STAGES[stage].get("do", STAGES[stage])["params"] if key.startswith("evaluate.")}
     own = {
-        "evaluate": {"evaluate.rows.untrained", "evaluate.precision"},
+        "evaluate": {"evaluate.rows.guided", "evaluate.rows.untrained", "evaluate.precision"},
         "baselines": {"evaluate.baselines", "evaluate.seconds_per_fill"},
         "others": {"evaluate.rows"},
     }
@@ -338,6 +341,29 @@ def test_metrics_are_one_line_per_row_with_equal_columns(project, capsys):
     assert heading == ["Path", *row]
     paths = [*(f"metrics/{name}.json" for name in names), *(f"metrics/baselines/{n}.json" for n in BASELINE_NAMES)]
     assert sorted(lines) == sorted([path, "5.25", "24.5", "0.875"] for path in paths)
+
+
+def test_the_charts_of_the_page_are_drawn_by_dvc_with_their_intervals(project):
+    """With the real command, and the templates of this repository."""
+    from dvc.cli import main
+
+    shutil.copytree(ROOT / ".dvc" / "plots", project / ".dvc" / "plots")
+    for name, table in plot_tables(full_page("x")).items():
+        (project / "report" / "plots" / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / "report" / "plots" / name).write_text(table)
+    for plot, x in {
+        "report/plots/bins": "bin",
+        "L1 in hole over images seen": "images_seen",
+        "L1 in hole over parameters": "parameters",
+    }.items():
+        assert main(["plots", "show", plot, "-o", "drawn"]) == 0
+        page = Path("drawn/index.html").read_text()
+        chart, _ = json.JSONDecoder().raw_decode(page.partition("var spec = ")[2])
+        assert chart["encoding"]["x"]["field"] == x
+        assert {layer["encoding"]["y"]["field"] for layer in chart["layer"]} == {"mean", "low"}
+        values = chart["data"]["values"]
+        assert {"row", x, "mean", "low", "high", "rev"} <= set(values[0])
+        assert "<DVC_" not in json.dumps(chart)
 
 
 def test_label_maps_are_made_only_for_generators_that_read_them(project, monkeypatch, capsys):

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.maps.edges import EdgeConfig
+from datasets.maps.edges import EdgeConfig, canny_edges
 from jobs.evaluation.baselines import BASELINES, SLOW, FillOne
 from jobs.evaluation.external import read_composites
 from jobs.evaluation.inference import Precision, Visible, fill_on_device, hide, load_trained
 from jobs.evaluation.job import EvaluationJob, RegisteredFill
 from jobs.evaluation.metrics.pixels import composite_uint8
-from jobs.evaluation.settings import External, untrained_row
+from jobs.evaluation.settings import External, guided_row, untrained_row
 from jobs.evaluation.time_limit import TimeLimit
 from jobs.recipe.contract import Recipe
 
@@ -102,15 +102,33 @@ def _generator(job: EvaluationJob) -> dict[str, Fill]:
     fills: dict[str, Fill] = {}
     for row, trained in rows.items():
         recipe, receipt = load_trained(Path(job.model), trained=trained, device=job.device)
-
-        fills[row] = Fill(
-            partial(fill_with_network, recipe, job.config.precision), partial(_hide, recipe.columns, receipt.edges)
-        )
+        fill = partial(fill_with_network, recipe, job.config.precision)
+        fills[row] = Fill(fill, partial(_hide, recipe.columns, receipt.edges))
+        if trained and job.config.rows.guided and receipt.edges is not None:
+            fills[guided_row(row)] = Fill(
+                partial(_without_edges, fill), partial(_hide_with_sketch, recipe.columns, receipt.edges)
+            )
     return fills
 
 
 def _hide(columns: Sequence[str], edges: EdgeConfig | None, one: Holes) -> Visible:
     return hide(one.images, one.masks, columns=columns, edges=edges)
+
+
+def _hide_with_sketch(columns: Sequence[str], edges: EdgeConfig, one: Holes) -> Visible:
+    """Hide an image, and take the edges of the true image as its sketch."""
+    sketch = canny_edges(one.image, edges)
+    return _hide(columns, edges, one)._replace(sketches=np.broadcast_to(sketch, one.masks.shape))
+
+
+def _without_edges(
+    fill: Callable[[Sequence[Holes], Sequence[Visible]], list[Filled]],
+    several: Sequence[Holes],
+    prepared: Sequence[Visible],
+) -> list[Filled]:
+    """Fill holes, and return the composites alone: the edges would be the true ones."""
+    filled = fill(several, prepared)
+    return [one._replace(pictures={"composite": one.pictures["composite"]}) for one in filled]
 
 
 def fill_with_network(

@@ -46,18 +46,24 @@ def load_trained(folder: Path, *, trained: bool = True, device: str = "cpu") -> 
 
 
 def inpaint_images(
-    recipe: Recipe, edges: EdgeConfig | None, images: np.ndarray, masks: np.ndarray
+    recipe: Recipe,
+    edges: EdgeConfig | None,
+    images: np.ndarray,
+    masks: np.ndarray,
+    sketches: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Fill the holes of images, on the device of the recipe's networks.
 
     edges: how edges are derived, for a recipe that needs them.
     images: uint8 (N, H, W, 3).
     masks: uint8 (N, H, W), 1 = hole.
+    sketches: uint8 (N, H, W), 1 = a line to follow in the hole; only for a recipe with edges. None leaves the lines to
+        the recipe.
     Returns "composite", uint8 (N, H, W, 3), equal to the images where the mask is 0, and "edge", uint8 (N, H, W) in
     [0, 255], of a recipe that completes edges.
     Raises UserError for a size or mask that the paper cannot take.
     """
-    visible = hide(images, masks, columns=recipe.columns, edges=edges)
+    visible = hide(images, masks, columns=recipe.columns, edges=edges)._replace(sketches=sketches)
     filled = {name: picture.cpu().numpy() for name, picture in fill_on_device(recipe, [visible]).items()}
     return {"composite": composite_uint8(filled.pop("output"), images, masks), **filled}
 
@@ -97,11 +103,13 @@ class Visible(NamedTuple):
     images: uint8 (N, H, W, 3), 0 in the hole.
     masks: uint8 (N, H, W), 1 = hole.
     edges: of the visible pixels, uint8 (N, H, W), 0 or 255; None for a generator without edges.
+    sketches: uint8 (N, H, W), 1 = a line to follow in the hole; None leaves the lines to the recipe.
     """
 
     images: np.ndarray
     masks: np.ndarray
     edges: np.ndarray | None
+    sketches: np.ndarray | None = None
 
 
 def hide(images: np.ndarray, masks: np.ndarray, *, columns: Sequence[str], edges: EdgeConfig | None) -> Visible:
@@ -126,8 +134,11 @@ def to_batch(several: Sequence[Visible], device: torch.device | str = "cpu", key
     keys: of the records, one per pair.
     """
     # Joined, and hence copied: the masks may be read-only, which torch.from_numpy warns about.
-    images, masks, edges = (None if parts[0] is None else np.concatenate(parts) for parts in zip(*several, strict=True))
-    maps = {} if edges is None else {"edge": torch.from_numpy(edges).to(device)}
+    images, masks, edges, sketches = (
+        None if parts[0] is None else np.concatenate(parts) for parts in zip(*several, strict=True)
+    )
+    given = {"edge": edges, "sketch": None if sketches is None else 255 * sketches}
+    maps = {name: torch.from_numpy(each).to(device) for name, each in given.items() if each is not None}
     moved = (torch.from_numpy(each).to(device) for each in (images, masks))
     return Batch.from_bytes(*moved, maps, key=tuple(keys))
 

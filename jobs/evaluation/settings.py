@@ -50,6 +50,8 @@ class RowsConfig:
     """The rows beside the trained generators and the baselines.
 
     untrained: whether each generator also has a row with its weights before the first step.
+    guided: whether each generator that follows lines also has a row in which it sees the true edges inside the hole, as
+        a person would draw them. Such rows are compared with each other alone.
     registered: versions of registered models, such as models:/inpaint-csa@champion or models:/inpaint-csa/3. An alias
         is looked up when the stage runs.
     external: results of other programs, each as {name: of the row, root: folder of filled pictures}. A picture is a PNG
@@ -58,6 +60,7 @@ class RowsConfig:
     """
 
     untrained: bool = False
+    guided: bool = False
     registered: tuple[str, ...] = ()
     external: tuple[External, ...] = ()
     watch: str = "requirements.lock"
@@ -105,6 +108,11 @@ def parse_version(address: str) -> Version | None:
     """Read models:/<name>@<alias> or models:/<name>/<number>. Returns None for any other text."""
     match = re.fullmatch(r"models:/([\w.-]+)(?:@([\w.-]+)|/([0-9]+))", address)
     return match and Version(match[1], match[2] or match[3])
+
+
+def guided_row(generator: str) -> str:
+    """Name the row of a generator that sees the true edges inside the hole."""
+    return f"{generator}_guided"
 
 
 def untrained_row(generator: str) -> str:

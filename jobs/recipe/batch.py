@@ -17,6 +17,8 @@ class Batch:
     mask: float32 (N, 1, H, W), exactly 0 or 1, 1 = hole. One mask per sample.
     edge: float32 (N, 1, H, W), 0 or 1. Edges of the whole image in training, of the visible pixels in evaluation. None
         unless the recipe lists the column "edge".
+    sketch: float32 (N, 1, H, W), 0 or 1, 1 = a line that a person drew; read inside the hole only. None in training,
+        and without a drawing. A recipe that reads it lists the column "edge".
     semantics: int64 (N, H, W), class labels of the whole image, 255 = unknown. None in evaluation, and unless the
         recipe lists the column "semantics".
     seed: int64 (N,), one number per sample, from which a recipe draws random numbers. None in evaluation.
@@ -26,6 +28,7 @@ class Batch:
     image: Tensor
     mask: Tensor
     edge: Tensor | None = None
+    sketch: Tensor | None = None
     semantics: Tensor | None = None
     seed: Tensor | None = None
     key: tuple[str, ...] = ()
@@ -44,12 +47,13 @@ class Batch:
 
         image: uint8 (N, H, W, 3), RGB; [0, 255] becomes [-1, 1], and channels come first.
         mask: uint8 (N, H, W), 1 = hole.
-        maps: column -> uint8 (N, H, W); "edge" is 0 or 255, "semantics" holds labels.
+        maps: column, or "sketch" -> uint8 (N, H, W); "edge" and "sketch" are 0 or 255, "semantics" holds labels.
         seed, key: as in the batch.
         """
         converted = dict(maps)
-        if "edge" in maps:
-            converted["edge"] = maps["edge"][:, None].float() / 255
+        for name in ("edge", "sketch"):
+            if name in maps:
+                converted[name] = maps[name][:, None].float() / 255
         if "semantics" in maps:
             converted["semantics"] = maps["semantics"].long()
         return cls(

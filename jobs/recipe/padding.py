@@ -48,15 +48,16 @@ def pad_to_multiple(tensor: Tensor, multiple: int) -> Tensor:
 
 
 def pad_batch(batch: Batch, multiple: int) -> Batch:
-    """Pad image, mask and edge of a batch by the same amounts, and leave out labels.
+    """Pad image, mask, edge and sketch of a batch by the same amounts, and leave out labels.
 
     batch: the batch to inpaint.
     multiple: the padded sides are multiples of it.
     """
     # The hole is mirrored with the image: otherwise the mirrored hole would count as known pixels.
-    edge = None if batch.edge is None else pad_to_multiple(batch.edge, multiple)
+    maps = {name: getattr(batch, name) for name in ("edge", "sketch")}
+    padded = {name: None if tensor is None else pad_to_multiple(tensor, multiple) for name, tensor in maps.items()}
     image, mask = pad_to_multiple(batch.image, multiple), pad_to_multiple(batch.mask, multiple)
-    return replace(batch, image=image, mask=mask, edge=edge, semantics=None)
+    return replace(batch, image=image, mask=mask, semantics=None, **padded)
 
 
 def crop(tensor: Tensor, height: int, width: int) -> Tensor:

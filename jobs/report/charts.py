@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
-from jobs.evaluation.metrics.value import Value
+from jobs.evaluation.catalogue import BY_NAME
+from jobs.evaluation.metrics.value import Metric, Value
 from jobs.report.data import REFERENCE_METRIC, Curves, Row
 from jobs.report.text import encodable
 
@@ -21,6 +23,7 @@ _SOFT, _RULE = "var(--soft)", "var(--rule)"
 _COLOURS = tuple(f"var(--line-{number})" for number in range(8))
 _DASHES = ("", "5 2", "1.5 2", "6 2 1.5 2")
 _MAX_POINTS = 200
+CHARTED = ("psnr_hole", "ssim", "lpips_alex", "lpips_vgg", "fid")  # over the bins, beside hole L1
 
 # Colours are CSS variables, which the page sets for light and dark, but matplotlib takes no CSS variable as a colour.
 # So each variable is drawn as a hex colour that no chart contains otherwise, and replaced in the finished SVG.
@@ -52,10 +55,19 @@ class Key(NamedTuple):
 
 
 class BinChart(NamedTuple):
-    """Hole L1 over the bins, one line per row."""
+    """One metric over the bins, one line per row."""
 
+    title: str
+    unit: str
     svg: Markup
     legend: list[Key]
+
+
+class CostChart(NamedTuple):
+    """Hole L1 over a cost, one point per generator. title: names the cost."""
+
+    title: str
+    svg: Markup
 
 
 class LossChart(NamedTuple):
@@ -69,30 +81,59 @@ class LossChart(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """One line of a chart: its legend entry and its points, x and y (n,)."""
+    """One line of a chart: its legend entry, its points, x and y (n,), and their intervals, (n,), NaN where unknown."""
 
     key: Key
     x: np.ndarray
     y: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
 
 
-def bin_chart(rows: Sequence[Row], names: Sequence[str]) -> BinChart:
-    """Draw hole L1 over the bins: baselines in grey and dashed, all other rows in colours.
+def bin_charts(rows: Sequence[Row], names: Sequence[str]) -> list[BinChart]:
+    """Draw metrics over the bins, hole L1 first: baselines in grey and dashed, all other rows in colours.
 
     rows: all but the untrained ones.
     names: of the bins.
     """
+    having = [
+        metric
+        for metric in CHARTED
+        if any(isinstance(row.by_bin.get(name, {}).get(metric), Value) for row in rows for name in names)
+    ]
+    return [_bin_chart(metric, rows, names) for metric in dict.fromkeys((REFERENCE_METRIC, *having))]
+
+
+def _bin_chart(metric: str, rows: Sequence[Row], names: Sequence[str]) -> BinChart:
     lines: list[_Line] = []
     drawn = {True: 0, False: 0}
     for row in rows:
         is_baseline = row.kind == "baseline"
         key = (_baseline_key if is_baseline else _line_key)(row.name, drawn[is_baseline])
         drawn[is_baseline] += 1
-        metrics = (row.by_bin.get(name, {}).get(REFERENCE_METRIC) for name in names)
-        y = np.array([metric.mean if isinstance(metric, Value) else np.nan for metric in metrics])
-        lines.append(_Line(key, np.arange(len(names)), y))
-    svg = _draw(lines, salt="bins", size=(4.6, 2.8), ticks=names)
-    return BinChart(svg, [line.key for line in lines])
+        lines.append(_bin_line(key, [row.by_bin.get(name, {}).get(metric) for name in names], len(lines) / len(rows)))
+    is_main = metric == REFERENCE_METRIC
+    svg = _draw(lines, salt=f"bins {metric}", size=(4.6, 2.8) if is_main else (3.4, 2.1), ticks=names)
+    return BinChart(BY_NAME[metric].title, BY_NAME[metric].unit, svg, [line.key for line in lines])
+
+
+def _bin_line(key: Key, metrics: Sequence[Metric | None], share: float) -> _Line:
+    """Return the line of one row. share: in [0, 1), moves it sideways, so that intervals do not cover each other."""
+    values = [metric if isinstance(metric, Value) else Value(np.nan) for metric in metrics]
+    y, low, high = (
+        np.array([np.nan if (number := getattr(value, part)) is None else number for value in values], float)
+        for part in ("mean", "low", "high")
+    )
+    return _Line(key, np.arange(len(values)) + 0.3 * (share - 0.5), y, low, high)
+
+
+def cost_charts(rows: Sequence[Row]) -> list[CostChart]:
+    """Draw hole L1 with its interval over each cost that is the same in every run, a point per generator."""
+    points = [row for row in rows if row.cost is not None and isinstance(row.metrics.get(REFERENCE_METRIC), Value)]
+    return [
+        CostChart(title, _draw_costs(points, [getattr(row.cost, name) for row in points], salt=name))
+        for name, title in (("images_seen", "images seen"), ("parameters", "parameters to fill holes"))
+    ]
 
 
 def loss_chart(curves: Curves, number: int) -> LossChart:
@@ -146,6 +187,36 @@ def _draw(
     size: width and height in inches.
     ticks: names of x = 0, 1, ...; without them x is a number of steps.
     """
+    with _axes(salt, size) as (axes, drawn):
+        for line in lines:
+            colour, dash = _HEX[line.key.colour], [float(length) for length in line.key.dashes.split()]
+            style = {"linestyle": (0, dash) if dash else "-", "marker": "o" if ticks else None, "markersize": 2.5}
+            if line.low is not None:
+                axes.vlines(line.x, line.low, line.high, color=colour, linewidth=0.8, alpha=0.6)
+            axes.plot(line.x, line.y, color=colour, linewidth=1.3, **style)
+        _set_ticks(axes, ticks, is_log)
+    return drawn[0]
+
+
+def _draw_costs(rows: Sequence[Row], costs: Sequence[int], *, salt: str) -> Markup:
+    """Draw a point per row, with its name, over a cost. salt: see `_draw`."""
+    with _axes(salt, (3.4, 2.1)) as (axes, drawn):
+        for number, (row, cost) in enumerate(zip(rows, costs, strict=True)):
+            value, colour = row.metrics[REFERENCE_METRIC], _HEX[_COLOURS[number % len(_COLOURS)]]
+            if value.low is not None:
+                axes.vlines(cost, value.low, value.high, color=colour, linewidth=0.8, alpha=0.6)
+            axes.plot([cost], [value.mean], "o", color=colour, markersize=4)
+            name = encodable(row.name)[:24]
+            axes.annotate(name, (cost, value.mean), (5, 3), textcoords="offset points", color=_HEX[_SOFT])
+        axes.set_xlim(0, 1.35 * max(costs))  # room for the names
+        _set_ticks(axes, (), False)
+        axes.set_ylim(bottom=0)
+    return drawn[0]
+
+
+@contextmanager
+def _axes(salt: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[Markup]]]:
+    """Yield axes, and a list that gets the SVG element at the end of the block. salt, size: see `_draw`."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -156,15 +227,12 @@ def _draw(
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
         axes.grid(axis="y", color=_HEX[_RULE], linewidth=0.5)
-        for line in lines:
-            dash = [float(length) for length in line.key.dashes.split()]
-            style = {"linestyle": (0, dash) if dash else "-", "marker": "o" if ticks else None, "markersize": 2.5}
-            axes.plot(line.x, line.y, color=_HEX[line.key.colour], linewidth=1.3, **style)
-        _set_ticks(axes, ticks, is_log)
+        drawn: list[Markup] = []
+        yield axes, drawn
         buffer = io.StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    return Markup(_to_element(buffer.getvalue()))
+    drawn.append(Markup(_to_element(buffer.getvalue())))
 
 
 def _set_ticks(axes: Axes, ticks: Sequence[str], is_log: bool) -> None:
@@ -175,7 +243,8 @@ def _set_ticks(axes: Axes, ticks: Sequence[str], is_log: bool) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda level, _: f"{level:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     if ticks:
-        axes.set_ylim(bottom=0)
+        if axes.get_ylim()[0] < 0.5 * axes.get_ylim()[1]:  # an axis from 0 would flatten PSNR and SSIM
+            axes.set_ylim(bottom=0)
         axes.set_xticks(range(len(ticks)), [encodable(tick)[:16] for tick in ticks])
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Metric, Value
-from jobs.evaluation.settings import untrained_row
+from jobs.evaluation.settings import guided_row, untrained_row
 from jobs.report.settings import Track
 
-Kind = Literal["generator", "registered", "external", "untrained", "baseline"]
+Kind = Literal["generator", "registered", "external", "untrained", "baseline", "guided"]
 
 REFERENCE = "mean_colour"
 """The baseline that the summary compares every other row with."""
@@ -25,8 +25,20 @@ GROUPS: dict[Kind, str] = {
     "external": "Results of other programs",
     "untrained": "The same, untrained",
     "baseline": "Baselines without a network",
+    "guided": "Guided by the true edges inside the hole",
 }
 """The title of each kind of rows, in the order of the page."""
+
+
+WORDS: dict[Kind, str] = {
+    "generator": "trained",
+    "registered": "registered",
+    "external": "other program",
+    "untrained": "untrained",
+    "baseline": "baseline",
+    "guided": "guided, true edges",
+}
+"""The kind of one row in a table that is not grouped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +80,8 @@ class Row:
     @property
     def id(self) -> str:
         """The name of the row in results and comparisons, which differs from that of every other row."""
+        if self.kind == "guided":
+            return guided_row(self.name)
         return untrained_row(self.name) if self.kind == "untrained" else self.name
 
 
@@ -85,17 +99,34 @@ class Curves:
     series: Mapping[str, Sequence[float]]
 
 
+class GalleryCell(NamedTuple):
+    """One picture of the gallery.
+
+    label: of its column.
+    png: PNG file.
+    errors: of a result, the PNG file of its error heat map, see jobs/report/heat.py; b"" of any other picture.
+    hole_l1: of a result, its L1 in the hole, in %.
+    """
+
+    label: str
+    png: bytes
+    errors: bytes = b""
+    hole_l1: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class GalleryRow:
     """One pair of image and mask, filled by every method.
 
-    cells: (label of the column, PNG file), in the order of the columns.
+    cells: in the order of the columns.
+    disagreement: largest minus smallest hole L1 of the results of networks, in percentage points.
     """
 
     key: str
     bin: str
     caption: str
-    cells: Sequence[tuple[str, bytes]]
+    cells: Sequence[GalleryCell]
+    disagreement: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,4 +242,11 @@ def sort_rows(rows: Sequence[Row]) -> list[Row]:
 
 def rows_by_bin(page: Page) -> list[Row]:
     """Return the rows that the page shows by bin, sorted; none for a page without bins."""
-    return [row for row in sort_rows(page.rows) if page.bins and row.by_bin and row.kind != "untrained"]
+    return [row for row in sort_rows(page.rows) if page.bins and row.by_bin and row.kind not in ("untrained", "guided")]
+
+
+def part_by_guidance(page: Page) -> tuple[Page, Page]:
+    """Return the page with the unguided rows, and with the guided ones: these see more, so they share no table."""
+    guided = [row for row in page.rows if row.kind == "guided"]
+    unguided = [row for row in page.rows if row.kind != "guided"]
+    return replace(page, rows=unguided), replace(page, rows=guided)

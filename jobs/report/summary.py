@@ -1,12 +1,14 @@
-"""The sentences at the top of the page: which rows beat the mean colour."""
+"""The sentences at the top of the page: which generator is best, and which rows beat the mean colour."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Value
+from jobs.evaluation.results import OVERALL
 from jobs.report.data import REFERENCE, REFERENCE_METRIC, Kind, Row, sort_rows
 
 Verdict = Literal["better", "unclear", "worse"]
@@ -20,8 +22,35 @@ _NOUNS: dict[Kind, str] = {
 }
 
 
-def summarise_rows(rows: Sequence[Row]) -> list[str]:
-    """Tell which rows have a smaller hole L1 than the mean colour, in one paragraph for each kind of rows."""
+def summarise_rows(rows: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> list[str]:
+    """Tell which generator is best, and which rows have a smaller hole L1 than the mean colour, by kind of rows.
+
+    comparisons: of any two rows; they decide whether the lead of the best generator is significant.
+    """
+    return [*_name_best(rows, comparisons), *_compare_with_reference(rows)]
+
+
+def _name_best(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Yield one sentence: which trained generator has the smallest hole L1, and whether others are significantly worse.
+
+    Nothing is yielded unless two generators have a number.
+    """
+    trained = [row for row in sort_rows(rows) if row.kind == "generator" and _hole_l1(row) is not None]
+    if len(trained) < 2:
+        return
+    best, *others = trained
+    worse = {
+        {one.first: one.second, one.second: one.first}[best.id]
+        for one in comparisons
+        if (one.metric, one.group, one.better) == (REFERENCE_METRIC, OVERALL, best.id)
+    }
+    level = [row.name for row in others if row.id not in worse]
+    lead = f"; not significantly worse: {', '.join(level)}" if level else ", significantly less than every other"
+    known = lead if comparisons else ""
+    yield f"Of the trained generators, {best.name} leaves the smallest error in holes, {_hole_l1(best):.2f} %{known}."
+
+
+def _compare_with_reference(rows: Sequence[Row]) -> list[str]:
     reference = next((row for row in rows if row.name == REFERENCE and row.kind == "baseline"), None)
     level = reference and reference.metrics.get(REFERENCE_METRIC)
     if not isinstance(level, Value):
@@ -54,12 +83,18 @@ def _paragraph(verdicts: Sequence[tuple[str, Verdict]], noun: str) -> str:
 
 def _verdict(row: Row, level: Value) -> Verdict | None:
     """Compare a row's hole L1 with the reference's; None if the row has none."""
-    value = row.metrics.get(REFERENCE_METRIC)
-    if not isinstance(value, Value) or not math.isfinite(value.mean):
+    mean = _hole_l1(row)
+    if mean is None:
         return None
-    difference = row.against_reference or Value(value.mean - level.mean)
+    difference = row.against_reference or Value(mean - level.mean)
     low = difference.mean if difference.low is None else difference.low
     high = difference.mean if difference.high is None else difference.high
     if high < 0:
         return "better"
     return "worse" if low > 0 else "unclear"
+
+
+def _hole_l1(row: Row) -> float | None:
+    """Return the mean hole L1 of a row; None without a finite one."""
+    value = row.metrics.get(REFERENCE_METRIC)
+    return value.mean if isinstance(value, Value) and math.isfinite(value.mean) else None

@@ -35,6 +35,7 @@ class Heading(NamedTuple):
     title: str
     unit: str
     hint: str
+    is_high_best: bool = False
 
 
 class Table(NamedTuple):
@@ -146,7 +147,7 @@ def _heading(column: MetricInfo, page: Page) -> Heading:
         unit = f"{unit}, truth {page.tv_truth:.{column.digits}f}"
     if column.name in SET_METRICS and page.fid_images is not None:
         unit = f"{unit} N = {page.fid_images:,}".lstrip()
-    return Heading(column.title, unit, _HINTS[column.better])
+    return Heading(column.title, unit, _HINTS[column.better], column.better == "higher")
 
 
 def _best(metrics: Mapping[str, Metric | None], column: MetricInfo, truth: float | None) -> _Best | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import warnings
@@ -13,8 +14,9 @@ from pathlib import Path
 from files.errors import UserError
 from jobs.runs.history import Version, add_version, set_alias
 from jobs.tracking.address import tracking_uri
-from jobs.tracking.mlflow_runs import find_experiment, open_client, reason  # sets variables that mlflow reads at import
-from jobs.tracking.model_files import ModelError, check_files, find_loader, open_model, write_digests
+from jobs.tracking.mlflow_runs import fetch_file, find_experiment, open_client, reason  # sets what mlflow reads
+from jobs.tracking.model_files import Fill, ModelError, check_files, find_loader, open_model, write_digests
+from jobs.tracking.sketches import SKETCH
 
 # isort: split
 import mlflow
@@ -23,7 +25,7 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 MAX_DESCRIPTION = 5000
 """Characters of a version's description that a server keeps."""
@@ -75,12 +77,16 @@ class FetchedModel:
 
     version: its number.
     weights_sha256: digest of its weights.
+    follows_lines: whether it takes a sketch.
+    size: `ingest.size` of its training, in pixels; None if its run does not say it.
     open: loads it as `load_model` does; can be pickled.
     """
 
     version: str
     weights_sha256: str
-    open: Callable[[], Callable[[np.ndarray, np.ndarray], np.ndarray]]
+    follows_lines: bool
+    size: int | None
+    open: Callable[[], Fill]
 
 
 def fetch_model(name: str, version: str, folder: Path) -> FetchedModel:
@@ -92,16 +98,33 @@ def fetch_model(name: str, version: str, folder: Path) -> FetchedModel:
     """
     try:
         model, found = _download(name, version, folder)
-        pyfunc = mlflow.models.Model.load(str(model)).flavors[mlflow.pyfunc.FLAVOR_NAME]
+        described = mlflow.models.Model.load(str(model))
+        pyfunc = described.flavors[mlflow.pyfunc.FLAVOR_NAME]
+        size = _training_size(found.run_id, folder)
     except (MlflowException, OSError, UserError) as error:
         raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
     code, data = (model / pyfunc[key] for key in (mlflow.pyfunc.CODE, mlflow.pyfunc.DATA))
     opener = partial(open_model, loader=pyfunc[mlflow.pyfunc.MAIN], code=code, data=data)
-    return FetchedModel(found.version, found.tags.get("weights_sha256", ""), opener)
+    parameters = described.signature and described.signature.params
+    return FetchedModel(
+        version=found.version,
+        weights_sha256=found.tags.get("weights_sha256", ""),
+        follows_lines=any(parameter.name == SKETCH for parameter in parameters or ()),
+        size=size,
+        open=opener,
+    )
 
 
-def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Load a registered generator as a function of image uint8 (N, H, W, 3) and mask uint8 (N, H, W, 1), 1 = hole.
+def _training_size(run_id: str, folder: Path) -> int | None:
+    """Return `ingest.size` of the parameters of a run; None if they are gone. folder: for their file."""
+    try:
+        return json.loads(fetch_file(run_id, "params.json", folder).read_bytes())["ingest"]["size"]
+    except (MlflowException, OSError, KeyError, ValueError):
+        return None
+
+
+def load_model(name: str, version: str) -> Fill:
+    """Load a registered generator as a function of images, masks and a sketch; see `jobs.tracking.model_files.Fill`.
 
     Every file is compared with the digest in the version's tag before any code of it is imported.
 
@@ -112,11 +135,15 @@ def load_model(name: str, version: str) -> Callable[[np.ndarray, np.ndarray], np
     Raises ModelError if there is no such version, if a file has been changed, or if it cannot be loaded.
     """
     with tempfile.TemporaryDirectory(prefix="inpaint-") as folder:
-        model = fetch_model(name, version, Path(folder))
-        try:
-            return model.open()
-        except (MlflowException, ImportError, OSError, UserError) as error:
-            raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
+        return open_fetched(fetch_model(name, version, Path(folder)), name, version)
+
+
+def open_fetched(model: FetchedModel, name: str, version: str) -> Fill:
+    """Load a fetched model. name, version: for the message of the ModelError if it cannot be loaded."""
+    try:
+        return model.open()
+    except (MlflowException, ImportError, OSError, UserError) as error:
+        raise ModelError(f"{name} {version} cannot be loaded: {reason(error)}") from error
 
 
 def _download(name: str, version: str, folder: Path) -> tuple[Path, Version]:
@@ -208,6 +235,9 @@ def move_alias(version: Version, alias: str) -> None:
 
 def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str], side: int | None) -> None:
     """Write the files of a model as MLflow loads them: see `mlflow.pyfunc.load_model`."""
+    from jobs.runs.receipt import read_receipt  # here, since it imports OpenCV
+
+    follows_lines = read_receipt(weights).edges is not None
     image, mask = (TensorSpec(np.dtype(np.uint8), (-1, -1, -1, channels)) for channels in (3, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a missing input example
@@ -221,6 +251,7 @@ def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[
                     [TensorSpec(image.type, image.shape, "image"), TensorSpec(mask.type, mask.shape, "mask")]
                 ),
                 outputs=Schema([image]),
+                params=ParamSchema([ParamSpec(SKETCH, "string", "")]) if follows_lines else None,
             ),
             pip_requirements=list(requirements),
             input_example=_draw_example(side) if side else None,

@@ -18,8 +18,15 @@ import numpy as np
 from files.durable import file_digest, write_durably
 from files.errors import UserError
 from jobs.tracking.private_package import LOADER, PREFIX
+from jobs.tracking.sketches import SKETCH, encode_sketch
 
-Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Fill = Callable[..., np.ndarray]
+"""fill(images, masks, sketch=None) -> filled images, uint8 (N, H, W, 3).
+
+images: uint8 (N, H, W, 3).
+masks: uint8 (N, H, W, 1), 1 = hole.
+sketch: uint8 (H, W), 1 = a line to follow; only for a model that takes one.
+"""
 
 DIGESTS = "SHA256SUMS"
 """A file of a model that lists the digests of all others, as `sha256sum` writes and checks them."""
@@ -84,9 +91,10 @@ def open_model(*, loader: str, code: Path, data: Path) -> Fill:
     with _errors_of(name):
         model = importlib.import_module(loader)._load_pyfunc(str(data))
 
-    def fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def fill(image: np.ndarray, mask: np.ndarray, sketch: np.ndarray | None = None) -> np.ndarray:
+        params = () if sketch is None else ({SKETCH: encode_sketch(sketch)},)
         with _errors_of(name):
-            return model.predict({"image": image, "mask": mask})
+            return model.predict({"image": image, "mask": mask}, *params)
 
     return fill
 

@@ -3,47 +3,46 @@
 from __future__ import annotations
 
 import csv
-import logging
+import shutil
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pyarrow.compute as pc
 
 from datasets.shards.column import Column
-from datasets.shards.expectation import Expectation
 from files.code_archive import Code, process_code
-from files.durable import write_durably
-from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
+from files.durable import file_digest, write_durably
 from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.comparison import Comparison, compare_rows, write_comparisons
 from jobs.evaluation.metrics.intervals import paired_difference
-from jobs.evaluation.metrics.value import Metric, Value
+from jobs.evaluation.metrics.value import Metric
 from jobs.evaluation.results import OVERALL, Group
-from jobs.evaluation.settings import untrained_row
+from jobs.evaluation.settings import FEATURE_WEIGHTS, guided_row, untrained_row
 from jobs.evaluation.suite import suite_id
 from jobs.generators import card
 from jobs.report.curves import Phases, make_curves
-from jobs.report.data import REFERENCE, Conditions, Curves, GalleryRow, Kind, Page, Row, Unfinished
+from jobs.report.data import REFERENCE, Conditions, Curves, Kind, Page, Row, Unfinished
+from jobs.report.formats import Format, format_results
 from jobs.report.notes import describe_results
 from jobs.report.page import render
+from jobs.report.plots import plot_tables
 from jobs.report.published import published_lines, read_published
 from jobs.runs.receipt import Receipt
-from masks.hole_ratio import BINS, member_of_bin
+from masks.hole_ratio import BINS
 from pipeline.browser import open_page
 from pipeline.code import LOCK, stage_code
 from pipeline.columns import open_column
 from pipeline.costs import training_cost, write_quality_and_cost
+from pipeline.gallery import choose_pictures
 from pipeline.inputs import StageInputs
 from pipeline.layout import (
-    BASELINES_ROW,
     COMPARISONS,
-    GALLERY_NAME,
-    GROUP_ROWS,
     OTHERS_ROW,
     PARTIAL_REPORT,
+    PLOTS,
     REPORT,
+    SCORES_NAME,
     curves_folder,
     results_folder,
 )
@@ -51,23 +50,44 @@ from pipeline.lineage.records import write_record
 from pipeline.params import Params
 from pipeline.partial import describe_time, find_live_trainings, find_missing, live_curves, open_masks
 from pipeline.results import Results, check_complete, check_one_protocol, common_suite, groups_of_rows, read_results
+from pipeline.tracked_report import track_report
 from pipeline.tracks import check_trainings, describe_track
 from pipeline.verbosity import say
 
-log = logging.getLogger(__name__)
-
-_QUANTILES = (0.1, 0.5, 0.9)
-_HIDDEN_COLOUR = 255
 _TV_TRUE = "tv_true_percent"  # of the true images, hence equal in every row: the page shows it once
 
 
 def run(params: Params) -> None:
-    """Write report/index.html, and log it to the tracking server if that answers.
+    """Write report/index.html and the tables of its charts, and attach them to the tracked runs of the trainings.
 
     Raises ReportError when two results come from different suites or the suite is not the one in shards/, when results
     lack their row, or when generators were trained on different images.
     """
     inputs = StageInputs.read("report")
+    page, results = _read_page(params, inputs.code[LOCK])
+    page = replace(page, gallery=choose_pictures(params, results))
+    html = render(page).encode()
+    inputs.check_unchanged()
+    write_comparisons(COMPARISONS, page.comparisons)
+    shutil.rmtree(PLOTS, ignore_errors=True)
+    for name, table in plot_tables(page).items():
+        write_durably(PLOTS / name, table.encode())
+    write_durably(REPORT, html)
+    PARTIAL_REPORT.unlink(missing_ok=True)
+    write_record(inputs)
+    write_quality_and_cost(page.rows, results.receipts)
+    track_report(page, results)
+    say(f"the results are one page: {REPORT.resolve()}")
+
+
+def print_results(params: Params, form: Format) -> None:
+    """Print the results as text on standard output. Nothing is written. Raises as `run` does."""
+    page, _ = _read_page(params, stage_code("report")[LOCK])
+    print(format_results(page, form), end="")
+
+
+def _read_page(params: Params, packages_lock: str) -> tuple[Page, Results]:
+    """Read finished results. Returns the content of the page, without pictures, and the results. Raises as `run`."""
     images = open_column(params, "image", params.suite.split)
     masks = open_column(params, "mask", params.suite.split, images=images)
     rows = (*params.generators, *groups_of_rows(params))
@@ -76,17 +96,8 @@ def run(params: Params) -> None:
     suite = common_suite(params, results)
     check_one_protocol(results)
     check_trainings(params.report.track, results.receipts)
-    comparisons = compare_rows(results.scores, samples=params.evaluate.bootstrap_samples)
-    page = _page(params, results, suite, inputs.code[LOCK], comparisons)
-    html = render(page).encode()
-    inputs.check_unchanged()
-    write_comparisons(COMPARISONS, comparisons)
-    write_durably(REPORT, html)
-    PARTIAL_REPORT.unlink(missing_ok=True)
-    write_record(inputs)
-    write_quality_and_cost(page.rows, results.receipts)
-    _track(suite, results.rows)
-    say(f"the results are one page: {REPORT.resolve()}")
+    comparisons = _compare(params, results)
+    return _page(params, results, suite, packages_lock, comparisons), results
 
 
 def run_partial(params: Params) -> None:
@@ -104,14 +115,15 @@ def run_partial(params: Params) -> None:
     rows = [row for row in (*params.generators, *groups) if row not in missing]
     results = read_results(rows, images, masks)
     unfinished = Unfinished(made=describe_time(), missing=list(missing.items()))
-    comparisons = compare_rows(results.scores, samples=params.evaluate.bootstrap_samples)
+    comparisons = _compare(params, results)
     page = _page(params, results, suite, stage_code("report")[LOCK], comparisons)
     curves = [
         each
         for name in params.generators
         for each in (live_curves(trainings[name]) if name in trainings else _curves(name))
     ]
-    write_durably(PARTIAL_REPORT, render(replace(page, curves=curves, commands=(), unfinished=unfinished)).encode())
+    changes = {"gallery": choose_pictures(params, results), "curves": curves, "commands": (), "unfinished": unfinished}
+    write_durably(PARTIAL_REPORT, render(replace(page, **changes)).encode())
     say(f"what there is so far is one page: {PARTIAL_REPORT.resolve()}")
 
 
@@ -119,7 +131,7 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str, comp
     kinds: dict[str, Kind] = dict.fromkeys(results.others, "registered")
     kinds |= {row.name: "external" for row in params.evaluate.rows.external}
     for name in params.generators:
-        kinds |= {name: "generator", untrained_row(name): "untrained"}
+        kinds |= {name: "generator", untrained_row(name): "untrained", guided_row(name): "guided"}
     any_row = next(iter(results.rows.values()), None)
     code = process_code()
     steps = ", ".join(f"{name} {receipt.steps:,}" for name, receipt in results.receipts.items())
@@ -146,11 +158,23 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str, comp
         tv_truth=any_row[OVERALL].metrics[_TV_TRUE].mean if any_row else None,
         bins=[(name, any_row[name].pairs) for name, _, _ in BINS] if any_row else (),
         curves=[curves for name in params.generators for curves in _curves(name)],
-        gallery=_gallery(params, results),
-        facts=_facts(results, packages_lock, code),
+        facts=_facts(params, results, packages_lock, code),
         commands=_rebuild_commands(code),
         notes=[*describe_results(results.summaries.values()), *_notes(results.images.manifest.dataset, code)],
     )
+
+
+def _compare(params: Params, results: Results) -> list[Comparison]:
+    """Compare any two rows that see the same: guided ones see the true edges, all others do not."""
+    guided = {guided_row(name) for name in params.generators}
+    return [
+        comparison
+        for is_guided in (False, True)
+        for comparison in compare_rows(
+            {row: scores for row, scores in results.scores.items() if (row in guided) == is_guided},
+            samples=params.evaluate.bootstrap_samples,
+        )
+    ]
 
 
 def _describe_size(images: Column) -> str:
@@ -165,7 +189,7 @@ def _row(name: str, groups: Mapping[str, Group], kind: Kind, results: Results) -
     reference = [results.hole_l1[REFERENCE][pair] for pair in pairs] if REFERENCE in results.hole_l1 else None
     paper, year = _origin(name, kind, results)
     return Row(
-        name=name.removesuffix("_untrained") if kind == "untrained" else name,
+        name=_generator_of(name, kind),
         kind=kind,
         metrics=_shown(groups[OVERALL]),
         by_bin={bin_name: _shown(groups[bin_name]) for bin_name, _, _ in BINS if bin_name in groups},
@@ -182,8 +206,13 @@ def _origin(name: str, kind: Kind, results: Results) -> tuple[str, int | None]:
         return BASELINES[name].description, BASELINES[name].year
     if kind in ("registered", "external"):
         return results.summaries[OTHERS_ROW].about[name], None
-    paper = card(name.removesuffix("_untrained"))
+    paper = card(_generator_of(name, kind))
     return paper.PAPER, paper.YEAR
+
+
+def _generator_of(row: str, kind: Kind) -> str:
+    """Return the generator of a row that has another name than it; of all other rows, the name."""
+    return row.removesuffix({"untrained": "_untrained", "guided": "_guided"}.get(kind, ""))
 
 
 def _shown(group: Group) -> dict[str, Metric]:
@@ -200,64 +229,17 @@ def _curves(generator: str) -> Iterator[Curves]:
     yield from make_curves(generator, phases)
 
 
-def _gallery(params: Params, results: Results) -> list[GalleryRow]:
-    """Choose pairs by a rule: of each bin, those at fixed quantiles of the trained generators' mean error."""
-    if results.masks is None or not results.generators:
-        return []
-    galleries = {name: _open_gallery(name, results.images) for name in results.summaries}
-    candidates = next(iter(galleries.values())).keys.to_pylist()  # the same in all
-    rows = []
-    for bin_name, _, _ in BINS:
-        errors = {
-            key: float(np.mean([results.hole_l1[name][key, bin_name] for name in results.generators]))
-            for key in candidates
-        }
-        by_error = sorted(errors, key=lambda key: (errors[key], key))
-        for quantile in _QUANTILES:
-            key = by_error[round(quantile * (len(by_error) - 1))]
-            cells = list(_cells(params, key, bin_name, results, galleries))
-            caption = f"{quantile:.0%} of the errors of this bin are smaller: mean hole L1 {errors[key]:.2f} %"
-            rows.append(GalleryRow(key=key, bin=bin_name, caption=caption, cells=cells))
-    return rows
-
-
-def _open_gallery(row: str, images: Column) -> Column:
-    expected = Expectation(split=images.manifest.split, column=GALLERY_NAME, made_from=images.manifest.digest)
-    remedy = f"dvc repro {row if row in GROUP_ROWS else f'evaluate@{row}'}"
-    return Column(results_folder(row) / GALLERY_NAME, remedy=remedy, expected=expected)
-
-
-def _cells(
-    params: Params, key: str, bin_name: str, results: Results, galleries: Mapping[str, Column]
-) -> Iterator[tuple[str, bytes]]:
-    """Yield the label and the PNG file of each cell of a gallery row."""
-    image = decode_image(_member(results.images, key))
-    hole = decode_map(_member(results.masks, key, member_of_bin("mask", bin_name))) > 0
-    yield "input", encode_png(np.where(hole[..., None], np.uint8(_HIDDEN_COLOUR), image))
-    for name in results.generators:
-        edges = member_of_bin(f"{name}-edge", bin_name)
-        if edges in galleries[name].fields:
-            yield f"edges of {name}", encode_grey_png(255 - decode_map(_member(galleries[name], key, edges)))
-        yield name, _member(galleries[name], key, member_of_bin(f"{name}-composite", bin_name))
-    for group, names in ((OTHERS_ROW, results.others), (BASELINES_ROW, params.evaluate.baselines)):
-        for name in names if group in galleries else ():
-            if (key, bin_name) in results.hole_l1.get(name, {}):  # it was filled in time
-                yield name, _member(galleries[group], key, member_of_bin(f"{name}-composite", bin_name))
-    yield "truth", encode_png(image)
-
-
-def _member(column: Column, key: str, field: str | None = None) -> bytes:
-    return column.read(column.keys.index(key).as_py(), field)
-
-
-def _facts(results: Results, packages_lock: str, code: Code) -> list[tuple[str, str]]:
+def _facts(params: Params, results: Results, packages_lock: str, code: Code) -> list[tuple[str, str]]:
     receipts = results.receipts
+    weights = {name: getattr(params.evaluate, name) for name in FEATURE_WEIGHTS}
     return [
         ("Commit", code.commit),
         ("Differs from the commit", code.describe_changes()),
         ("Training images, manifest", ", ".join(dict.fromkeys(receipt.images for receipt in receipts.values()))),
         ("Evaluation images, manifest", results.images.manifest.digest),
         *([("Evaluation masks, manifest", results.masks.manifest.digest)] if results.masks else []),
+        *((f"Feature weights, {name}", file.sha256) for name, file in weights.items() if file is not None),
+        *((f"Scores of {name}", file_digest(results_folder(name) / SCORES_NAME)) for name in results.summaries),
         *((f"Weights of {name}", receipt.weights_sha256) for name, receipt in receipts.items()),
         *((f"Training of {name}", _training(receipt)) for name, receipt in receipts.items()),
         ("Packages, lock file", packages_lock),
@@ -297,35 +279,15 @@ def _notes(dataset: str, code: Code) -> list[str]:
     return notes
 
 
-def _track(suite: str, rows: Mapping[str, Mapping[str, Group]]) -> None:
-    """Log the page and the means of all rows as one run.
-
-    The runs of the trainings have the metrics of their own generators. This run adds the page and the baselines, which
-    no training has, and keeps all compared numbers in one place. If the server fails, a warning is logged.
-    """
-    from jobs.tracking import mlflow_runs as tracking  # here, since mlflow takes seconds to import
-
-    metrics = {
-        f"{row}/{name}": metric.mean
-        for row, groups in rows.items()
-        for name, metric in groups[OVERALL].metrics.items()
-        if isinstance(metric, Value)
-    }
-    try:
-        run_id = tracking.open_run("report", parameters={}, tags={"suite": suite}, datasets=[], files={})
-        tracking.log_metrics(run_id, metrics)
-        tracking.log_file(run_id, REPORT, "report")
-        tracking.close_run(run_id)
-    except Exception as error:  # every client and store raises its own kinds
-        why = tracking.reason(error)
-        log.warning("%s is written, but not tracked (%s); later: python -m pipeline report", REPORT, why)
-
-
 VERB = {
     "help": "stage: all results to one page",
     "example": "report --partial --open",
     "arguments": {
         "--partial": {"action": "store_true", "help": "write what there is of an unfinished run, to another page"},
+        "--format": {
+            "choices": ["markdown", "csv", "latex", "json"],
+            "help": "print finished results as text, in place of writing the page",
+        },
         "--open": {"action": "store_true", "help": "open the page in the browser"},
         "--against": {
             "metavar": "REVISION",
@@ -341,11 +303,14 @@ VERB = {
 
 
 def main(params: Params, arguments: Namespace) -> int:
-    """Run the stage, or write the page of an unfinished run. Open the page if that is asked for."""
+    """Run the stage, write the page of an unfinished run, or print results. Open the page if that is asked for."""
     if arguments.against:
         from pipeline.against import compare_with  # here, since the page does without it
 
         return compare_with(params, arguments.against, arguments.max_regression)
+    if arguments.format:
+        print_results(params, arguments.format)
+        return 0
     if arguments.partial:
         run_partial(params)
     else:

@@ -60,7 +60,7 @@ def test_a_plain_error_belongs_to_the_module_that_raised_it():
     from pipeline.verbs import inpaint
 
     with pytest.raises(UserError) as error:
-        inpaint.run("edge_connect", "photo.png", "hole.png", "filled.jpg", "candidate")
+        inpaint.run("edge_connect", "photo.png", "hole.png", "filled.jpg")
     assert type(error.value) is UserError
     assert page_for(error.value) == "docs/getting_started.md#your-own-pictures"
     assert page_for(OSError(errno.ENOSPC, "full")) == MACHINE

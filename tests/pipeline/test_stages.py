@@ -1,6 +1,7 @@
 """From pictures to a report, in this process: the stages as DVC calls them, at the smallest size."""
 
 import contextlib
+import csv
 import dataclasses
 import json
 import os
@@ -69,6 +70,7 @@ def params(tmp_path_factory):
             bootstrap_samples=50,
             rows=RowsConfig(
                 untrained=True,
+                guided=True,
                 registered=("models:/inpaint-edge_connect@candidate", "models:/inpaint-edge_connect/1"),
                 external=(External(name="copied", root=str(folder / "copied")),),
             ),
@@ -127,7 +129,8 @@ def test_every_generator_leaves_weights_curves_figures_and_a_version(params, nam
         p.name for p in recipe.phases if p.steps
     }
     groups = json.loads(Path(f"results/{name}/summary.json").read_text())["rows"]
-    assert set(groups) == {name, f"{name}_untrained"}
+    assert set(groups) - {f"{name}_guided"} == {name, f"{name}_untrained"}
+    assert (f"{name}_guided" in groups) == ("edge" in recipe.columns)
     figures = json.loads(Path(f"metrics/{name}.json").read_text())
     assert figures == {key: groups[name]["overall"][key]["mean"] for key in ("l1_hole_percent", "psnr", "ssim")}
     assert not Path("runs", name).exists() or not list(Path("runs", name).iterdir())
@@ -225,7 +228,7 @@ def test_a_registered_model_fills_as_the_trained_one_does(params, tmp_path):
     assert np.array_equal(model(image[None], mask[None, ..., None])[0], expected)
     Image.fromarray(image).save(tmp_path / "image.png")
     Image.fromarray(255 * mask).save(tmp_path / "mask.png")
-    said = inpaint.run(name, *(str(tmp_path / f) for f in ("image.png", "mask.png", "filled.png")), version="1")
+    (said,) = inpaint.run(f"{name}/1", *(str(tmp_path / f) for f in ("image.png", "mask.png", "filled.png")))
     assert "22.0% of the picture" in said
     filled = np.array(Image.open(tmp_path / "filled.png"))
     assert np.array_equal(filled, expected)
@@ -265,11 +268,41 @@ def test_the_report_stands_alone(params):
     page = _Tags()
     page.feed(Path("report/index.html").read_text())
     tags = {tag for tag, _ in page.seen}
-    assert not tags & {"script", "iframe", "object"}
+    assert not tags & {"iframe", "object"}
     assert all(attrs["href"].startswith(("data:", "#")) for _, attrs in page.seen if attrs.get("href"))
     sources = [attrs["src"] for _, attrs in page.seen if attrs.get("src")]
     assert sources
     assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+@pytest.mark.parametrize("name", ["csa", "edge_connect"])
+def test_the_run_and_the_version_of_a_training_have_the_report(params, name, tmp_path):
+    run = _candidate_run(name)
+    client = mlflow.MlflowClient(tracking.tracking_uri())
+    folder = Path(client.download_artifacts(run.info.run_id, "report", str(tmp_path)))
+    assert (folder / "index.html").read_bytes() == Path("report/index.html").read_bytes()
+    assert {path.relative_to("report") for path in Path("report").rglob("*.tsv")} == {
+        path.relative_to(folder) for path in folder.rglob("*.tsv")
+    }
+    lines = list(csv.DictReader((folder / "results.csv").open()))
+    line = next(x for x in lines if (x["row"], x["group"], x["metric"]) == (name, "overall", "psnr"))
+    metrics = run.data.metrics
+    assert [float(line[key]) for key in ("mean", "low", "high")] == [
+        metrics[f"evaluation/{key}"] for key in ("psnr", "interval_low/psnr", "interval_high/psnr")
+    ]
+    version = client.get_model_version_by_alias(f"inpaint-{name}", "candidate")
+    assert version.tags["suite"] == run.data.tags["suite"] == line["suite"]
+    assert not [other for other in client.search_runs([run.info.experiment_id]) if other.info.run_name == "report"]
+
+
+@pytest.mark.parametrize("form", ["markdown", "csv", "latex", "json"])
+def test_the_results_are_printed_as_text(params, capsys, form):
+    report.print_results(params, form)
+    text = capsys.readouterr().out
+    groups = json.loads(Path("results/csa/summary.json").read_text())["rows"]["csa"]
+    mean = groups["overall"]["psnr"]["mean"]
+    assert (str(mean) if form in ("csv", "json") else f"{mean:.2f}") in text
+    assert json.loads(Path("results/baselines/summary.json").read_text())["suite"] in text
 
 
 def test_a_tracking_server_that_is_gone_does_not_hold_up_the_report(params, monkeypatch, caplog):

@@ -84,10 +84,11 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
 
 
 def _sketch(batch: Batch) -> Tensor:
-    """Return the edges inside the hole, as a user would draw them, (N, 1, H, W)."""
-    if batch.edge is None:
+    """Return the lines inside the hole, (N, 1, H, W): those that a person drew, or else the edges."""
+    lines = batch.edge if batch.sketch is None else batch.sketch
+    if lines is None:
         raise UserError('guided DeepFill v2 needs batch.edge; read the column "edge" or pass zeros')
-    return batch.edge * batch.mask
+    return lines * batch.mask
 
 
 def _hints(outputs: Outputs) -> Outputs:

@@ -166,8 +166,8 @@ def _image_d_terms(config: Config) -> Losses:
 
 def _inpaint(networks: Networks, batch: Batch) -> Outputs:
     visible = replace(batch, edge=_edge(batch) * (1 - batch.mask))
-    predicted = _predict_edges(networks, visible)["edge"]
-    completed = complete_edges(predicted, visible.edge, visible.mask)
+    inside = _predict_edges(networks, visible)["edge"] if batch.sketch is None else batch.sketch
+    completed = complete_edges(inside, visible.edge, visible.mask)
     return {"output": 2 * _paint(networks, visible, completed) - 1, "edge": completed}
 
 

@@ -15,6 +15,7 @@ from jobs.generators.deepfill_v2.networks import Discriminator, Generator
 from jobs.generators.deepfill_v2.recipe import build
 from jobs.layers.composite import composite
 from jobs.layers.convolution import GatedConv2d
+from jobs.recipe.batch import Batch
 from tests.jobs.generators.test_contract import make_batch, run_step, start_phase
 
 GUIDED = dataclasses.replace(Config.tiny(), guided=True)
@@ -261,3 +262,52 @@ def test_widths_and_shares_that_cannot_be_are_refused():
         Config(width=5)
     with pytest.raises(ValueError, match="sketch_dropout"):
         Config(sketch_dropout=1.5)
+
+
+def test_a_drawn_sketch_stands_in_for_the_edges_of_the_hole():
+    recipe = build(GUIDED)
+    for parameter in recipe.networks["generator"].parameters():
+        parameter.data.mul_(3)  # outputs of initial weights are all but equal
+    batch = make_batch((32, 32), recipe.columns)
+    lines = torch.zeros_like(batch.mask)
+    lines[..., ::4] = 1
+
+    def output(**changes):
+        return inpaint(recipe, dataclasses.replace(batch, **changes))["output"]
+
+    assert torch.equal(output(edge=lines), output(edge=1 - lines, sketch=lines))
+    assert torch.equal(output(sketch=lines * batch.mask), output(sketch=lines))
+    assert not torch.equal(output(sketch=lines), output(sketch=0 * lines))
+
+
+@pytest.mark.slow
+def test_a_guided_network_learns_to_put_a_stripe_where_the_line_is():
+    """A stripe of 11 pixels in the middle of which the line is; beyond the hole, nothing tells where it is."""
+    config = dataclasses.replace(
+        Config.tiny(), width=8, guided=True, sketch_dropout=0.0, adversarial_weight=0.0, learning_rate=1e-3
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        recipe = build(config)
+    hole = torch.zeros(1, 1, 16, 32)
+    hole[..., 6:26] = 1
+
+    def stripes(places):
+        columns, centres = torch.arange(32).view(1, 1, 1, 32), torch.tensor(places).view(-1, 1, 1, 1)
+        lines = (columns == centres).float().expand(-1, 1, 16, 32)
+        image = torch.where((columns - centres).abs() <= 5, 0.4, -0.3).expand(-1, 3, 16, 32)
+        return Batch(
+            image=image, mask=hole.expand(len(places), -1, -1, -1), edge=lines, seed=torch.arange(len(places)),
+            key=("",) * len(places),
+        )  # fmt: skip
+
+    generator, phase = torch.Generator().manual_seed(0), recipe.phases[0]
+    for _ in range(110):
+        batch = stripes(torch.randint(11, 21, (4,), generator=generator).tolist())
+        run_step(recipe, phase, batch)
+    places = [11, 15, 20]
+    batch = stripes(places)
+    filled = inpaint(recipe, dataclasses.replace(batch, edge=0 * batch.edge, sketch=batch.edge))["output"]
+    is_stripe = filled.mean(dim=(1, 2))[:, 6:26] > 0.05
+    centres = [6 + torch.nonzero(row).float().mean() for row in is_stripe]
+    assert torch.stack(centres).tolist() == pytest.approx(places, abs=1.5)

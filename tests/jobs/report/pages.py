@@ -11,7 +11,7 @@ from PIL import Image
 from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Missing, Value
 from jobs.evaluation.results import OVERALL
-from jobs.report.data import Curves, GalleryRow, Page, Row, Unfinished
+from jobs.report.data import Cost, Curves, GalleryCell, GalleryRow, Page, Row, Unfinished
 
 HOSTILE = (
     "</title></style><script>alert(1)</script>'\" onload='x' <img src=x onerror=alert(1)>"
@@ -20,7 +20,7 @@ HOSTILE = (
 
 
 class Nodes(HTMLParser):
-    """Elements with their attributes, and the text outside of style."""
+    """Elements with their attributes, and the text outside of style and script."""
 
     def __init__(self, html):
         super().__init__()
@@ -40,7 +40,7 @@ class Nodes(HTMLParser):
             del self.inside[len(self.inside) - 1 - self.inside[::-1].index(tag) :]
 
     def handle_data(self, text):
-        if "style" not in self.inside:
+        if not {"style", "script"} & set(self.inside):
             self.text += text
 
     def texts(self):
@@ -72,12 +72,16 @@ def page(**changes):
     return replace(plain, **changes)
 
 
+def _cost(kind):
+    return Cost(images_seen=800, parameters=20, trained_parameters=30) if kind == "generator" else None
+
+
 def full_page(text):
     """A page with the text wherever text can stand."""
     metrics = {text: Value(1.0, 0.5, 1.5), "fid": Missing(text), "psnr": Value(20.0)}
     bins = {text: {"l1_hole_percent": Value(3.0), "psnr": Value(20.0)}, "0.1-0.2": {"l1_hole_percent": Missing(text)}}
     rows = [
-        row(text, 4.0, kind, metrics=metrics, by_bin=bins, paper=text)
+        row(text, 4.0, kind, metrics=metrics, by_bin=bins, paper=text, cost=_cost(kind))
         for kind in ("generator", "untrained", "baseline")
     ]
     return page(
@@ -101,7 +105,18 @@ def full_page(text):
             Curves(generator="b", phase="edges", steps=[1, 2, 3], series={"l1": [300.0, 2.0, 1.0]}),
             Curves(generator="c", phase="edges", steps=[1], series={"l1": [float("nan")]}),
         ],
-        gallery=[GalleryRow(key=text, bin=text, caption=text, cells=[(text, png()), ("truth", png())])],
+        gallery=[
+            GalleryRow(
+                key=text,
+                bin=text,
+                caption=text,
+                cells=[
+                    GalleryCell("input", png(level=255)),
+                    GalleryCell(text, png(), png(level=9), 3.0),
+                    GalleryCell("truth", png(level=90)),
+                ],
+            )
+        ],
         facts=[(text, text)],
         commands=[text],
         notes=[text],

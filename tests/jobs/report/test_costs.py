@@ -15,7 +15,7 @@ ROWS = [
 
 
 def test_the_page_shows_images_and_parameters_of_trained_generators():
-    table = re.search(r'<table class="costs">.*?</table>', render(page(rows=ROWS)), re.DOTALL)[0]
+    table = re.search(r'<table class="costs sortable">.*?</table>', render(page(rows=ROWS)), re.DOTALL)[0]
     assert re.findall(r"<bdi>(.*?)</bdi></th><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>", table) == [
         ("a", "5.00", "12,800", "2,000", "2,500"),
         ("b", "6.00", "16,000", "1,000", "1,500"),

@@ -1,14 +1,16 @@
 """The summary tells which rows beat the mean colour."""
 
+from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Missing, Value
+from jobs.evaluation.results import OVERALL
 from jobs.report.data import Row
 from jobs.report.page import render
 from tests.jobs.report.pages import Nodes, page, row
 
 
-def summary(*rows):
-    text = Nodes(render(page(rows=[row("mean_colour", 9.0, "baseline"), *rows]))).texts()
-    return text[text.index("Filling with") : text.index(" Comparison")]
+def summary(*rows, start="Filling with", **changes):
+    text = Nodes(render(page(rows=[row("mean_colour", 9.0, "baseline"), *rows], **changes))).texts()
+    return text[text.index(start) : text.index(" Comparison")]
 
 
 def test_summary_names_who_beats_the_mean_colour_and_who_does_not():
@@ -23,6 +25,22 @@ def test_summary_names_who_beats_the_mean_colour_and_who_does_not():
     assert "No clear difference: b. Not better: a." in text
     assert "None of 1 untrained networks beats it." in text
     assert "1 of 1 other baselines beats it: telea." in text
+
+
+def test_summary_begins_with_the_best_generator_and_says_whether_its_lead_is_significant():
+    def beats(second, p_value):
+        return Comparison(
+            metric="l1_hole_percent", group=OVERALL, first=second, second="b", difference=Value(1.0), p_value=p_value
+        )
+
+    rows = [row("c", 7.0), row("a", 6.0), row("b", 5.0), row("b", 1.0, "untrained")]
+    for comparisons, end in (
+        ((beats("a", 0.2), beats("c", 0.01)), "5.00 %; not significantly worse: a."),
+        ((beats("a", 0.01), beats("c", 0.01)), "5.00 %, significantly less than every other."),
+        ((), "5.00 %."),
+    ):
+        text = summary(*rows, start="Of the", comparisons=comparisons)
+        assert text.startswith(f"Of the trained generators, b leaves the smallest error in holes, {end} Filling with")
 
 
 def test_summary_sorts_by_error_and_without_intervals_the_means_decide():

@@ -4,13 +4,14 @@ import re
 
 from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Missing, Value
+from jobs.report.formats import format_results
 from jobs.report.page import render
 from tests.jobs.report.pages import page, row
 
 
 def cells(html):
     """Row name -> the cells of the first table, and which of them are bold."""
-    table = html[html.index("<table>") : html.index("</table>")]
+    table = html[html.index("<table") : html.index("</table>")]
     rows = re.findall(r'<th scope="row"><bdi>(.*?)</bdi>.*?</th>(.*?)</tr>', table, re.DOTALL)
     return [(name, re.findall(r"<td(.*?)>(.*?)</td>", body)) for name, body in rows]
 
@@ -117,3 +118,18 @@ def test_bins_show_hole_l1_over_psnr_and_a_chart():
     assert "N = 95" in html
     assert html.count("<figure>") == 1
     assert "By size of the hole" not in render(page())
+
+
+def test_guided_rows_have_a_table_of_their_own_and_are_best_only_in_it():
+    bins = {"x": {"l1_hole_percent": Value(5.0)}}
+    rows = [row("a", 5.0, by_bin=bins), row("b", 6.0, by_bin=bins), row("b", 1.0, "guided", by_bin=bins)]
+    html = render(page(rows=rows, bins=[("x", 1)]))
+    tables = html.split("<table")[1:]
+    with_one = [number for number, table in enumerate(tables) if ">1.00<" in table]
+    assert with_one == [1]
+    assert [name for name, _ in cells(html)] == ["a", "b"]
+    assert 'class="best">5.00' in tables[0]
+    assert "Guided by the true edges inside the hole" in tables[1]
+    text = format_results(page(rows=rows, bins=[("x", 1)]), "markdown")
+    assert text.index("**5.00**") < text.index("With the true edges") < text.index("**1.00**")
+    assert format_results(page(rows=rows), "latex").count("tabular}{l") == 2

@@ -24,7 +24,8 @@ def write_model(folder: Path, generator: str, seed: int = 1, **config: object) -
     recipe = build_recipe(generator, card(generator).Config.tiny(), seed)
     folder.mkdir(parents=True)
     receipt = Receipt(
-        generator=generator, config=dataclasses.asdict(settings), edges=EdgeConfig(), seed=seed, steps=2,
+        generator=generator, config=dataclasses.asdict(settings), seed=seed, steps=2,
+        edges=EdgeConfig() if "edge" in recipe.columns else None,
         samples_seen=4, world_sizes=(1,), not_repeatable=(), images="i" * 64, columns={}, train={}, parameters={},
         experiment=f"e{seed}", weights_sha256=save_weights(folder / WEIGHTS_NAME, recipe.networks),
     )  # fmt: skip

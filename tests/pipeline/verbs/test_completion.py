@@ -25,9 +25,9 @@ CASES = {
     "python -m pipeline configure dataset =": PRESETS,
     "python -m pipeline configure scale = demo generators = edge": ["edge_connect"],
     "python -m pipeline datasets pla": ["places2"],
-    "python -m pipeline report --": ["--help", "--partial", "--open", "--quiet", "--verbose"],
-    "python -m pipeline inpaint edge_connect photo.png hole.png out.png --hole ''": ["white", "black"],
-    "python -m pipeline inpaint edge_connect pyproj": ["pyproject.toml"],
+    "python -m pipeline report --": ["--help", "--partial", "--format", "--open", "--quiet", "--verbose"],
+    "python -m pipeline inpaint photo.png hole.png --hole ''": ["white", "black"],
+    "python -m pipeline inpaint photo.png pyproj": ["pyproject.toml"],
     "python -m pytest sta": [],
     "python sta": [],
 }

@@ -1,0 +1,91 @@
+"""Choose the pictures of the report, and read them from the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from datasets.shards.column import Column
+from datasets.shards.expectation import Expectation
+from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
+from jobs.evaluation.settings import guided_row
+from jobs.report.data import GalleryCell, GalleryRow
+from jobs.report.heat import encode_errors
+from masks.hole_ratio import BINS, member_of_bin
+from pipeline.layout import BASELINES_ROW, GALLERY_NAME, GROUP_ROWS, OTHERS_ROW, results_folder
+from pipeline.params import Params
+from pipeline.results import Results
+
+_QUANTILES = (0.1, 0.5, 0.9)
+_HIDDEN_COLOUR = 255
+
+
+def choose_pictures(params: Params, results: Results) -> list[GalleryRow]:
+    """Choose pairs by a rule: of each bin, those at fixed quantiles of the trained generators' mean error."""
+    if results.masks is None or not results.generators:
+        return []
+    galleries = {name: _open_gallery(name, results.images) for name in results.summaries}
+    candidates = next(iter(galleries.values())).keys.to_pylist()  # the same in all
+    rows = []
+    for bin_name, _, _ in BINS:
+        errors = {
+            key: float(np.mean([results.hole_l1[name][key, bin_name] for name in results.generators]))
+            for key in candidates
+        }
+        by_error = sorted(errors, key=lambda key: (errors[key], key))
+        for quantile in _QUANTILES:
+            key = by_error[round(quantile * (len(by_error) - 1))]
+            caption = f"{quantile:.0%} of the errors of this bin are smaller: mean hole L1 {errors[key]:.2f} %"
+            rows.append(_gallery_row(params, key, bin_name, caption, results, galleries))
+    return rows
+
+
+def _gallery_row(
+    params: Params, key: str, bin_name: str, caption: str, results: Results, galleries: Mapping[str, Column]
+) -> GalleryRow:
+    networks = (*results.generators, *results.others)
+    levels = [results.hole_l1[name][key, bin_name] for name in networks if (key, bin_name) in results.hole_l1[name]]
+    disagreement = max(levels) - min(levels)
+    if len(levels) > 1:
+        caption = f"{caption}; results of networks differ by up to {disagreement:.2f}"
+    cells = list(_cells(params, key, bin_name, results, galleries))
+    return GalleryRow(key=key, bin=bin_name, caption=caption, cells=cells, disagreement=disagreement)
+
+
+def _open_gallery(row: str, images: Column) -> Column:
+    expected = Expectation(split=images.manifest.split, column=GALLERY_NAME, made_from=images.manifest.digest)
+    remedy = f"dvc repro {row if row in GROUP_ROWS else f'evaluate@{row}'}"
+    return Column(results_folder(row) / GALLERY_NAME, remedy=remedy, expected=expected)
+
+
+def _cells(
+    params: Params, key: str, bin_name: str, results: Results, galleries: Mapping[str, Column]
+) -> Iterator[GalleryCell]:
+    """Yield the cells of a gallery row: the input, the results, and the truth."""
+    image = decode_image(_member(results.images, key))
+    hole = decode_map(_member(results.masks, key, member_of_bin("mask", bin_name))) > 0
+
+    def result(group: str, name: str, label: str = "") -> GalleryCell:
+        png = _member(galleries[group], key, member_of_bin(f"{name}-composite", bin_name))
+        errors = encode_errors(decode_image(png), image)
+        return GalleryCell(label or name, png, errors, results.hole_l1[name][key, bin_name])
+
+    yield GalleryCell("input", encode_png(np.where(hole[..., None], np.uint8(_HIDDEN_COLOUR), image)))
+    for name in results.generators:
+        edges = member_of_bin(f"{name}-edge", bin_name)
+        if edges in galleries[name].fields:
+            lines = decode_map(_member(galleries[name], key, edges))
+            yield GalleryCell(f"edges of {name}", encode_grey_png(255 - lines))
+        yield result(name, name)
+        if guided_row(name) in results.hole_l1:
+            yield result(name, guided_row(name), f"{name}, guided by the true edges")
+    for group, names in ((OTHERS_ROW, results.others), (BASELINES_ROW, params.evaluate.baselines)):
+        for name in names if group in galleries else ():
+            if (key, bin_name) in results.hole_l1.get(name, {}):  # it was filled in time
+                yield result(group, name)
+    yield GalleryCell("truth", encode_png(image))
+
+
+def _member(column: Column, key: str, field: str | None = None) -> bytes:
+    return column.read(column.keys.index(key).as_py(), field)

@@ -1,0 +1,71 @@
+"""Attach the report to the tracked runs of the trainings that it compares, and the suite to their versions."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+
+from jobs.evaluation.metrics.value import Metric, Value
+from jobs.report.data import Page
+from jobs.report.formats import format_results
+from jobs.tracking import mlflow_runs as tracking
+from jobs.tracking.mlflow_registry import newest_version, set_version_tags
+from pipeline.layout import OTHERS_ROW, PLOTS, REPORT
+from pipeline.results import Results
+
+_FOLDER = "report"
+"""The folder of a run's artifacts that gets the page and its tables."""
+
+log = logging.getLogger(__name__)
+
+
+def track_report(page: Page, results: Results) -> None:
+    """Attach page, tables and intervals to each training run, and the suite to its registered version, too.
+
+    The page must be written. A row without a registered version is named in a warning. If the server fails, a warning
+    is logged.
+    """
+    tables = {"results.csv": format_results(page, "csv"), "results.md": format_results(page, "markdown")}
+    rows = {row.id: row for row in page.rows}
+    lacking = []
+    try:
+        for name, model, tags in _versions(results):
+            version = newest_version(model, tags)
+            if version is None:
+                lacking.append(name)
+                continue
+            tracking.log_file(version.run_id, REPORT, _FOLDER)
+            for path, text in tables.items():
+                tracking.log_text(version.run_id, text, f"{_FOLDER}/{path}")
+            for path in sorted(PLOTS.rglob("*.tsv")):
+                tracking.log_file(version.run_id, path, f"{_FOLDER}/{path.parent.relative_to(REPORT.parent)}")
+            tracking.log_metrics(version.run_id, dict(_intervals(rows[name].metrics)))
+            tracking.set_tags(version.run_id, {"suite": page.suite})
+            set_version_tags(version, {"suite": page.suite})
+    except Exception as error:  # every client and store raises its own kinds
+        why = tracking.reason(error)
+        log.warning("%s is written, but not tracked (%s); later: python -m pipeline report", REPORT, why)
+        return
+    if lacking:
+        log.warning(
+            "no registered version has the weights of %s, so no run has their report; run: python -m pipeline deliver, "
+            "then python -m pipeline report", ", ".join(lacking),
+        )  # fmt: skip
+
+
+def _versions(results: Results) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+    """Yield each row that came from a training, with the name of its model and the tags that tell its version."""
+    for name, receipt in results.receipts.items():
+        yield name, f"inpaint-{name}", {"identity": receipt.experiment, "weights_sha256": receipt.weights_sha256}
+    for name in results.others:
+        about = re.match(r"(\S+) version \d+, weights (\w+)", results.summaries[OTHERS_ROW].about[name])
+        if about:
+            yield name, about[1], {"weights_sha256": about[2]}
+
+
+def _intervals(metrics: Mapping[str, Metric]) -> Iterator[tuple[str, float]]:
+    for name, metric in metrics.items():
+        if isinstance(metric, Value) and metric.low is not None and metric.high is not None:
+            yield f"evaluation/interval_low/{name}", metric.low
+            yield f"evaluation/interval_high/{name}", metric.high
