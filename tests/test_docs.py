@@ -33,14 +33,17 @@ NOT_RUN = {
     "cd model": "tests/jobs/tracking/test_registered_model.py runs this line",
     "eval": "changes the user's shell; tests/pipeline/verbs/test_completion.py runs the script in bash",
     "export": "sets variables of the user's shell",
+    "git add .dvc/config": "tests/pipeline/lineage/test_sharing.py runs this line",
     "kubectl": "needs a Kubernetes cluster",
     "mlflow artifacts": "needs a registered model; tests/jobs/tracking/test_registered_model.py runs this line",
     "mlflow ui": "starts a server",
     "pip install": "needs a package index",
     "printf": "tests/test_dvc_at_once.py runs this line",
+    "python fill.py": "is a file of a release; tests/pipeline/verbs/test_release.py runs it",
     "python -m pipeline plan --dry-run": "takes long; tests/pipeline/planning/test_dry_run.py runs it",
     "ray ": "needs a Ray cluster; tests/cluster/test_ready_files.py checks the templates",
     "sbatch": "needs Slurm; tests/cluster/test_ready_files.py runs the script with programs that stand in for it",
+    "sha256sum": "needs a release; tests/pipeline/verbs/test_release.py runs it",
     "source": "needs the .venv that make creates",
 }
 # Options of generators and data sets that only the worked examples have.

@@ -105,7 +105,7 @@ def stage_trained_model(
         files={"model": model},
         added={f"model/{model.name}/{RECORD_NAME}": record, f"model/{model.name}/{CARD_NAME}": card.encode()},
         tags=tags,
-        description=card,
+        description=card.partition("\n\n")[2],
         example_side=example_side,
         code=make_package(read_sources(folder.code), receipt.generator).files,
         requirements=description["files"][_REQUIREMENTS].splitlines(),

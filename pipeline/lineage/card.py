@@ -122,7 +122,8 @@ def _limits(receipt: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str
     share = receipt["samples_seen"] / planned
     yield f"It saw {receipt['samples_seen']:,} samples; the paper's settings would be {planned:,} ({share:.2%})."
     config = receipt["config"]
-    if config.get("features") == "random":
+    weights = [value for name, value in config.items() if name.startswith(("perceptual", "style")) and "weight" in name]
+    if config.get("features") == "random" and any(weights):
         yield "Its perceptual features are random: they are not those of the paper."
     source = SOURCES.get(tags.get("dataset", ""))
     yield from (f"Of its data: {defect}." for defect in (source.card.defects if source else ()))
@@ -136,9 +137,10 @@ def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
 
 
 def shorten(text: str, most: int = 5000) -> str:
-    """Return a card that fits a version's description, of which servers keep few characters.
+    """Return a card as the description of a version: without its title, and cut, since servers keep few characters.
 
     most: number of characters.
     """
+    text = text.partition("\n\n")[2]
     note = "\n\n(The end is left out here: the file model_card.md of the run has all of it.)\n"
     return text if len(text) <= most else text[: most - len(note)].rpartition("\n")[0] + note

@@ -128,7 +128,8 @@ def test_a_version_becomes_champion_with_its_card_and_its_figures(registry):
     assert str(version.version) == read_alias(NAME, "champion") == "1"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", version.tags["champion_since"])
     card = version.description
-    assert card == Path(client.download_artifacts(version.run_id, "model_card.md", str(registry))).read_text()
+    whole = Path(client.download_artifacts(version.run_id, "model_card.md", str(registry))).read_text()
+    assert whole == f"# {NAME}\n\n{card}"
     assert "| all | 8 | 5.00 (4.00 to 6.00) | 30.00 (29.00 to 31.00) |" in card
     assert "| 0.1-0.2 | 4 |" in card
     for text in ("U-Net", version.tags["weights_sha256"], "| Licence of the data | none |", "## Intended use"):
