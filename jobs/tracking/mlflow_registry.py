@@ -43,6 +43,7 @@ def register_model(
     requirements: Sequence[str],
     description: str = "",
     example_side: int | None = None,
+    follows_lines: bool = False,
 ) -> str:
     """Register a trained generator, once for each run, and give it the alias `candidate`. Returns its version.
 
@@ -56,6 +57,7 @@ def register_model(
     requirements: pinned packages, such as "numpy==2.0.0".
     description: of the version, in Markdown.
     example_side: side of the drawn picture that is its input example, in pixels; None gives none.
+    follows_lines: whether it takes a sketch.
     Raises ModelError if there is no private package in `code`.
     """
     client = open_client()
@@ -63,7 +65,7 @@ def register_model(
     if version is None:
         with tempfile.TemporaryDirectory(dir=code.parent) as folder:
             model = Path(folder) / "model"
-            _save_model(model, files["model"], code, requirements, example_side)
+            _save_model(model, files["model"], code, requirements, example_side, follows_lines=follows_lines)
             version = _create_version(client, run_id, name, model, tags, description)
     client.set_registered_model_alias(name, "candidate", version)
     add_version(Version(name=name, version=version, run_id=run_id, tags=client.get_model_version(name, version).tags))
@@ -233,11 +235,10 @@ def move_alias(version: Version, alias: str) -> None:
     set_alias(version.name, alias, version.version)
 
 
-def _save_model(folder: Path, weights: Path, code: Path, requirements: Sequence[str], side: int | None) -> None:
+def _save_model(
+    folder: Path, weights: Path, code: Path, requirements: Sequence[str], side: int | None, *, follows_lines: bool
+) -> None:
     """Write the files of a model as MLflow loads them: see `mlflow.pyfunc.load_model`."""
-    from jobs.runs.receipt import read_receipt  # here, since it imports OpenCV
-
-    follows_lines = read_receipt(weights).edges is not None
     image, mask = (TensorSpec(np.dtype(np.uint8), (-1, -1, -1, channels)) for channels in (3, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a missing input example

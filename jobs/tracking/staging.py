@@ -83,6 +83,7 @@ def stage_model(
     added: Mapping[str, bytes] | None = None,
     description: str = "",
     example_side: int | None = None,
+    follows_lines: bool = False,
 ) -> None:
     """Copy a model to the storage, from which `deliver` registers it; see `mlflow_registry.register_model`.
 
@@ -93,7 +94,7 @@ def stage_model(
     tags: of the registered version.
     requirements: pinned packages, such as "numpy==2.0.0".
     added: further files: "<name of files>/<folder>/<file>" -> content.
-    description, example_side: those of `register_model`.
+    description, example_side, follows_lines: those of `register_model`.
     """
     shutil.rmtree(storage / "model", ignore_errors=True)
     for key, folder in files.items():
@@ -103,7 +104,7 @@ def stage_model(
     for path, content in code.items():
         write_durably(storage / "model" / "code" / path, content)
     paths = {key: f"model/files/{key}/{folder.name}" for key, folder in files.items()}
-    about = {"description": description, "example_side": example_side}
+    about = {"description": description, "example_side": example_side, "follows_lines": follows_lines}
     model = {"name": name, "files": paths, "tags": tags, "requirements": requirements, **about}
     _write_json(storage / _MODEL, {"ended": time.time(), "model": model})
 

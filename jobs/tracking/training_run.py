@@ -107,6 +107,7 @@ def stage_trained_model(
         tags=tags,
         description=card.partition("\n\n")[2],
         example_side=example_side,
+        follows_lines=receipt.edges is not None,
         code=make_package(read_sources(folder.code), receipt.generator).files,
         requirements=description["files"][_REQUIREMENTS].splitlines(),
     )
