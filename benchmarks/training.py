@@ -212,7 +212,7 @@ def trained(job: TrainJob) -> None:
 def bare(job: TrainJob) -> dict[str, Tensor]:
     """Run the same training as a loop of plain PyTorch, and return the weights."""
     torch.set_num_threads(job.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if job.use_gpu else "cpu"
     recipe = build_recipe(job.generator, job.config, job.seed)
     for network in recipe.networks.values():
         network.to(device).train()

@@ -79,6 +79,7 @@ INERT = {
     "jobs/cluster/work.py": "describes work and its failures",
     "jobs/cluster/network.py": "chooses network interfaces",
     "jobs/cluster/sharing.py": "chooses how many processes train, which changes weights by rounding only",
+    "pipeline/workers.py": "applies jobs/cluster/sharing.py to one training",
     "jobs/cluster/settings.py": "declares parameters; their values are the stage's `params`",
     "jobs/training/settings.py": "declares parameters; their values are the stage's `params`",
     "jobs/evaluation/settings.py": "declares parameters; their values are the stage's `params`",

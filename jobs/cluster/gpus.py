@@ -13,7 +13,7 @@ from jobs.cluster.work import WorkerError
 
 NO_GPUS = {"CUDA_VISIBLE_DEVICES": ""}
 """Variables of a process that sees no GPU, which must be set before CUDA is used in it."""
-_REMEDY = "set it to false, lower cluster.train_workers, or join a cluster with RAY_ADDRESS"
+_REMEDY = "set cluster.use_gpu to false, lower cluster.train_workers, or join a cluster with RAY_ADDRESS"
 
 
 def hide_gpus(config: ClusterConfig) -> None:
@@ -33,15 +33,18 @@ def check_driver(config: ClusterConfig) -> None:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        problem = "this machine has no NVIDIA driver (libcuda.so.1)"
+        problem = "cluster.use_gpu is true, but this machine has no NVIDIA driver (libcuda.so.1)"
     else:
         found = ctypes.c_int(0)
         driver.cuDriverGetVersion(ctypes.byref(found))
         major, minor = found.value // 1000, found.value % 1000 // 10
         if major >= needed[0]:
             return
-        problem = f"its NVIDIA driver is for CUDA {major}.{minor}, and PyTorch needs one for {needed[0]}.0 or newer"
-    raise WorkerError(f"cluster.use_gpu is true, but {problem}; install a driver, or {_REMEDY}")
+        problem = (
+            f"cluster.use_gpu is true, but the NVIDIA driver is for CUDA {major}.{minor}, and PyTorch needs one for "
+            f"{needed[0]}.0 or newer"
+        )
+    raise WorkerError(f"{problem}; install a driver, or {_REMEDY}")
 
 
 def check_gpus(config: ClusterConfig) -> None:

@@ -64,8 +64,8 @@ class TrainConfig:
     ema_decay: decay of an exponential moving average of every network but discriminators, such as 0.999. The average
         is saved, evaluated and registered. None = the weights themselves. See `average.MovingAverage`.
     clip_norm: largest norm of the gradients of one update, over all its networks. None = no limit.
-    max_skipped: training ends once this many updates in a row were not applied, because a loss or gradient was not
-        finite.
+    max_skipped: training ends once updates of this many steps in a row were not applied, because a loss or gradient
+        was not finite. On a GPU this is noticed at the next logged step.
     compile: `torch.compile` for every network but discriminators.
     channels_last: whether images and weights have channels innermost in memory, which tensor cores prefer.
     checkpoint_steps: global steps from one checkpoint to the next.

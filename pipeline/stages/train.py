@@ -15,7 +15,6 @@ from typing import Any
 
 from datasets.maps.edges import EdgeConfig
 from datasets.shards.column import Column
-from datasets.stream.plan import sharing_problem
 from files.code_archive import process_code
 from files.durable import file_digest
 from files.objects import StoreConfig, StoreError
@@ -24,7 +23,6 @@ from jobs.checks.footprint import Footprint, footprint
 from jobs.cluster.gpus import check_gpus
 from jobs.cluster.launch import prepare_training, train_workers
 from jobs.cluster.settings import ClusterConfig
-from jobs.cluster.sharing import describe_fewer, share_batch
 from jobs.cluster.work import GroupWork
 from jobs.layers.weights import WeightsError
 from jobs.runs.checkpoint_store import CheckpointStore
@@ -52,6 +50,7 @@ from pipeline.lineage.records import write_record
 from pipeline.params import Params, ParamsError, check_listed
 from pipeline.progress import Bar, printable
 from pipeline.verbosity import say
+from pipeline.workers import choose_workers
 
 log = logging.getLogger(__name__)
 _LATE_MODULES = ("albumentations", "torch._dynamo")  # the first batch and the first optimizer import them
@@ -128,7 +127,7 @@ def _check(params: Params, generator: str) -> _Training:
     check_listed(params, generator)
     inputs = StageInputs.read("train", generator)
     counts = footprint(generator, params.generators[generator], params.train)
-    cluster = _share_batch(params, counts)
+    cluster = choose_workers(params, counts)
     check_gpus(cluster)
     columns = _verify_columns(params, generator, ("image", *counts.columns))
     described = _experiment_inputs(params, generator, columns, inputs.code)
@@ -147,16 +146,6 @@ def _check(params: Params, generator: str) -> _Training:
         experiment=experiment,
         checkpoints=copies,
     )
-
-
-def _share_batch(params: Params, counts: Footprint) -> ClusterConfig:
-    """Return the settings of the workers, whose number divides the batch. Fewer than asked for are logged."""
-    if problem := sharing_problem(counts.batch_size, 1, params.train.accumulate):
-        raise ParamsError(f"{problem}; change generators.{counts.generator}.batch_size or train.accumulate")
-    shares = counts.batch_size // params.train.accumulate
-    if fewer := describe_fewer(params.cluster, counts.generator, shares):
-        log.warning("%s is %s", counts.generator, fewer)
-    return share_batch(params.cluster, counts.generator, shares)
 
 
 def _verify_columns(params: Params, generator: str, names: tuple[str, ...]) -> dict[str, Column]:

@@ -36,7 +36,7 @@ def with_driver(monkeypatch, version):
     ("version", "message"),
     [
         (None, "this machine has no NVIDIA driver"),
-        (12080, r"its NVIDIA driver is for CUDA 12.8, and PyTorch needs one for 13.0 or newer; install a driver"),
+        (12080, r"the NVIDIA driver is for CUDA 12.8, and PyTorch needs one for 13.0 or newer; install a driver"),
     ],
 )
 def test_a_driver_that_is_missing_or_too_old_is_named(monkeypatch, version, message):
