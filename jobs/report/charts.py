@@ -68,6 +68,7 @@ class CostChart(NamedTuple):
 
     title: str
     svg: Markup
+    legend: list[Key]
 
 
 class LossChart(NamedTuple):
@@ -128,10 +129,14 @@ def _bin_line(key: Key, metrics: Sequence[Metric | None], share: float) -> _Line
 
 
 def cost_charts(rows: Sequence[Row]) -> list[CostChart]:
-    """Draw hole L1 with its interval over each cost that is the same in every run, a point per generator."""
+    """Draw hole L1 with its interval over each cost that is the same in every run, a point per generator.
+
+    rows: sorted, so that a generator has the colour that it has over the bins.
+    """
     points = [row for row in rows if row.cost is not None and isinstance(row.metrics.get(REFERENCE_METRIC), Value)]
+    keys = [_line_key(row.name, number)._replace(dashes="") for number, row in enumerate(points)]
     return [
-        CostChart(title, _draw_costs(points, [getattr(row.cost, name) for row in points], salt=name))
+        CostChart(title, _draw_costs(points, keys, [getattr(row.cost, name) for row in points], salt=name), keys)
         for name, title in (("images_seen", "images seen"), ("parameters", "parameters to fill holes"))
     ]
 
@@ -198,17 +203,15 @@ def _draw(
     return drawn[0]
 
 
-def _draw_costs(rows: Sequence[Row], costs: Sequence[int], *, salt: str) -> Markup:
-    """Draw a point per row, with its name, over a cost. salt: see `_draw`."""
+def _draw_costs(rows: Sequence[Row], keys: Sequence[Key], costs: Sequence[int], *, salt: str) -> Markup:
+    """Draw a point per row over a cost. salt: see `_draw`."""
     with _axes(salt, (3.4, 2.1)) as (axes, drawn):
-        for number, (row, cost) in enumerate(zip(rows, costs, strict=True)):
-            value, colour = row.metrics[REFERENCE_METRIC], _HEX[_COLOURS[number % len(_COLOURS)]]
+        for row, key, cost in zip(rows, keys, costs, strict=True):
+            value, colour = row.metrics[REFERENCE_METRIC], _HEX[key.colour]
             if value.low is not None:
                 axes.vlines(cost, value.low, value.high, color=colour, linewidth=0.8, alpha=0.6)
             axes.plot([cost], [value.mean], "o", color=colour, markersize=4)
-            name = encodable(row.name)[:24]
-            axes.annotate(name, (cost, value.mean), (5, 3), textcoords="offset points", color=_HEX[_SOFT])
-        axes.set_xlim(0, 1.35 * max(costs))  # room for the names
+        axes.set_xlim(0, 1.1 * max(costs))
         _set_ticks(axes, (), False)
         axes.set_ylim(bottom=0)
     return drawn[0]

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from jobs.report.charts import bin_charts, cost_charts, loss_chart
 from jobs.report.costs import cost_lines
-from jobs.report.data import GROUPS, WORDS, Page, part_by_guidance, rows_by_bin
+from jobs.report.data import GROUPS, WORDS, Page, part_by_guidance, rows_by_bin, sort_rows
 from jobs.report.gallery import lay_out
 from jobs.report.heat import BRIGHTEST
 from jobs.report.pairs import pair_table
@@ -54,7 +54,7 @@ def render(page: Page) -> str:
         bin_table=bin_table(by_bin, page) if by_bin else None,
         pairs=pair_table(page),
         costs=costs,
-        cost_charts=cost_charts(page.rows) if costs else [],
+        cost_charts=cost_charts(sort_rows(page.rows)) if costs else [],
         absent=absent_columns(page.rows),
         bin_charts=bin_charts(by_bin, [name for name, _ in page.bins]) if by_bin else [],
         losses=[loss_chart(curves, number) for number, curves in enumerate(page.curves)],

@@ -1,11 +1,13 @@
 """The charts have a line per row or term."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
 from jobs.evaluation.metrics.value import Value
-from jobs.report.data import Curves
+from jobs.report.charts import bin_charts
+from jobs.report.data import Cost, Curves
 from jobs.report.page import render
 from tests.jobs.report.pages import Nodes, page, row
 
@@ -34,3 +36,27 @@ def test_more_lines_than_colours_still_differ():
     rows = [row(f"g{n}", 5.0 + n, by_bin={"x": {"l1_hole_percent": Value(5.0)}}) for n in range(13)]
     legend = re.findall(r'style="stroke: (.*?)" stroke-dasharray="(.*?)"', render(page(rows=rows, bins=[("x", 1)])))
     assert len(set(legend)) == 13
+
+
+def test_intervals_are_lines_and_every_metric_over_the_bins_that_some_row_has_is_a_chart():
+    def by_bin(**metrics):
+        return {name: {"l1_hole_percent": Value(5.0, 4.0, 6.0), **metrics} for name in ("x", "y")}
+
+    rows = [row("a", 5.0, by_bin=by_bin(psnr_hole=Value(20.0))), row("b", 6.0, by_bin=by_bin())]
+    charts = bin_charts(rows, ["x", "y"])
+    assert [chart.title for chart in charts] == ["L1 in hole", "PSNR in hole"]
+    plain = bin_charts([replace(each, by_bin={"x": {"l1_hole_percent": Value(5.0)}}) for each in rows], ["x", "y"])
+    paths = [chart.svg.count("<path") for chart in (charts[0], plain[0])]
+    assert paths[0] >= paths[1] + 2  # four intervals, and two points more
+
+
+def test_costs_are_points_in_the_colours_of_the_generators():
+    rows = [
+        row(name, level, cost=Cost(images_seen=100, parameters=7, trained_parameters=9))
+        for name, level in (("worse", 6.0), ("best", 5.0))
+    ]
+    html = render(page(rows=rows))
+    chart = html[html.index("over images seen") :]
+    assert re.findall(r'stroke: (.*?)".*?<bdi>(.*?)</bdi>', chart)[:2] == [
+        ("var(--line-0)", "best"), ("var(--line-1)", "worse"),
+    ]  # fmt: skip
