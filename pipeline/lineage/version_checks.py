@@ -24,7 +24,7 @@ from pipeline.lineage.evaluations import fetch_evaluations
 from pipeline.lineage.statement import Statement, StatementError, parse_statement
 
 _SET_LATER = ("evaluation_", "takedown", "champion_since", "candidate_since")
-"""Tags that evaluate, takedown and promote set after the registration. Those of evaluations have checks of their own."""
+"""Tags that evaluate, takedown and promote set after the registration. Evaluations have checks of their own."""
 _REGISTRY_REMEDY = "find out who changed the artifact store; use another version, or train again"
 _TAG_REMEDY = "find out who changed the tags of the version; train again to register one that can be trusted"
 
