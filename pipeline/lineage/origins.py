@@ -18,7 +18,10 @@ from pipeline.lineage.pictures import count_sources
 from pipeline.lineage.records import is_outside
 from pipeline.lineage.statement import Statement
 
-_FACTS_OF_TAGS = ("git_commit", "git_dirty", "git_changes", "steps", "licence", "not_repeatable", "rebuild")
+_FACTS_OF_TAGS = (
+    "git_commit", "git_dirty", "git_changes", "steps", "licence", "redistributable", "consent", "takedown",
+    "not_repeatable", "rebuild",
+)  # fmt: skip
 _NO_RECORD = "no provenance record of it is here: its code, parameters and inputs are not known"
 _MAX_SOURCES = 50  # that are named one by one
 

@@ -23,6 +23,8 @@ from pipeline.lineage.checks import ABSENT, MISSING, Check, check_manifest
 from pipeline.lineage.evaluations import fetch_evaluations
 from pipeline.lineage.statement import Statement, StatementError, parse_statement
 
+_SET_LATER = ("evaluation_", "takedown", "champion_since", "candidate_since")
+"""Tags that evaluate, takedown and promote set after the registration. Evaluations have checks of their own."""
 _REGISTRY_REMEDY = "find out who changed the artifact store; use another version, or train again"
 _TAG_REMEDY = "find out who changed the tags of the version; train again to register one that can be trusted"
 
@@ -69,6 +71,8 @@ class VersionChecks:
         if not recorded:
             self.notes.append(f"{self.name} was not registered from here: its tags cannot be compared")
         for name, value in recorded[-1].tags.items() if recorded else ():
+            if name.startswith(_SET_LATER):
+                continue
             found = self.version.tags.get(name, MISSING)
             yield self._check(f"tag {name}", value, found, "the record of the registration", _TAG_REMEDY)
 

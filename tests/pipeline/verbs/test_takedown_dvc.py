@@ -1,5 +1,6 @@
 """A takedown reaches DVC's cache and remotes, and `verify` names what DVC brings back damaged."""
 
+import fcntl
 import hashlib
 import json
 import re
@@ -12,13 +13,14 @@ from dvc.repo import Repo
 
 from datasets.shards.column import Column
 from files.durable import file_digest
+from jobs.runs.folder import RunFolder
 from jobs.runs.history import history_folder
-from pipeline.aftermath import clear, keep_records
+from pipeline.aftermath import TrainingError, clear, keep_records
 from pipeline.lineage.checks import check_everything
 from pipeline.lineage.takedown_checks import check_takedowns
 from pipeline.purging import PurgeError
 from pipeline.verbs import takedown
-from tests.pipeline.pictures import small_params, write_pictures, write_shards
+from tests.pipeline.pictures import small_params, tree, write_pictures, write_shards
 
 OUTS = ("shards/image", "shards/edges/edge", "shards/mask", "report", "gallery")
 
@@ -150,6 +152,33 @@ def test_a_killed_takedown_is_finished_by_the_next(project, monkeypatch):
     assert len(done.objects) == 4
     assert files_with([project], bytes_of) == set()
     assert done.evidence
+
+
+def test_an_unfinished_training_on_the_picture_is_removed_and_a_running_one_stops_the_takedown(project, capsys):
+    params = small_params(project / "pictures")
+    folder = params.cluster.storage_folder / "edge_connect" / "0123456789abcdef"
+    (folder / "checkpoints" / "step-00000050").mkdir(parents=True)
+    described = {
+        "config": {"batch_size": 8}, "seed": 1, "train": {"samples": {"plan": {"window_shards": 2}}},
+        "data": {"image": Column(Path("shards/image/train")).manifest.digest},
+    }  # fmt: skip
+    (folder / "experiment.json").write_text(json.dumps(described))
+    before = tree()
+    with RunFolder(folder).stage_lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("process 1 on here")
+        lock.flush()
+        with pytest.raises(TrainingError, match=r"process 1 on here trains in runs/edge_connect/.* stop edge_con"):
+            takedown.main(params, options("train/003"))
+    assert tree() == before
+    capsys.readouterr()
+    assert takedown.main(params, options("train/003", json=True)) == 0
+    done = json.loads(capsys.readouterr().out)["aftermath"]
+    assert done["trainings"] == ["runs/edge_connect/0123456789abcdef"]
+    (use,) = done["exposure"]["uses"]
+    assert (use["kind"], use["title"]) == ("checkpoint", "edge_connect, step 50")
+    assert use["steps"]
+    assert not folder.exists()
 
 
 def test_a_remote_that_is_away_is_named_and_the_rest_waits(project):
