@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where one evaluation works and why.
+    """Where one evaluation works, and for which stage.
 
     inputs: of its stage.
     staged: folder for its parts, and for its results until they are complete: the subfolder "results".

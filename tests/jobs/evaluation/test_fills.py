@@ -4,7 +4,7 @@ import numpy as np
 
 from benchmarks.photographs import photograph
 from datasets.maps.edges import EdgeConfig, canny_edges
-from jobs.evaluation.fills import open_fills
+from jobs.evaluation.fills import Holes, open_fills
 from jobs.evaluation.inference import inpaint_images, load_trained
 from jobs.evaluation.job import EvaluationJob
 from jobs.evaluation.settings import EvaluateConfig, RowsConfig
@@ -13,7 +13,8 @@ from tests.jobs.tracking.models import write_model
 IMAGE = photograph(3, 48)
 MASKS = np.zeros((2, 48, 48), np.uint8)
 MASKS[0, 10:40, 8:30] = MASKS[1, 30:, :] = 1
-TRUTHS = np.broadcast_to(IMAGE, (2, *IMAGE.shape))
+HOLES = Holes("key", IMAGE, MASKS)
+TRUTHS = HOLES.images
 
 
 def fills_of(folder, generator, *, guided):
@@ -25,7 +26,7 @@ def fills_of(folder, generator, *, guided):
 def test_a_guided_row_sees_the_true_edges_and_the_others_do_not(tmp_path):
     fills = fills_of(tmp_path / "model", "edge_connect", guided=True)
     assert set(fills) == {"edge_connect", "edge_connect_guided"}
-    plain, guided = (fills[row]("key", TRUTHS, MASKS).pictures for row in fills)
+    plain, guided = (fill.fill([HOLES], [fill.prepare(HOLES)])[0].pictures for fill in fills.values())
     recipe, receipt = load_trained(tmp_path / "model")
     lines = np.stack([canny_edges(IMAGE, EdgeConfig())] * 2)
     assert (lines * MASKS).any()
