@@ -46,6 +46,28 @@ def check_weights(evaluate: Mapping[str, Any]) -> Iterator[Finding]:
         yield _check_configured(key, file, evaluate[key]) if evaluate.get(key) else _look_for(key, file)
 
 
+def check_features(generators: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield a finding for each generator whose losses compare features of a network that others have trained.
+
+    generators: the block of params.yaml.
+    """
+    for name, config in generators.items():
+        features = config.get("features", "random") if isinstance(config, dict) else "random"
+        what = f"generators.{name}.features is {features}"
+        if features == "imagenet":
+            note = f"training looks for torchvision's file in {_hub()}, and downloads it if it is not there"
+            yield Finding("weights", "fine", f"{what}: {note}")
+        elif features != "random" and Path(features).is_file():
+            yield Finding("weights", "fine", what)
+        elif features != "random":
+            yield Finding("weights", "broken", f"{what}, which is missing", "put the file there, or set random")
+
+
+def _hub() -> Path:
+    """Return the folder in which torch keeps downloads."""
+    return Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch") / "hub" / "checkpoints"
+
+
 def _check_configured(key: str, file: _File, configured: Mapping[str, str]) -> Finding:
     path, expected = Path(configured["path"]), str(configured["sha256"]).lower()
     if not path.is_file():
@@ -59,7 +81,7 @@ def _check_configured(key: str, file: _File, configured: Mapping[str, str]) -> F
 
 def _look_for(key: str, file: _File) -> Finding:
     """Tell how to set a file that params.yaml does not name: where it is, if torch has kept one, or how to get it."""
-    hub = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache" / "torch") / "hub" / "checkpoints" / file.name
+    hub = _hub() / file.name
     detail = f"evaluate.{key} is not set: {file.metrics} not computed"
     if not hub.is_file():
         return Finding("weights", "missing", detail, f"fetch {file.address} to {hub}, then run doctor again")

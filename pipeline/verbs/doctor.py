@@ -12,7 +12,7 @@ from pipeline.doctor.findings import Finding
 from pipeline.doctor.machine import check_machine
 from pipeline.doctor.services import check_services
 from pipeline.doctor.software import check_software
-from pipeline.doctor.weights import check_weights
+from pipeline.doctor.weights import check_features, check_weights
 from pipeline.inputs import read_values
 from pipeline.tables import align_left
 
@@ -30,11 +30,13 @@ def _look() -> Iterator[Finding]:
     if not isinstance(tree, dict):
         yield Finding("params.yaml", "broken", "cannot be read", "run: git checkout params.yaml")
         tree = {}
-    cluster, evaluate = (tree.get(key) if isinstance(tree.get(key), dict) else {} for key in ("cluster", "evaluate"))
+    blocks = (tree.get(key) for key in ("cluster", "evaluate", "generators"))
+    cluster, evaluate, generators = (block if isinstance(block, dict) else {} for block in blocks)
     storage = Path(str(cluster.get("storage") or "runs"))
     yield from check_machine(bool(cluster.get("use_gpu")), ROOT / storage)
     yield from check_services()
     yield from check_weights(evaluate)
+    yield from check_features(generators)
 
 
 def render(findings: Sequence[Finding], *, as_json: bool) -> str:

@@ -18,7 +18,7 @@ from pipeline.doctor import machine, software
 from pipeline.doctor import weights as of_weights
 from pipeline.doctor.findings import Finding
 from pipeline.doctor.services import check_ray, check_tracking
-from pipeline.doctor.weights import check_weights
+from pipeline.doctor.weights import check_features, check_weights
 from pipeline.verbs import doctor
 
 
@@ -89,6 +89,17 @@ def test_weights_that_torch_has_kept_are_named_with_the_command_that_sets_them(w
     (_, found, _) = check_weights({})
     words = shlex.split(found.remedy)[4:]
     assert words == [f"evaluate.alexnet.path={path}", f"evaluate.alexnet.sha256={digest}"]
+
+
+def test_features_of_losses_are_looked_for(weights):
+    path, _ = weights
+    configs = {"a": {"features": str(path)}, "b": {"features": "imagenet"}, "c": {"features": "random"}, "d": {}}
+    assert [(found.state, found.detail.split()[0]) for found in check_features(configs)] == [
+        ("fine", "generators.a.features"),
+        ("fine", "generators.b.features"),
+    ]
+    path.unlink()
+    assert next(check_features(configs)).state == "broken"
 
 
 class Healthy(http.server.BaseHTTPRequestHandler):
