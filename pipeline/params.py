@@ -74,8 +74,7 @@ class Params:
         differ from it. These generators are trained and compared.
     store: object store of the shards, if they are in one.
     report: rules of the comparison.
-    suites: more suites that the generators and baselines are evaluated on: names of files in conf/suite. Each has its
-        own results, which never share a table with those of `suite`.
+    suites: more suites that are evaluated, each with results of its own: names of files in conf/suite.
     promote: rules for a registered version to become the champion.
     """
 

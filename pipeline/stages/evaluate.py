@@ -84,7 +84,8 @@ def _write_metrics(staged: Path, row: str, summary: Summary) -> None:
     if row not in GROUP_ROWS:
         write_json(place, headline_of(summary.rows[row][OVERALL]))
         return
-    place.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)  # of a killed evaluation
+    place.mkdir(parents=True)
     for name, groups in summary.rows.items():
         write_json(place / f"{name}.json", headline_of(groups[OVERALL]))
 
