@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import signal
@@ -27,6 +28,20 @@ def in_child(work: Callable[[], object], *, kill_at: int = 0, file_bytes: int = 
         text = said.read()
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status), text
+
+
+def in_own_process(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a child, for a test that would leave its process unable to fork a training.
+
+    PyTorch starts threads for a GPU, real or not, and a fork of a process that has them cannot compute gradients.
+    """
+
+    @functools.wraps(test)
+    def run(*arguments: object, **named: object) -> None:
+        code, said = in_child(functools.partial(test, *arguments, **named))
+        assert code == 0, said
+
+    return run
 
 
 def _run(work: Callable[[], object], kill_at: int, file_bytes: int, said: int) -> None:

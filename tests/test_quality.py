@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import quality
 from jobs.evaluation.metrics.value import Value
-from jobs.evaluation.results import OVERALL, Group, Score, Summary, write_scores, write_summary
+from jobs.evaluation.results import OVERALL, Group, Score, Summary, score_lines, write_summary, write_table
 from jobs.runs.receipt import Receipt, write_receipt
 
 METRICS = {"l1_hole_percent": Value(4.0, 3.0, 5.0), "psnr": Value(20.0, 19.0, 21.0)}
@@ -17,14 +17,12 @@ def write_results(root, name, rows, suite="s"):
     folder = root / "results" / name
     folder.mkdir(parents=True)
     write_summary(folder / "summary.json", Summary(suite, 2, dict.fromkeys(rows, GROUPS)))
-    write_scores(
-        folder / "per_image.parquet",
-        [
-            Score(row=row, key=key, bin="0.1-0.2", hole_ratio=0.15, values={"l1_hole_percent": error, "psnr": 20.0})
-            for row, errors in rows.items()
-            for key, error in errors.items()
-        ],
+    scores = (
+        Score(row=row, key=key, bin="0.1-0.2", hole_ratio=0.15, values={"l1_hole_percent": error, "psnr": 20.0})
+        for row, errors in rows.items()
+        for key, error in errors.items()
     )
+    write_table(folder / "per_image.parquet", score_lines(scores))
 
 
 @pytest.fixture

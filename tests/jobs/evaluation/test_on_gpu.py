@@ -3,6 +3,8 @@
 An operation that mixes tensors of CPU and GPU, or types that do not fit, is an error there as on a real GPU.
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from jobs.evaluation.inference import device_of, fill_on_device, hide
 from jobs.evaluation.settings import EvaluateConfig
 from jobs.generators import card, names
 from jobs.generators.build import build_filler
+from tests.faults import in_own_process
 from tests.jobs.evaluation.metrics.pictures import noise
 from tests.jobs.evaluation.metrics.weight_files import random_alexnet_state, random_inception_state, save
 
@@ -63,9 +66,9 @@ def moved(module, *arguments, **settings):
     return module
 
 
-@pytest.fixture
-def gpu(monkeypatch):
-    """A GPU without numbers."""
+@contextlib.contextmanager
+def fake_gpu(monkeypatch):
+    """Let PyTorch compute on a GPU without numbers. Yields what counts the waits."""
     torch._C._ensureCUDADeviceGuardSet()
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *arguments, **settings: True)
@@ -83,7 +86,13 @@ def gpu(monkeypatch):
         if name not in NEEDS_NUMBERS
     ],
 )
-def test_generators_fill_holes_on_the_device(name, gpu):
+@in_own_process
+def test_generators_fill_holes_on_the_device(name, monkeypatch):
+    with fake_gpu(monkeypatch):
+        check_generator(name)
+
+
+def check_generator(name):
     config = card(name).Config.tiny()
     side = getattr(config, "image_size", 64)
     masks = np.zeros((6, side, side), np.uint8)
@@ -107,7 +116,13 @@ def evaluator(tmp_path):
     return Evaluator(EvaluateConfig(alexnet=alexnet, inception=inception))
 
 
-def test_networks_of_metrics_compute_on_the_device(evaluator, gpu, monkeypatch):
+@in_own_process
+def test_networks_of_metrics_compute_on_the_device(evaluator, monkeypatch):
+    with fake_gpu(monkeypatch):
+        check_metrics(evaluator, monkeypatch)
+
+
+def check_metrics(evaluator, monkeypatch):
     devices = []
 
     def no_numbers(tensor):
@@ -127,6 +142,7 @@ def test_networks_of_metrics_compute_on_the_device(evaluator, gpu, monkeypatch):
     assert devices == ["cuda", "cuda"]
 
 
-def test_a_tensor_of_the_other_device_is_noticed(gpu):
-    with pytest.raises(RuntimeError, match="device"):
+@in_own_process
+def test_a_tensor_of_the_other_device_is_noticed(monkeypatch):
+    with fake_gpu(monkeypatch), pytest.raises(RuntimeError, match="device"):
         torch.zeros(3, device="cuda") + torch.zeros(3)

@@ -5,6 +5,7 @@ import torch
 
 from jobs.generators import names
 from jobs.training.settings import TrainConfig
+from tests.faults import in_own_process
 from tests.jobs.training.fake_gpu import Counts, FakeTensorMode, Watch, believe_in_gpu, count_steps
 
 PLAIN = TrainConfig(ema_decay=0.999, clip_norm=1.0)
@@ -45,6 +46,7 @@ def most(counts, what):
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in names()])
+@in_own_process
 def test_steps_stay_within_their_limits(name):
     launches, waits, messages = LIMITS[name]
     alone, eighth = (count_steps(name, PLAIN, world_size=size) for size in (1, 8))
@@ -58,11 +60,13 @@ def test_steps_stay_within_their_limits(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"precision": "fp16"}, {"channels_last": True}], ids=str)
+@in_own_process
 def test_steps_fit_in_devices_and_dtypes(name, settings):
     counts = count_steps(name, TrainConfig(**settings))
     assert most(counts, "num_waits") <= LIMITS[name][1]
 
 
+@in_own_process
 def test_waits_and_mixed_devices_are_found():
     """The counters count, so that their zeros mean something."""
     with believe_in_gpu(), FakeTensorMode() as mode:
