@@ -23,6 +23,8 @@ from jobs.evaluation.results import score_lines, write_json, write_table
 
 _NOTE, _SCORES, _GALLERY, _REAL = "part.json", "scores.parquet", "gallery.parquet", "real.npy"
 _JOINED = "joined"
+_COLUMNS = pa.schema({"row": pa.string(), "key": pa.string(), "bin": pa.string(), "hole_ratio": pa.float64()})
+"""Of every table of scores; an evaluation without rows has no other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ class Parts:
 
     def schema(self) -> pa.Schema:
         """Return the schema of all scores: the fixed columns, then the metrics in the order of their appearance."""
-        return pa.unify_schemas([pq.read_schema(folder / _SCORES) for folder in self._folders()])
+        return pa.unify_schemas([_COLUMNS, *(pq.read_schema(folder / _SCORES) for folder in self._folders())])
 
     def scores(self, row: str) -> pa.Table:
         """Return the scores of one row in the order of the suite; null where a pair lacks a metric."""

@@ -11,9 +11,10 @@ import pytest
 from jobs.cluster.settings import ClusterConfig
 from jobs.evaluation.job import EvaluationJob
 from jobs.evaluation.loop import Evaluation
+from jobs.evaluation.results import read_scores, read_summary
 from jobs.evaluation.settings import EvaluateConfig, RowsConfig
 from jobs.generators import card
-from pipeline.layout import column_folder, model_folder, results_folder, unfinished_folder
+from pipeline.layout import SCORES_NAME, SUMMARY_NAME, column_folder, model_folder, results_folder, unfinished_folder
 from pipeline.stages import evaluate, ingest, masks
 from tests.jobs.tracking.models import write_model
 from tests.jobs.training.trainings import FORKS
@@ -52,6 +53,12 @@ def results(params, num_workers=0):
 def evaluate_in(folder, params):
     os.chdir(folder)
     evaluate.run(params, GENERATOR)
+
+
+def test_without_declared_rows_the_others_are_an_empty_table(params):
+    evaluate.run(params, "others")
+    assert read_scores(results_folder("others") / SCORES_NAME) == []
+    assert read_summary(results_folder("others") / SUMMARY_NAME).rows == {}
 
 
 def test_results_are_the_same_bytes_on_any_number_of_workers_and_after_a_kill(params, caplog):
