@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 import warnings
@@ -159,13 +160,17 @@ def _download(name: str, version: str, folder: Path) -> tuple[Path, Version]:
 def fetch_version(version: Version, folder: Path) -> Path:
     """Copy the files of a registered version to a folder, unchecked. Returns where they are.
 
+    Python's caches, which other programs leave in a store when they import from it, are not among them.
     Raises ModelError for a version whose files cannot be checked.
     """
     if FILES_TAG not in version.tags:
         raise ModelError(f"it was registered without the tag {FILES_TAG}, so its files cannot be checked; train again")
     mlflow.set_tracking_uri(tracking_uri())
     source = open_client().get_model_version_download_uri(version.name, version.version)
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
+    copy = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
+    for cache in list(copy.rglob("__pycache__")):
+        shutil.rmtree(cache)
+    return copy
 
 
 def find_version(name: str, version: str) -> Version:
