@@ -20,7 +20,7 @@ def check_files() -> None:
     lines = (FOLDER / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     expected = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     paths = (path for path in FOLDER.rglob("*") if path.is_symlink() or not path.is_dir())
-    found = {path.relative_to(FOLDER).as_posix() for path in paths if "__pycache__" not in path.parts} - {"SHA256SUMS"}
+    found = {path.relative_to(FOLDER).as_posix() for path in paths} - {"SHA256SUMS"}
     for name in sorted({*expected, *found}):
         path = FOLDER / name
         if name not in found:

@@ -70,8 +70,10 @@ def test_a_release_is_checked_and_fills_as_the_registered_version_does(registry,
         (code, lambda content: content + b"\n", "was changed"),
         (folder / "model/data/model/weights.safetensors", lambda content: content[:-1] + b"x", "was changed"),
         (folder / "model/code/torch.py", lambda content: b"raise SystemExit('run')", "is not in SHA256SUMS"),
+        (code.parent / "__pycache__/inference.cpython-311.pyc", lambda content: b"run", "is not in SHA256SUMS"),
     ):
         before = path.read_bytes() if path.exists() else b""
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(change(before))
         done = run_filled(folder, *paths)
         assert (done.returncode, problem in done.stderr) == (1, True), path
