@@ -47,7 +47,7 @@ def calculate(name: str, config: Any, side: int) -> Iterator[dict[str, Any]]:
     side: of the images, in pixels.
     """
     with (
-        mock.patch.object(attention, "_attend", _OpenAttention.apply),
+        mock.patch.object(attention, "_attend", OpenAttention.apply),
         mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()),  # "meta" has none
         mock.patch.object(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused"),  # it refuses "meta"
         Meter() as meter,
@@ -159,7 +159,7 @@ def _is_view(func: Any) -> bool:
 _ATTEND = attention._attend
 
 
-class _OpenAttention(torch.autograd.Function):
+class OpenAttention(torch.autograd.Function):
     """CSA's attention, which is one operator of its own, with the operations inside it."""
 
     @staticmethod

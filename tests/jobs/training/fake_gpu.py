@@ -30,6 +30,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.calculated import OpenAttention
 from jobs.checks.footprint import step_kinds
 from jobs.generators import card
 from jobs.generators.build import build_recipe, inpaint
@@ -230,7 +231,7 @@ def believe_in_gpu() -> Iterator[None]:
             (torch.Tensor, "backward", _backward),
             (torch.autograd, "grad", _grad),
             (nn.Module, "to", _to),
-            (attention, "_attend", _OpenAttention.apply),
+            (attention, "_attend", OpenAttention.apply),
             (nn.utils, "skip_init", lambda cls, *args, **kwargs: cls(*args, **kwargs)),  # it would swap fake tensors
         ]
         for owner, name, value in patches:
@@ -239,23 +240,6 @@ def believe_in_gpu() -> Iterator[None]:
         constant.cache_clear()
         stack.callback(constant.cache_clear)  # its tensors are those of one fake mode
         yield
-
-
-_ATTEND = attention._attend
-
-
-class _OpenAttention(torch.autograd.Function):
-    """CSA's attention, which is one operator of its own, with the operations inside it."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        output = _ATTEND._init_fn(*inputs)
-        attention._keep(ctx, inputs, output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return attention._transposed(ctx, *gradients)
 
 
 def _to(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
