@@ -3,6 +3,7 @@
     python -m benchmarks.generators                        the table, and JSON into benchmarks/results
     python -m benchmarks.generators --only shift_net csa   some generators
     python -m benchmarks.generators --device cuda --precision bf16 --compile
+    python -m benchmarks.generators --plain                each step beside the same step with PyTorch's own layers
     python -m benchmarks.generators --calculated           what a GPU would have to do, see benchmarks/calculated.py
 
 A batch has two images of 256x256 pixels, or of the size that a paper fixes. Every generator is measured in a process of
@@ -14,6 +15,8 @@ GMAC: multiply-adds of convolutions and matrix products in that step, in billion
 of bare: their rate / that of a plain 3x3 convolution in the same process. The rest to 1 is lost to all other work.
 trained M: millions of parameters that the step's Adam reads and writes. With a batch of two, this can cost more than
     the convolutions.
+other ms: of a special layer, the loop. With --plain, the same step with the layers of benchmarks/plain.py. The two
+    steps take turns, and each has its least time.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from torch.utils.flop_counter import flop_registry
 
 import benchmarks.loops
 from benchmarks.batches import make_batch, visible
+from benchmarks.plain import use_plain_layers
 from jobs.checks.apart import ProbeError, Say, run_apart
 from jobs.checks.probe import device_name, peak_bytes, timed
 from jobs.generators import card, load, names
@@ -64,6 +68,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--plain", action="store_true", help="time each step with PyTorch's own layers as well")
     parser.add_argument("--calculated", action="store_true", help="count operations, measure nothing")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None)
@@ -75,12 +80,13 @@ def main() -> None:
     chosen = arguments.only or [*names(), *(f"layer:{module}" for module in _loops())]
     rows = []
     print(f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {arguments.precision}")
-    print(_line("what", "ms", "images/s", "peak MB", "GMAC", "of bare", "trained M", "loop ms"))
+    print(_line("what", "ms", "images/s", "peak MB", "GMAC", "of bare", "trained M", "other ms"))
     for name in chosen:
         for row in _in_own_process(name, arguments):
             rows.append(row)
             print(_line(*(row.get(key) for key in _COLUMNS)), flush=True)
-    words = [machine["date"], machine["device"], arguments.precision, *(["compile"] if arguments.compile else [])]
+    options = [word for word in ("compile", "plain") if getattr(arguments, word)]
+    words = [machine["date"], machine["device"], arguments.precision, *options]
     out = arguments.out or RESULTS / ("-".join("".join(filter(str.isalnum, w)) for w in words).lower() + ".json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
@@ -106,7 +112,7 @@ def _calculate(arguments: argparse.Namespace) -> None:
     print(out)
 
 
-_COLUMNS = ("what", "ms", "images_per_second", "peak_mb", "gmac", "of_bare", "trained_m", "loop_ms")
+_COLUMNS = ("what", "ms", "images_per_second", "peak_mb", "gmac", "of_bare", "trained_m", "other_ms")
 
 
 def _line(*cells: Any) -> str:
@@ -135,31 +141,55 @@ class _Generator:
     def __init__(self, name: str, arguments: argparse.Namespace) -> None:
         self.name, self.device, self.repeats = name, torch.device(arguments.device), arguments.repeats
         self.bf16 = arguments.precision == "bf16"
-        torch.manual_seed(0)
-        config = paper_config(self.name)
-        self.recipe: Recipe = load(self.name).build(config)
-        for network in self.recipe.networks.values():
-            network.to(self.device)
-            if arguments.compile:
-                network.compile()
-        side = getattr(config, "image_size", SIZE)
+        self.compile = arguments.compile
+        self.recipe, self.take_step = self._built()
+        side = getattr(paper_config(name), "image_size", SIZE)
         self.batch: Batch = make_batch((side, side), self.recipe.columns, BATCH).to(self.device)
-        precision = "bf16" if self.bf16 else "no"
-        self.take_step = TrainingStep(self.recipe, TrainConfig(precision=precision), self.device)
         self.bare = _bare_rate(self.device, self.bf16)
+        self.plain = self._with_plain_layers() if arguments.plain else None
+
+    def _built(self) -> tuple[Recipe, TrainingStep]:
+        torch.manual_seed(0)
+        recipe: Recipe = load(self.name).build(paper_config(self.name))
+        for network in recipe.networks.values():
+            network.to(self.device)
+            if self.compile:
+                network.compile()
+        precision = "bf16" if self.bf16 else "no"
+        return recipe, TrainingStep(recipe, TrainConfig(precision=precision), self.device)
+
+    def _with_plain_layers(self) -> tuple[Recipe, TrainingStep] | None:
+        recipe, take_step = self._built()
+        replaced = sum(use_plain_layers(network) for network in recipe.networks.values())
+        return (recipe, take_step) if replaced else None
 
     def rows(self) -> list[dict[str, Any]]:
         found = [self._row("forward", self._forward)]
-        for phase in self.recipe.phases:
+        for index, phase in enumerate(self.recipe.phases):
             if phase.steps:
-                every = tuple(dataclasses.replace(update, every=1) for update in phase.updates)  # due or not
-                phase = dataclasses.replace(phase, updates=every)
-                self.take_step.start(phase)
-                phase.set_learning_rates(self.recipe.optimizers, 0)
-                row = self._row(phase.name, lambda: self.take_step(0, self.batch))
+                row = self._row(phase.name, self._stepper(self.recipe, self.take_step, index))
                 trained = [p for name in phase.trained for p in self.recipe.networks[name].parameters()]
-                found.append(row | {"trained_m": sum(p.numel() for p in trained) / 1e6})
+                row["trained_m"] = sum(p.numel() for p in trained) / 1e6
+                if self.plain:
+                    row |= self._turns(index)
+                found.append(row)
         return found
+
+    def _stepper(self, recipe: Recipe, take_step: TrainingStep, index: int) -> Callable[[], Any]:
+        """Return a function that takes one step of a phase, with all of its updates, due or not."""
+        phase = recipe.phases[index]
+        updates = tuple(dataclasses.replace(update, every=1) for update in phase.updates)
+        phase = dataclasses.replace(phase, updates=updates)
+        take_step.start(phase)
+        phase.set_learning_rates(recipe.optimizers, 0)
+        return lambda: take_step(0, self.batch)
+
+    def _turns(self, index: int) -> dict[str, float]:
+        """Return the least milliseconds of a step, and of the step with plain layers, after one of each to warm up."""
+        steps = [self._stepper(self.recipe, self.take_step, index), self._stepper(*self.plain, index)]
+        times = [[timed(step, self.device) for step in steps] for _ in range(1 + self.repeats)]
+        ms, plain_ms = (1e3 * min(column) for column in zip(*times[1:], strict=True))
+        return {"ms": ms, "images_per_second": BATCH / ms * 1e3, "other_ms": plain_ms}
 
     def _forward(self) -> None:
         with self._autocast():
@@ -214,7 +244,7 @@ def _measure_layers(module: str) -> list[dict[str, Any]]:
         with torch.no_grad():
             fast()
             seconds, slow = _seconds(fast, 5, cpu), _seconds(loop, 1, cpu)
-        rows.append({"what": f"layer {module}: {name}", "ms": 1e3 * seconds, "loop_ms": 1e3 * slow})
+        rows.append({"what": f"layer {module}: {name}", "ms": 1e3 * seconds, "other_ms": 1e3 * slow})
     return rows
 
 

@@ -3,8 +3,54 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from jobs.layers.attention import ContextualAttention
+from jobs.layers.convolution import NarrowConv2d
+from jobs.layers.normalization import BatchNorm2d, InstanceNorm2d
+
+
+def use_plain_layers(network: nn.Module) -> int:
+    """Put PyTorch's own layers in the place of this project's, with the same parameters.
+
+    Norms, narrow convolutions and contextual attention are replaced, wherever they are in the network. Gated and
+    partial convolutions and other attentions stay.
+
+    Returns the number of replaced layers whose computation differs.
+    """
+    replaced = 0
+    for name, layer in list(network.named_children()):
+        if (plain := _plain(layer)) is None:
+            replaced += use_plain_layers(layer)
+        else:
+            setattr(network, name, plain)
+            replaced += not isinstance(layer, BatchNorm2d)  # the same kernels in one process
+    return replaced
+
+
+def _plain(layer: nn.Module) -> nn.Module | None:
+    plain: nn.Module
+    if isinstance(layer, ContextualAttention):
+        return _ContextualAttention()
+    if isinstance(layer, BatchNorm2d):
+        plain = nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum)
+    elif isinstance(layer, InstanceNorm2d):
+        plain = nn.InstanceNorm2d(layer.num_features, layer.eps, affine=layer.affine)
+    elif isinstance(layer, NarrowConv2d):
+        plain = nn.Conv2d(
+            layer.in_channels, layer.out_channels, layer.kernel_size, padding=layer.padding, padding_mode="reflect"
+        )
+    else:
+        return None
+    for name, parameter in layer.named_parameters():
+        setattr(plain, name, parameter)
+    return plain
+
+
+class _ContextualAttention(nn.Module):
+    def forward(self, foreground: Tensor, _: Tensor, mask: Tensor) -> Tensor:
+        return contextual_attention(foreground, mask)
 
 
 def contextual_attention(features: Tensor, mask: Tensor, scale: float = 10.0) -> Tensor:
