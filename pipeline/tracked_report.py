@@ -11,7 +11,7 @@ from jobs.report.data import Page
 from jobs.report.formats import format_results
 from jobs.tracking import mlflow_runs as tracking
 from jobs.tracking.mlflow_registry import newest_version, set_version_tags
-from pipeline.layout import OTHERS_ROW, PLOTS, REPORT
+from pipeline.layout import OTHERS_ROW, PLOTS_NAME, REPORT
 from pipeline.results import Results
 
 _FOLDER = "report"
@@ -38,7 +38,7 @@ def track_report(page: Page, results: Results) -> None:
             tracking.log_file(version.run_id, REPORT, _FOLDER)
             for path, text in tables.items():
                 tracking.log_text(version.run_id, text, f"{_FOLDER}/{path}")
-            for path in sorted(PLOTS.rglob("*.tsv")):
+            for path in sorted(REPORT.with_name(PLOTS_NAME).rglob("*.tsv")):
                 tracking.log_file(version.run_id, path, f"{_FOLDER}/{path.parent.relative_to(REPORT.parent)}")
             tracking.log_metrics(version.run_id, dict(_intervals(rows[name].metrics)))
             tracking.set_tags(version.run_id, {"suite": page.suite})

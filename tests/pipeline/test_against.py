@@ -13,6 +13,7 @@ from jobs.evaluation.suite import SuiteError
 from jobs.generators import card
 from pipeline.against import AgainstError
 from pipeline.layout import model_folder
+from pipeline.results import ReportError
 from pipeline.stages import evaluate, ingest, masks, report
 from tests.jobs.tracking.models import register, write_model
 from tests.pipeline.pictures import small_params, write_pictures
@@ -43,11 +44,21 @@ def train_anew(params, seed):
 
 
 def against(params, what, max_regression=None):
-    return report.main(params, Namespace(partial=False, open=False, against=what, max_regression=max_regression))
+    given = {"suite": "", "partial": False, "open": False, "format": None}
+    return report.main(params, Namespace(**given, against=what, max_regression=max_regression))
 
 
 def run(*words):
     subprocess.run(words, check=True, capture_output=True)
+
+
+def test_a_limit_needs_something_to_compare_with_and_both_are_for_the_main_suite(params):
+    with pytest.raises(ReportError, match="--max-regression judges a comparison; name what to compare with: --against"):
+        against(params, None, 1.0)
+    given = {"suite": "thick", "open": False, "format": None, "max_regression": None}
+    for words in ({"partial": True, "against": None}, {"partial": False, "against": "HEAD"}):
+        with pytest.raises(ReportError, match=r"are for the suite of params\.yaml; leave thick out"):
+            report.main(params, Namespace(**given, **words))
 
 
 @pytest.mark.slow
