@@ -36,7 +36,7 @@ def choose_pictures(params: Params, results: Results) -> list[GalleryRow]:
         by_error = sorted(errors, key=lambda key: (errors[key], key))
         for quantile in _QUANTILES:
             key = by_error[round(quantile * (len(by_error) - 1))]
-            caption = f"{quantile:.0%} of the errors of this bin are smaller: mean hole L1 {errors[key]:.2f} %"
+            caption = f"harder than {100 * quantile:.0f} % of this bin: mean L1 in the hole {errors[key]:.2f} %"
             levels = {name: pairs[key, bin_name] for name, pairs in hole_l1.items() if (key, bin_name) in pairs}
             rows.append(_gallery_row(params, key, bin_name, caption, levels, results, galleries))
     return rows
@@ -55,7 +55,7 @@ def _gallery_row(
     levels = [hole_l1[name] for name in (*results.generators, *results.others) if name in hole_l1]
     disagreement = max(levels) - min(levels)
     if len(levels) > 1:
-        caption = f"{caption}; results of networks differ by up to {disagreement:.2f}"
+        caption = f"{caption}; results of networks differ by up to {disagreement:.2f} percentage points"
     cells = list(_cells(params, key, bin_name, hole_l1, results, galleries))
     return GalleryRow(key=key, bin=bin_name, caption=caption, cells=cells, disagreement=disagreement)
 
