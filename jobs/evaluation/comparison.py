@@ -21,7 +21,7 @@ LEVEL = 0.05
 """A difference is significant if its p-value is at most this."""
 
 _PAIRS_AT_ONCE = 32
-_SUMS_AT_ONCE = 2**22  # bounds the memory for suites of many images
+_SUMS_AT_ONCE = 2**20  # bounds the memory for suites of many images
 
 
 @dataclass(frozen=True, kw_only=True)
