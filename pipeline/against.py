@@ -29,6 +29,10 @@ from pipeline.results import check_complete
 from pipeline.tables import align_right
 
 _NUM_WORST = 10
+_LEGEND = (
+    "p: of no difference, corrected over the bins of a metric. "
+    "worse by: in per cent of the old mean, below 0 where the new one is better."
+)
 
 
 class AgainstError(UserError):
@@ -58,10 +62,10 @@ def compare_with(params: Params, against: str, max_regression: float | None) -> 
             check_one_suite({f"{generator} of {against}": before, generator: after})
             changes = find_changes(old, new, bins=BIN_NAMES, samples=params.evaluate.bootstrap_samples)
             print(f"{generator}: old is {old.row} of {against}, suite {after.suite}\n")
-            print("\n".join(_table(changes)) + "\n")
+            print("\n".join([*_table(changes), _LEGEND]) + "\n")
             if worst := find_worst_images(old, new, _NUM_WORST, bins=BIN_NAMES):
-                print(f"Images whose {BY_NAME[DECIDING].title} rose most:")
-                print("\n".join(align_right([(key, f"{rise:+.2f} %") for key, rise in worst])) + "\n")
+                print(f"Images whose {BY_NAME[DECIDING].title} rose most, in percentage points:")
+                print("\n".join(align_right([(key, f"{rise:+.2f}") for key, rise in worst])) + "\n")
             failed |= _judge(generator, changes, max_regression)
     return int(failed)
 
