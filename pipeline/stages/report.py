@@ -314,7 +314,7 @@ def _rebuild_commands(code: Code) -> list[str]:
 def _notes(dataset: str, code: Code) -> list[str]:
     notes = [
         "Pictures: of each bin, three pairs by the generators' mean error, of images drawn by a hash of the key.",
-        "Intervals are 95 % percentile bootstrap over images. Each training ran once: the variation between seeds is not included.",
+        "Intervals are 95 % percentile bootstrap over images. Each training ran once: other seeds are not in them.",
         "Composites are scored in 8 bits: pixels outside the hole are the image's own.",
     ]
     if dataset == "photos":
