@@ -135,6 +135,7 @@ def _evaluate_version(params: Params, address: str) -> Path:
 def _fetch_results(params: Params, revision: str, folder: Path) -> dict[str, Path]:
     """Fetch older results from DVC's cache or remote. Returns generator -> their folder."""
     check_complete(page_suite(params), list(params.generators))
+    _check_revision(revision)
     found, problem = {}, ""
     for generator in params.generators:
         target = folder / generator
@@ -150,3 +151,13 @@ def _fetch_results(params: Params, revision: str, folder: Path) -> dict[str, Pat
             "name a commit whose dvc.lock lists results/, or run: dvc pull"
         )
     return found
+
+
+def _check_revision(revision: str) -> None:
+    """Raise AgainstError unless git knows a commit of that name."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        raise AgainstError(
+            f"git knows no revision {revision}; name a commit, a tag or a branch, or a registered version such as "
+            "models:/inpaint-unet@champion"
+        )

@@ -79,13 +79,17 @@ def test_results_of_a_revision_are_compared_per_bin_and_judged(params, capsys):
     assert codes[1] == 0
     assert codes[0] == int("L1 in hole is worse than allowed (0 %): " in text)
     assert "0.5-0.6" in text
-    with pytest.raises(AgainstError, match="revision v1 has no results of unet that DVC can fetch"):
+    with pytest.raises(AgainstError, match="git knows no revision v1; name a commit, a tag or a branch"):
         against(params, "v1")
+    run("git", "rm", "-q", f"results/{GENERATOR}.dvc")
+    run("git", "-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "without results")
+    with pytest.raises(AgainstError, match="revision HEAD has no results of unet that DVC can fetch"):
+        against(params, "HEAD")
     other = dataclasses.replace(params, seed=params.seed + 1)
     masks.run(other)
     evaluate.run(other, GENERATOR)
-    with pytest.raises(SuiteError, match=r"unet of HEAD was evaluated on suite [0-9a-f]{64}, unet on [0-9a-f]{64}"):
-        against(other, "HEAD")
+    with pytest.raises(SuiteError, match=r"unet of HEAD~ was evaluated on suite [0-9a-f]{64}, unet on [0-9a-f]{64}"):
+        against(other, "HEAD~")
 
 
 @pytest.mark.slow
