@@ -24,7 +24,6 @@ import datetime
 import json
 import os
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from datasets.shards.column import Column
 from datasets.writing.tars import NewRecord
 from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
 from jobs.checks.apart import Say, run_apart
+from jobs.checks.probe import peak_bytes
 from jobs.cluster.kept import map_kept
 from jobs.cluster.settings import ClusterConfig
 from jobs.evaluation.inference import fill_on_device, hide, load_trained
@@ -79,7 +79,9 @@ def main() -> None:
         two = seconds_of_two_workers(job, arguments.images)
         found = {"cost": cost, "two_workers_by_one": one / two}
         peaks = [
-            run_apart(peak_bytes, make_job(Path(folder, str(count)), SMALL_GENERATOR, count, size=32, paper=False))
+            run_apart(
+                peak_of_evaluation, make_job(Path(folder, str(count)), SMALL_GENERATOR, count, size=32, paper=False)
+            )
             for count in (arguments.small, arguments.large)
         ]
         found["memory"] = peaks[1] / peaks[0]
@@ -176,7 +178,7 @@ def seconds_of(function: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def peak_bytes(job: EvaluationJob, say: Say) -> int:
+def peak_of_evaluation(job: EvaluationJob, say: Say) -> int:
     """Evaluate a suite in this process, summary included. Returns the highest resident memory."""
     torch.set_num_threads(1)
     count = Column(Path(job.images)).manifest.records
@@ -184,7 +186,7 @@ def peak_bytes(job: EvaluationJob, say: Say) -> int:
     for result in map_kept(partial(Evaluation, job), divide_images(count), ClusterConfig(num_workers=0), use_gpu=False):
         parts.add(result)
     summarise(parts, Path(job.model).with_name("scores.parquet"), job.config)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_bytes(torch.device("cpu"))
 
 
 if __name__ == "__main__":

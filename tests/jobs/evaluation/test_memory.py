@@ -1,11 +1,11 @@
 """The memory of the process that collects scores, and of the one that compares rows, does not grow with the suite."""
 
-import resource
-
 import numpy as np
 import pytest
+import torch
 
 from jobs.checks.apart import run_apart
+from jobs.checks.probe import peak_bytes
 from jobs.evaluation.comparison import compare_rows
 from jobs.evaluation.loop import PartResult
 from jobs.evaluation.metrics.value import Missing
@@ -36,7 +36,7 @@ def collect(arguments, say):
         ]
         parts.add(PartResult(first=first, keys=keys, scores=scores, missing={"fid": Missing("no weights")}))
     summarise(parts, folder / "scores.parquet", EvaluateConfig(bootstrap_samples=500))
-    return peak()
+    return peak_bytes(torch.device("cpu"))
 
 
 def compare(arguments, say):
@@ -44,11 +44,7 @@ def compare(arguments, say):
     folder, _ = arguments
     found = compare_rows(rows_of(folder / "scores.parquet"), bins=BINS, samples=500)
     assert len(found) == len(METRICS) * 3 * (1 + len(BINS))
-    return peak()
-
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_bytes(torch.device("cpu"))
 
 
 @pytest.mark.slow
