@@ -24,7 +24,7 @@ HoleL1 = dict[str, dict[tuple[str, str], float]]
 
 
 class ReportError(UserError):
-    """Two results must not share a table."""
+    """There is no page of what was asked for: results are missing, or must not share a table."""
 
 
 @dataclass(frozen=True, kw_only=True)
