@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,6 +68,7 @@ def compare_with(params: Params, against: str, max_regression: float | None) -> 
                 print(f"Images whose {BY_NAME[DECIDING].title} rose most, in percentage points:")
                 print("\n".join(align_right([(key, f"{rise:+.2f}") for key, rise in worst])) + "\n")
             failed |= _judge(generator, changes, max_regression)
+    shutil.rmtree(_evaluated_here(), ignore_errors=True)
     return int(failed)
 
 
@@ -121,7 +123,7 @@ def _evaluate_version(params: Params, address: str) -> Path:
     """Evaluate a registered version on the suite. Returns the folder of its results."""
     images = open_column(params, "image", params.suite.split)
     masks = open_column(params, "mask", params.suite.split, images=images)
-    staged = unfinished_folder("against")
+    staged = _evaluated_here()
     declared = fetch_rows(
         replace(params, evaluate=replace(params.evaluate, rows=RowsConfig(registered=(address,)))),
         staged / "registered",
@@ -130,6 +132,11 @@ def _evaluate_version(params: Params, address: str) -> Path:
     place = Place(inputs=StageInputs.read(OTHERS_ROW), staged=staged, about=declared.about)
     evaluate_job(params, job, images, masks, place)
     return staged / "results"
+
+
+def _evaluated_here() -> Path:
+    """Return the folder in which a registered version is evaluated; a killed evaluation continues there."""
+    return unfinished_folder("against")
 
 
 def _fetch_results(params: Params, revision: str, folder: Path) -> dict[str, Path]:

@@ -12,7 +12,7 @@ from jobs.evaluation.settings import EvaluateConfig
 from jobs.evaluation.suite import SuiteError
 from jobs.generators import card
 from pipeline.against import AgainstError
-from pipeline.layout import model_folder
+from pipeline.layout import model_folder, unfinished_folder
 from pipeline.results import ReportError
 from pipeline.stages import evaluate, ingest, masks, report
 from tests.jobs.tracking.models import register, write_model
@@ -99,3 +99,4 @@ def test_a_registered_version_is_evaluated_on_the_suite(params, tmp_path, capsys
     capsys.readouterr()
     assert against(params, f"models:/inpaint-{GENERATOR}/1", 0.0) == 0
     assert "unet: old is inpaint_unet_1 of models:/inpaint-unet/1" in capsys.readouterr().out
+    assert not unfinished_folder("against").exists()
