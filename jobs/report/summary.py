@@ -37,12 +37,15 @@ def summarise_rows(rows: Sequence[Row], comparisons: Sequence[Comparison] = ()) 
 def _name_best(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> Iterator[str]:
     """Yield one sentence: which trained generator has the smallest hole L1, and whether others are significantly worse.
 
-    Nothing is yielded unless two generators have a number.
+    Nothing is yielded unless a generator has a number.
     """
     trained = _sort_by_error(rows, "generator")
-    if len(trained) < 2:
+    if not trained:
         return
     best, *others = trained
+    if not others:
+        yield f"The trained generator {best.name} leaves an error of {_hole_l1(best):.2f} % in holes."
+        return
     worse = {
         {one.first: one.second, one.second: one.first}[best.id]
         for one in comparisons

@@ -43,6 +43,10 @@ def test_summary_begins_with_the_best_generator_and_says_whether_its_lead_is_sig
         assert text.startswith(f"Of the trained generators, b leaves the smallest error in holes, {end} Filling with")
 
 
+def test_of_a_single_generator_the_error_is_said():
+    assert summary(row("a", 5.0), start="The").startswith("The trained generator a leaves an error of 5.00 % in holes.")
+
+
 def test_summary_says_what_training_gained_over_the_best_row_without_it():
     def against(rival, better):
         low, first = (1.0, rival) if better == "a" else (-1.0, rival)
