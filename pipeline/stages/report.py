@@ -81,8 +81,8 @@ _TV_TRUE = "tv_true_percent"  # of the true images, hence equal in every row: th
 def run(params: Params, suite: str = "") -> None:
     """Write the page of a suite, the tables of its charts, and the comparisons of its rows.
 
-    The page of the suite of params.yaml is report/index.html, and is attached to the tracked runs of the trainings.
-    That of one more suite is reports/<suite>/index.html.
+    The page of the suite of params.yaml is report/index.html, that of one more suite reports/<suite>/index.html. They
+    are attached to the tracked runs of the trainings.
 
     suite: a name in `suites`; "" for the suite of params.yaml.
     Raises ReportError when two results come from different suites or the suite is not the one of the masks here, when
@@ -104,7 +104,7 @@ def run(params: Params, suite: str = "") -> None:
     write_record(inputs)
     if not suite:
         write_quality_and_cost(page.rows, results.receipts)
-        track_report(page, results)
+    track_report(page, results)
     say(f"the results are one page: {place.resolve()}")
 
 

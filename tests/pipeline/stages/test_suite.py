@@ -7,6 +7,7 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from datasets.shards.column import Column
@@ -21,7 +22,7 @@ from pipeline.page_suites import page_suite
 from pipeline.results import ReportError, common_suite, read_results
 from pipeline.stages import evaluate, ingest, masks, report, suite
 from pipeline.suite_files import SuiteFileError
-from tests.jobs.tracking.models import write_model
+from tests.jobs.tracking.models import register
 from tests.pipeline.pictures import small_params, tree, write_pictures
 
 GENERATOR = "unet"
@@ -53,7 +54,8 @@ def params(tmp_path, monkeypatch):
         generators={GENERATOR: card(GENERATOR).Config.tiny()},
     )
     ingest.run(small)
-    write_model(model_folder(GENERATOR), GENERATOR)
+    register(tmp_path / "registered", GENERATOR)
+    shutil.copytree(tmp_path / "registered" / "model", model_folder(GENERATOR))
     return small
 
 
@@ -92,6 +94,8 @@ def check_pages(params):
     for name in pages:
         report.run(params, name)
     texts = {name: path.read_text() for name, path in pages.items()}
+    client = mlflow.MlflowClient()
+    run = client.get_run(client.get_model_version_by_alias(f"inpaint-{GENERATOR}", "candidate").run_id)
     for name, path in pages.items():
         place = Path("suites", name, "results") if name else Path("results")
         digest = json.loads((place / GENERATOR / "summary.json").read_text())["suite"]
@@ -102,6 +106,12 @@ def check_pages(params):
         assert tables == {"index.html", "comparisons.parquet", "costs.tsv"} | (
             set() if name == "thick" else {"l1_hole_percent.tsv"}
         )
+        tag, begin = (f"suite.{name}", f"suites/{name}") if name else ("suite", "evaluation")
+        assert run.data.tags[tag] == digest
+        assert f"{begin}/psnr" in run.data.metrics
+        assert f"{begin}/interval_low/psnr" in run.data.metrics
+        artifacts = {found.path for found in client.list_artifacts(run.info.run_id, path.parent.as_posix())}
+        assert {f"{path.parent.as_posix()}/{file}" for file in ("index.html", "results.csv")} <= artifacts
         links = {(path.parent / link).resolve() for link in re.findall(r'href="(\.\.[^"]*)"', texts[name])}
         assert links == {other.resolve() for other in pages.values()} - {path.resolve()}
 
