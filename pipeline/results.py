@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,9 +73,8 @@ class Results:
         found: HoleL1 = {}
         for row, scores in self.scores.items():
             grid = scores.grid(REFERENCE_METRIC, names, self.suite.bins)
-            found[row] = {
-                pair: value for pair, value in zip(pairs, grid.ravel().tolist(), strict=True) if value == value
-            }
+            values = zip(pairs, grid.ravel().tolist(), strict=True)
+            found[row] = {pair: value for pair, value in values if not math.isnan(value)}
         return found
 
 
