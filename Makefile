@@ -56,4 +56,4 @@ lock: ## update all packages to their newest versions; writes names, versions an
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
 clean: ## remove everything but the sources
-	@rm -rf $(VENV) shards models curves results metrics report provenance lineage runs mlflow.db mlartifacts .dvc/cache .dvc/tmp
+	@rm -rf $(VENV) shards models curves results metrics report reports suites provenance lineage runs mlflow.db mlartifacts .dvc/cache .dvc/tmp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,8 +13,10 @@ from pathlib import Path
 
 from files.errors import UserError
 from jobs.evaluation.catalogue import BY_NAME
+from jobs.evaluation.job import BIN_NAMES
 from jobs.evaluation.regression import DECIDING, Change, find_changes, find_regressions, find_worst_images
-from jobs.evaluation.results import Score, Summary, read_scores, read_summary
+from jobs.evaluation.results import Summary, read_summary
+from jobs.evaluation.row_scores import RowScores
 from jobs.evaluation.settings import RowsConfig, Version, parse_version
 from jobs.evaluation.suite import check_one_suite
 from pipeline.columns import open_column
@@ -21,11 +24,16 @@ from pipeline.declared_rows import fetch_rows
 from pipeline.evaluating import Place, evaluate_job, make_job
 from pipeline.inputs import StageInputs
 from pipeline.layout import OTHERS_ROW, SCORES_NAME, SUMMARY_NAME, results_folder, unfinished_folder
+from pipeline.page_suites import page_suite
 from pipeline.params import Params, check_listed
 from pipeline.results import check_complete
 from pipeline.tables import align_right
 
 _NUM_WORST = 10
+_LEGEND = (
+    "p: of no difference, corrected over the bins of a metric. "
+    "worse by: in per cent of the old mean, below 0 where the new one is better."
+)
 
 
 class AgainstError(UserError):
@@ -50,16 +58,17 @@ def compare_with(params: Params, against: str, max_regression: float | None) -> 
             olds = _fetch_results(params, against, Path(folder))
         failed = False
         for generator, place in olds.items():
-            old, old_row = _read(place, generator if version is None else None)
-            new, _ = _read(results_folder(generator), generator)
-            check_one_suite({f"{generator} of {against}": old[0], generator: new[0]})
-            changes = find_changes(old[1], new[1], samples=params.evaluate.bootstrap_samples)
-            print(f"{generator}: old is {old_row} of {against}, suite {new[0].suite}\n")
-            print("\n".join(_table(changes)) + "\n")
-            if worst := find_worst_images(old[1], new[1], _NUM_WORST):
-                print(f"Images whose {BY_NAME[DECIDING].title} rose most:")
-                print("\n".join(align_right([(key, f"{rise:+.2f} %") for key, rise in worst])) + "\n")
+            before, old = _read(place, generator if version is None else None)
+            after, new = _read(results_folder(generator), generator)
+            check_one_suite({f"{generator} of {against}": before, generator: after})
+            changes = find_changes(old, new, bins=BIN_NAMES, samples=params.evaluate.bootstrap_samples)
+            print(f"{generator}: old is {old.row} of {against}, suite {after.suite}\n")
+            print("\n".join([*_table(changes), _LEGEND]) + "\n")
+            if worst := find_worst_images(old, new, _NUM_WORST, bins=BIN_NAMES):
+                print(f"Images whose {BY_NAME[DECIDING].title} rose most, in percentage points:")
+                print("\n".join(align_right([(key, f"{rise:+.2f}") for key, rise in worst])) + "\n")
             failed |= _judge(generator, changes, max_regression)
+    shutil.rmtree(_evaluated_here(), ignore_errors=True)
     return int(failed)
 
 
@@ -97,17 +106,16 @@ def _table(changes: Sequence[Change]) -> list[str]:
     return align_right(lines)
 
 
-def _read(folder: Path, row: str | None) -> tuple[tuple[Summary, list[Score]], str]:
-    """Read the summary and one row's scores of an evaluation. row: None takes its only one. Returns also the row."""
+def _read(folder: Path, row: str | None) -> tuple[Summary, RowScores]:
+    """Return the summary and one row's scores of an evaluation. row: None takes its only one."""
     summary = read_summary(folder / SUMMARY_NAME)
-    row = row or next(iter(summary.rows))
-    return (summary, [score for score in read_scores(folder / SCORES_NAME) if score.row == row]), row
+    return summary, RowScores(folder / SCORES_NAME, row or next(iter(summary.rows)))
 
 
 def _generator_of(params: Params, version: Version) -> str:
     generator = version.model.removeprefix("inpaint-")
     check_listed(params, generator)
-    check_complete([generator])
+    check_complete(page_suite(params), [generator])
     return generator
 
 
@@ -115,7 +123,7 @@ def _evaluate_version(params: Params, address: str) -> Path:
     """Evaluate a registered version on the suite. Returns the folder of its results."""
     images = open_column(params, "image", params.suite.split)
     masks = open_column(params, "mask", params.suite.split, images=images)
-    staged = unfinished_folder("against")
+    staged = _evaluated_here()
     declared = fetch_rows(
         replace(params, evaluate=replace(params.evaluate, rows=RowsConfig(registered=(address,)))),
         staged / "registered",
@@ -126,9 +134,15 @@ def _evaluate_version(params: Params, address: str) -> Path:
     return staged / "results"
 
 
+def _evaluated_here() -> Path:
+    """Return the folder in which a registered version is evaluated; a killed evaluation continues there."""
+    return unfinished_folder("against")
+
+
 def _fetch_results(params: Params, revision: str, folder: Path) -> dict[str, Path]:
     """Fetch older results from DVC's cache or remote. Returns generator -> their folder."""
-    check_complete(list(params.generators))
+    check_complete(page_suite(params), list(params.generators))
+    _check_revision(revision)
     found, problem = {}, ""
     for generator in params.generators:
         target = folder / generator
@@ -144,3 +158,13 @@ def _fetch_results(params: Params, revision: str, folder: Path) -> dict[str, Pat
             "name a commit whose dvc.lock lists results/, or run: dvc pull"
         )
     return found
+
+
+def _check_revision(revision: str) -> None:
+    """Raise AgainstError unless git knows a commit of that name."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        raise AgainstError(
+            f"git knows no revision {revision}; name a commit, a tag or a branch, or a registered version such as "
+            "models:/inpaint-unet@champion"
+        )

@@ -122,11 +122,18 @@ def stage_code(stage: str, key: str = "") -> dict[str, str]:
 def find_stage(words: list[str]) -> tuple[str, str] | None:
     """Find the stage whose command is `python -m pipeline <words>`. Returns its name and key, or None.
 
-    A name in place of ${key} is not compared with params.yaml.
+    A name in place of ${key} is not compared with params.yaml. An option is none.
     """
+
+    def fits(command: list[str]) -> bool:
+        return len(command) == len(words) and all(
+            part == word or (part == "${key}" and not word.startswith("-"))
+            for part, word in zip(command, words, strict=True)
+        )
+
     commands = {name: read_declaration(name, "${key}").command.split()[3:] for name in list_stages()}
     for name, command in sorted(commands.items(), key=lambda item: "${key}" in item[1]):
-        if len(command) == len(words) and all(c in (w, "${key}") for c, w in zip(command, words, strict=True)):
+        if fits(command):
             return name, words[command.index("${key}")] if "${key}" in command else ""
     return None
 

@@ -76,12 +76,12 @@ class Verb:
             return self._run(arguments, words)
 
     def _words(self, arguments: argparse.Namespace) -> list[str]:
-        """Return the command line of some arguments: the positional ones, and the options that are not at default."""
+        """Return the command line of some arguments: those that are not at default."""
         words = [self.name]
         for name, declared in self.arguments.items():
             value = getattr(arguments, name.lstrip("-").replace("-", "_"))
             if not name.startswith("-"):
-                words.append(str(value))
+                words += [str(value)] if value != declared.get("default") else []
             elif value not in (None, False, declared.get("default")):
                 words.append(name)
         return words

@@ -12,8 +12,8 @@ from files.pictures import decode_image, decode_map, encode_grey_png, encode_png
 from jobs.evaluation.settings import guided_row
 from jobs.report.data import GalleryCell, GalleryRow
 from jobs.report.heat import encode_errors
-from masks.hole_ratio import BINS, member_of_bin
-from pipeline.layout import BASELINES_ROW, GALLERY_NAME, GROUP_ROWS, OTHERS_ROW, results_folder
+from masks.hole_ratio import member_of_bin
+from pipeline.layout import BASELINES_ROW, GALLERY_NAME, GROUP_ROWS, OTHERS_ROW
 from pipeline.params import Params
 from pipeline.results import Results
 
@@ -25,42 +25,55 @@ def choose_pictures(params: Params, results: Results) -> list[GalleryRow]:
     """Choose pairs by a rule: of each bin, those at fixed quantiles of the trained generators' mean error."""
     if results.masks is None or not results.generators:
         return []
-    galleries = {name: _open_gallery(name, results.images) for name in results.summaries}
+    galleries = {name: _open_gallery(name, results) for name in results.summaries}
     candidates = next(iter(galleries.values())).keys.to_pylist()  # the same in all
+    hole_l1 = results.hole_l1(candidates)
     rows = []
-    for bin_name, _, _ in BINS:
+    for bin_name in results.suite.bins:
         errors = {
-            key: float(np.mean([results.hole_l1[name][key, bin_name] for name in results.generators]))
-            for key in candidates
+            key: float(np.mean([hole_l1[name][key, bin_name] for name in results.generators])) for key in candidates
         }
         by_error = sorted(errors, key=lambda key: (errors[key], key))
         for quantile in _QUANTILES:
             key = by_error[round(quantile * (len(by_error) - 1))]
-            caption = f"{quantile:.0%} of the errors of this bin are smaller: mean hole L1 {errors[key]:.2f} %"
-            rows.append(_gallery_row(params, key, bin_name, caption, results, galleries))
+            caption = f"harder than {100 * quantile:.0f} % of this bin: mean L1 in the hole {errors[key]:.2f} %"
+            levels = {name: pairs[key, bin_name] for name, pairs in hole_l1.items() if (key, bin_name) in pairs}
+            rows.append(_gallery_row(params, key, bin_name, caption, levels, results, galleries))
     return rows
 
 
 def _gallery_row(
-    params: Params, key: str, bin_name: str, caption: str, results: Results, galleries: Mapping[str, Column]
+    params: Params,
+    key: str,
+    bin_name: str,
+    caption: str,
+    hole_l1: Mapping[str, float],
+    results: Results,
+    galleries: Mapping[str, Column],
 ) -> GalleryRow:
-    networks = (*results.generators, *results.others)
-    levels = [results.hole_l1[name][key, bin_name] for name in networks if (key, bin_name) in results.hole_l1[name]]
+    """Return the pictures of one pair. hole_l1: row -> its value, of each row that was filled in time."""
+    levels = [hole_l1[name] for name in (*results.generators, *results.others) if name in hole_l1]
     disagreement = max(levels) - min(levels)
     if len(levels) > 1:
-        caption = f"{caption}; results of networks differ by up to {disagreement:.2f}"
-    cells = list(_cells(params, key, bin_name, results, galleries))
+        caption = f"{caption}; results of networks differ by up to {disagreement:.2f} percentage points"
+    cells = list(_cells(params, key, bin_name, hole_l1, results, galleries))
     return GalleryRow(key=key, bin=bin_name, caption=caption, cells=cells, disagreement=disagreement)
 
 
-def _open_gallery(row: str, images: Column) -> Column:
-    expected = Expectation(split=images.manifest.split, column=GALLERY_NAME, made_from=images.manifest.digest)
-    remedy = f"dvc repro {row if row in GROUP_ROWS else f'evaluate@{row}'}"
-    return Column(results_folder(row) / GALLERY_NAME, remedy=remedy, expected=expected)
+def _open_gallery(row: str, results: Results) -> Column:
+    images = results.images.manifest
+    expected = Expectation(split=images.split, column=GALLERY_NAME, made_from=images.digest)
+    remedy = f"dvc repro {results.suite.stage_of(row if row in GROUP_ROWS else f'evaluate@{row}')}"
+    return Column(results.suite.results(row) / GALLERY_NAME, remedy=remedy, expected=expected)
 
 
 def _cells(
-    params: Params, key: str, bin_name: str, results: Results, galleries: Mapping[str, Column]
+    params: Params,
+    key: str,
+    bin_name: str,
+    hole_l1: Mapping[str, float],
+    results: Results,
+    galleries: Mapping[str, Column],
 ) -> Iterator[GalleryCell]:
     """Yield the cells of a gallery row: the input, the results, and the truth."""
     image = decode_image(_member(results.images, key))
@@ -69,7 +82,7 @@ def _cells(
     def result(group: str, name: str, label: str = "") -> GalleryCell:
         png = _member(galleries[group], key, member_of_bin(f"{name}-composite", bin_name))
         errors = encode_errors(decode_image(png), image)
-        return GalleryCell(label or name, png, errors, results.hole_l1[name][key, bin_name])
+        return GalleryCell(label or name, png, errors, hole_l1[name])
 
     yield GalleryCell("input", encode_png(np.where(hole[..., None], np.uint8(_HIDDEN_COLOUR), image)))
     for name in results.generators:
@@ -78,11 +91,11 @@ def _cells(
             lines = decode_map(_member(galleries[name], key, edges))
             yield GalleryCell(f"edges of {name}", encode_grey_png(255 - lines))
         yield result(name, name)
-        if guided_row(name) in results.hole_l1:
+        if guided_row(name) in hole_l1:
             yield result(name, guided_row(name), f"{name}, guided by the true edges")
     for group, names in ((OTHERS_ROW, results.others), (BASELINES_ROW, params.evaluate.baselines)):
         for name in names if group in galleries else ():
-            if (key, bin_name) in results.hole_l1.get(name, {}):  # it was filled in time
+            if name in hole_l1:  # it was filled in time
                 yield result(group, name)
     yield GalleryCell("truth", encode_png(image))
 

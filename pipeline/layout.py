@@ -62,9 +62,17 @@ def curves_folder(generator: str) -> Path:
     return Path("curves") / generator
 
 
-def results_folder(row: str) -> Path:
-    """Return the folder of per-image scores, summary and gallery of a generator, or of "baselines"."""
-    return Path("results") / row
+def results_folder(row: str, suite: str = "") -> Path:
+    """Return the folder of per-image scores, summary and gallery of a generator, or of "baselines".
+
+    suite: name of one more suite; "" for that of params.yaml.
+    """
+    return suite_folder(suite) / "results" / row if suite else Path("results") / row
+
+
+def page_file(suite: str = "") -> Path:
+    """Return the page of the report; its tables are beside it. suite: see `results_folder`."""
+    return (Path("reports") / suite if suite else Path("report")) / "index.html"
 
 
 def unfinished_folder(row: str) -> Path:
@@ -112,12 +120,12 @@ GROUP_ROWS = (BASELINES_ROW, OTHERS_ROW)
 SUMMARY_NAME, SCORES_NAME, GALLERY_NAME = "summary.json", "per_image.parquet", "gallery"
 SUITE_NAME = "suite.json"
 """The file whose SHA-256 is the id of the suite."""
-REPORT = Path("report") / "index.html"
-PARTIAL_REPORT = Path("report") / "partial.html"
+REPORT = page_file()
+PARTIAL_REPORT = REPORT.with_name("partial.html")
 """The page of an unfinished run. DVC ignores it, see .dvcignore, so that it does not change the output `report`."""
 QUALITY_AND_COST = Path("costs") / "quality.json"
-COMPARISONS = REPORT.with_name("comparisons.parquet")
-PLOTS = REPORT.with_name("plots")
-"""The folder of the tables that `dvc plots` draws."""
+COMPARISONS_NAME = "comparisons.parquet"
+PLOTS_NAME = "plots"
+"""The folder of the tables that `dvc plots` draws, beside the page."""
 PROVENANCE = Path("provenance")
 TOMBSTONES = Path("tombstones.jsonl")

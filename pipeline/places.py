@@ -9,7 +9,18 @@ from files.checkout import ROOT
 from files.durable import check_replaceable
 from files.errors import UserError
 
-_OUTPUTS = ("shards", "shards/edges", "models", "curves", "results", "metrics", "report", "provenance")
+_OUTPUTS = (
+    "shards",
+    "shards/edges",
+    "models",
+    "curves",
+    "results",
+    "metrics",
+    "report",
+    "reports",
+    "suites",
+    "provenance",
+)
 
 
 class PlaceError(UserError):

@@ -1,4 +1,4 @@
-"""Attach the report to the tracked runs of the trainings that it compares, and the suite to their versions."""
+"""Attach a page of the report to the runs of the trainings that it compares, and its suite to their versions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from jobs.report.data import Page
 from jobs.report.formats import format_results
 from jobs.tracking import mlflow_runs as tracking
 from jobs.tracking.mlflow_registry import newest_version, set_version_tags
-from pipeline.layout import OTHERS_ROW, PLOTS, REPORT
+from pipeline.layout import OTHERS_ROW, PLOTS_NAME
 from pipeline.results import Results
-
-_FOLDER = "report"
-"""The folder of a run's artifacts that gets the page and its tables."""
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +20,15 @@ log = logging.getLogger(__name__)
 def track_report(page: Page, results: Results) -> None:
     """Attach page, tables and intervals to each training run, and the suite to its registered version, too.
 
+    The artifacts are in a folder of the name of that of the page. Of one more suite, the metrics begin with
+    suites/<name> and the tag is suite.<name>.
+
     The page must be written. A row without a registered version is named in a warning. If the server fails, a warning
     is logged.
     """
+    suite = results.suite
+    folder, begin = suite.page.parent, f"suites/{suite.name}" if suite.name else "evaluation"
+    tag = {f"suite.{suite.name}" if suite.name else "suite": page.suite}
     tables = {"results.csv": format_results(page, "csv"), "results.md": format_results(page, "markdown")}
     rows = {row.id: row for row in page.rows}
     lacking = []
@@ -35,22 +38,28 @@ def track_report(page: Page, results: Results) -> None:
             if version is None:
                 lacking.append(name)
                 continue
-            tracking.log_file(version.run_id, REPORT, _FOLDER)
+            tracking.log_file(version.run_id, suite.page, folder.as_posix())
             for path, text in tables.items():
-                tracking.log_text(version.run_id, text, f"{_FOLDER}/{path}")
-            for path in sorted(PLOTS.rglob("*.tsv")):
-                tracking.log_file(version.run_id, path, f"{_FOLDER}/{path.parent.relative_to(REPORT.parent)}")
-            tracking.log_metrics(version.run_id, dict(_intervals(rows[name].metrics)))
-            tracking.set_tags(version.run_id, {"suite": page.suite})
-            set_version_tags(version, {"suite": page.suite})
+                tracking.log_text(version.run_id, text, f"{folder.as_posix()}/{path}")
+            for path in sorted((folder / PLOTS_NAME).rglob("*.tsv")):
+                tracking.log_file(version.run_id, path, path.parent.as_posix())
+            points = dict(_intervals(rows[name].metrics, begin))
+            if suite.name:  # those of the suite of params.yaml are there since the evaluation
+                points |= _means(rows[name].metrics, begin)
+            tracking.log_metrics(version.run_id, points)
+            tracking.set_tags(version.run_id, tag)
+            set_version_tags(version, tag)
     except Exception as error:  # every client and store raises its own kinds
         why = tracking.reason(error)
-        log.warning("%s is written, but not tracked (%s); later: python -m pipeline report", REPORT, why)
+        log.warning(
+            "%s is written, but not tracked (%s); later: %s",
+            suite.page, why, f"python -m pipeline report {suite.name}".rstrip(),
+        )  # fmt: skip
         return
     if lacking:
         log.warning(
             "no registered version has the weights of %s, so no run has their report; run: python -m pipeline deliver, "
-            "then python -m pipeline report", ", ".join(lacking),
+            "then %s", ", ".join(lacking), f"python -m pipeline report {suite.name}".rstrip(),
         )  # fmt: skip
 
 
@@ -64,8 +73,12 @@ def _versions(results: Results) -> Iterator[tuple[str, str, Mapping[str, str]]]:
             yield name, about[1], {"weights_sha256": about[2]}
 
 
-def _intervals(metrics: Mapping[str, Metric]) -> Iterator[tuple[str, float]]:
+def _intervals(metrics: Mapping[str, Metric], begin: str) -> Iterator[tuple[str, float]]:
     for name, metric in metrics.items():
         if isinstance(metric, Value) and metric.low is not None and metric.high is not None:
-            yield f"evaluation/interval_low/{name}", metric.low
-            yield f"evaluation/interval_high/{name}", metric.high
+            yield f"{begin}/interval_low/{name}", metric.low
+            yield f"{begin}/interval_high/{name}", metric.high
+
+
+def _means(metrics: Mapping[str, Metric], begin: str) -> dict[str, float]:
+    return {f"{begin}/{name}": metric.mean for name, metric in metrics.items() if isinstance(metric, Value)}

@@ -28,7 +28,7 @@ from tests.pipeline.pictures import tree, write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
-MODULES = {"baselines": "evaluate", "others": "evaluate", "suites": "suite"}
+MODULES = {"baselines": "evaluate", "others": "evaluate", "suites": "suite", "reports": "report"}
 BASELINE_NAMES = ("telea", "mean_colour")
 
 # Code that every stage imports and that cannot change what a stage writes, with the reason. Not followed further.
@@ -142,7 +142,7 @@ def test_every_stage_declares_its_code_and_its_packages(stage, body, key):
     assert not missing, f"{stage} does not declare {missing}"
     assert "requirements.lock" in deps
     for dep in deps:
-        assert dep.startswith(("$", "shards", "models", "results", "curves")) or (ROOT / dep).exists(), dep
+        assert dep.startswith(("$", "shards", "models", "results", "curves", "suites")) or (ROOT / dep).exists(), dep
 
 
 def test_a_training_is_the_same_experiment_while_the_code_that_its_stage_declares_stays():

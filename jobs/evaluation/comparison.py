@@ -12,16 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 from jobs.evaluation.catalogue import BY_NAME, METRICS
-from jobs.evaluation.metrics.intervals import resample_counts
 from jobs.evaluation.metrics.value import Value
-from jobs.evaluation.results import OVERALL, Score, write_table
-from masks.hole_ratio import BINS
+from jobs.evaluation.resamples import Resamples
+from jobs.evaluation.results import OVERALL, write_table
+from jobs.evaluation.row_scores import RowScores, all_keys
 
 LEVEL = 0.05
 """A difference is significant if its p-value is at most this."""
 
-_GROUPS = (OVERALL, *(name for name, _, _ in BINS))
-_PAIRS_AT_ONCE = 32  # bounds the memory
+_PAIRS_AT_ONCE = 32
+_SUMS_AT_ONCE = 2**20  # bounds the memory for suites of many images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,29 +50,30 @@ class Comparison:
         return self.first if (self.difference.mean < 0) == wants_low else self.second
 
 
-def compare_rows(scores: Mapping[str, Sequence[Score]], *, samples: int) -> list[Comparison]:
+def compare_rows(scores: Mapping[str, RowScores], *, bins: Sequence[str], samples: int) -> list[Comparison]:
     """Compare any two rows in every per-image metric of which lower or higher values are better.
 
-    All rows and metrics share the resampled images, which are those of `bootstrap_interval` with seed 0.
+    All rows and metrics share the resampled images, which are those of `bootstrap_interval` with seed 0. One metric is
+    in memory at a time.
 
     scores: row -> its scores, on one suite.
+    bins: names of the masks that each image has.
     samples: number of resamples.
     """
-    keys = sorted({score.key for of_row in scores.values() for score in of_row})
-    if not keys:
+    keys = all_keys(scores.values())
+    if not len(keys):
         return []
-    counts = [block.astype(np.uint16) for block in resample_counts(len(keys), seed=0, samples=samples)]
-    number_of = {key: number for number, key in enumerate(keys)}
+    resamples = Resamples(len(keys), samples)
+    at_once = min(_PAIRS_AT_ONCE, max(1, _SUMS_AT_ONCE // (len(keys) * (1 + len(bins)))))
     found: list[Comparison] = []
     for metric in (metric.name for metric in METRICS if metric.better in ("lower", "higher")):
-        tables = {row: _table(of_row, metric, number_of) for row, of_row in scores.items()}
-        having = [row for row, table in tables.items() if not np.isnan(table).all()]
-        pairs = list(combinations(having, 2))
-        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
-            some = pairs[start : start + _PAIRS_AT_ONCE]
-            differences = [tables[first] - tables[second] for first, second in some]
-            for (first, second), results in zip(some, _resample(differences, counts), strict=True):
-                found += _comparisons(metric, first, second, results)
+        grids = {row: of_row.grid(metric, keys, bins) for row, of_row in scores.items()}
+        pairs = list(combinations((row for row, grid in grids.items() if not np.isnan(grid).all()), 2))
+        for start in range(0, len(pairs), at_once):
+            some = pairs[start : start + at_once]
+            differences = [grids[first] - grids[second] for first, second in some]
+            for (first, second), results in zip(some, _resample(differences, resamples), strict=True):
+                found += _comparisons(metric, first, second, (OVERALL, *bins), results)
     return found
 
 
@@ -88,15 +89,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _table(scores: Sequence[Score], metric: str, number_of: Mapping[str, int]) -> np.ndarray:
-    """Return the values by image and bin, (images, bins); NaN where the row has none."""
-    table = np.full((len(number_of), len(BINS)), np.nan)
-    columns = {name: number for number, (name, _, _) in enumerate(BINS)}
-    for score in scores:
-        table[number_of[score.key], columns[score.bin]] = score.values.get(metric, np.nan)
-    return table
-
-
 class _Differences(NamedTuple):
     """The groups of one pair of rows, (groups,) each; NaN in a group without a pair."""
 
@@ -106,17 +98,18 @@ class _Differences(NamedTuple):
     p_values: np.ndarray
 
 
-def _resample(differences: Sequence[np.ndarray], counts: Sequence[np.ndarray]) -> Iterator[_Differences]:
+def _resample(differences: Sequence[np.ndarray], resamples: Resamples) -> Iterator[_Differences]:
     """Yield the statistics of each table of differences, (images, bins)."""
     sums = np.concatenate([_by_group(np.nan_to_num(table)) for table in differences], axis=1)
     sizes = np.concatenate([_by_group((~np.isnan(table)).astype(float)) for table in differences], axis=1)
     with np.errstate(invalid="ignore"):  # 0 / 0 in a group, or a resample of one, without a pair
         means = sums.sum(axis=0) / sizes.sum(axis=0)
-        resampled = np.concatenate([(block @ sums) / (block @ sizes) for block in (c.astype(float) for c in counts)])
+        resampled = np.concatenate([(block @ sums) / (block @ sizes) for block in resamples])
     low, high = _interval(resampled)
     statistics = np.stack([means, low, high, _p_values(resampled)])
-    for start in range(0, len(means), len(_GROUPS)):
-        yield _Differences(*statistics[:, start : start + len(_GROUPS)])
+    num_groups = 1 + differences[0].shape[1]
+    for start in range(0, len(means), num_groups):
+        yield _Differences(*statistics[:, start : start + num_groups])
 
 
 def _interval(resampled: np.ndarray) -> np.ndarray:
@@ -140,17 +133,19 @@ def _by_group(table: np.ndarray) -> np.ndarray:
     return np.concatenate([table.sum(axis=1, keepdims=True), table], axis=1)
 
 
-def _comparisons(metric: str, first: str, second: str, results: _Differences) -> Iterator[Comparison]:
-    """Yield the comparison of each group that has pairs of both rows."""
+def _comparisons(
+    metric: str, first: str, second: str, names: Sequence[str], results: _Differences
+) -> Iterator[Comparison]:
+    """Yield the comparison of each group that has pairs of both rows. names: of the groups."""
     groups = [number for number, mean in enumerate(results.means) if not np.isnan(mean)]
     p_values = {number: float(results.p_values[number]) for number in groups}
-    bins = [number for number in groups if _GROUPS[number] != OVERALL]
+    bins = [number for number in groups if names[number] != OVERALL]
     p_values |= zip(bins, holm([p_values[number] for number in bins]), strict=True)
     for number in groups:
         mean, low, high = (float(part[number]) for part in results[:3])
         yield Comparison(
             metric=metric,
-            group=_GROUPS[number],
+            group=names[number],
             first=first,
             second=second,
             difference=Value(mean, low, high),

@@ -9,7 +9,8 @@ import numpy as np
 
 from jobs.evaluation.catalogue import BY_NAME
 from jobs.evaluation.comparison import Comparison, compare_rows
-from jobs.evaluation.results import OVERALL, Score
+from jobs.evaluation.results import OVERALL
+from jobs.evaluation.row_scores import RowScores, all_keys
 
 DECIDING = "l1_hole_percent"
 """The metric whose change is judged."""
@@ -20,7 +21,7 @@ SHOWN = (DECIDING, "psnr", "ssim", "lpips_alex", "lpips_vgg")
 _OLD, _NEW = "old", "new"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Change:
     """The change of one metric over one group of pairs.
 
@@ -42,40 +43,37 @@ class Change:
         return 100 * change / abs(self.old) if self.old else 100 * float(np.sign(change))
 
 
-def find_changes(old: Sequence[Score], new: Sequence[Score], *, samples: int) -> list[Change]:
+def find_changes(old: RowScores, new: RowScores, *, bins: Sequence[str], samples: int) -> list[Change]:
     """Compare the scores of one row on one suite, in the order of SHOWN.
 
+    bins: names of the masks that each image has.
     samples: number of resamples behind the intervals.
     """
-    compared = [one for one in compare_rows({_NEW: new, _OLD: old}, samples=samples) if one.metric in SHOWN]
-    before, after = ({(score.key, score.bin): score for score in scores} for scores in (old, new))
+    compared = compare_rows({_NEW: new, _OLD: old}, bins=bins, samples=samples)
+    keys = all_keys((old, new))
     changes = []
-    for one in sorted(compared, key=lambda one: SHOWN.index(one.metric)):
-        pairs = [
-            (before[pair].values[one.metric], after[pair].values[one.metric])
-            for pair in before.keys() & after.keys()
-            if one.group in (OVERALL, pair[1]) and all(one.metric in each[pair].values for each in (before, after))
-        ]
-        means = np.array(pairs).mean(axis=0)
-        changes.append(
-            Change(metric=one.metric, group=one.group, old=float(means[0]), new=float(means[1]), difference=one)
-        )
+    for metric in SHOWN:
+        before, after = (scores.grid(metric, keys, bins) for scores in (old, new))
+        has_both = ~np.isnan(before + after)
+        for one in (one for one in compared if one.metric == metric):
+            group = slice(None) if one.group == OVERALL else list(bins).index(one.group)
+            means = (float(grid[:, group][has_both[:, group]].mean()) for grid in (before, after))
+            changes.append(Change(metric, one.group, *means, one))
     return changes
 
 
-def find_worst_images(old: Sequence[Score], new: Sequence[Score], count: int) -> list[tuple[str, float]]:
+def find_worst_images(old: RowScores, new: RowScores, count: int, *, bins: Sequence[str]) -> list[tuple[str, float]]:
     """Return the images whose deciding metric, the mean over all masks, rose most: (key, rise), the largest first.
 
     count: most images to return. Those that did not rise are left out.
+    bins: names of the masks that each image has.
     """
-    after = {(score.key, score.bin): score.values[DECIDING] for score in new}
-    rises: dict[str, list[float]] = {}
-    for score in old:
-        if (score.key, score.bin) in after:
-            rises.setdefault(score.key, []).append(after[score.key, score.bin] - score.values[DECIDING])
-    means = {key: sum(values) / len(values) for key, values in rises.items()}
-    worst = sorted((key for key in means if means[key] > 0), key=lambda key: (-means[key], key))
-    return [(key, means[key]) for key in worst[:count]]
+    keys = all_keys((old, new))
+    rises = new.grid(DECIDING, keys, bins) - old.grid(DECIDING, keys, bins)
+    num_masks = (~np.isnan(rises)).sum(axis=1)
+    means = np.nan_to_num(rises).sum(axis=1) / np.maximum(num_masks, 1)
+    worst = np.argsort(-means, kind="stable")[:count]  # of equal ones the first key
+    return [(keys[int(number)].as_py(), float(means[number])) for number in worst if means[number] > 0]
 
 
 def find_regressions(changes: Sequence[Change], max_percent: float) -> list[Change]:

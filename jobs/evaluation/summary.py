@@ -22,6 +22,11 @@ from jobs.evaluation.parts import PartNote, Parts
 from jobs.evaluation.results import FIXED_COLUMNS, OVERALL, Group, ScoreWriter
 from jobs.evaluation.settings import EvaluateConfig
 
+IDS_MOST_PAIRS = 40_000
+"""Of more pairs P-IDS and U-IDS are not computed: their classifier needs all features at once."""
+
+_IDS_BYTES_PER_PAIR = 130_000  # measured with 1,000 pairs
+
 
 def summarise(parts: Parts, scores: Path, config: EvaluateConfig) -> dict[str, dict[str, Group]]:
     """Compute the groups of every row, and write the scores of all pairs, sorted by row, key and bin.
@@ -99,7 +104,18 @@ def _add_set_metrics(
     for name, group in groups.items():
         of_bin = np.flatnonzero(pc.equal(bins, name).to_numpy(zero_copy_only=False))
         part = features if name == OVERALL else replace(features, chosen=of_bin)
-        metrics = {"fid": fid(part), "kid": kid(part), **discriminability(part, samples=config.bootstrap_samples)}
+        metrics = {"fid": fid(part), "kid": kid(part), **_discriminability(part, config)}
         shown = {metric: value for metric, value in metrics.items() if name == OVERALL or isinstance(value, Value)}
         added[name] = replace(group, metrics={**group.metrics, **shown})
     return added
+
+
+def _discriminability(features: Features, config: EvaluateConfig) -> dict[str, Value | Missing]:
+    """Compute P-IDS and U-IDS, unless they would need too much memory."""
+    if len(features) <= IDS_MOST_PAIRS:
+        return discriminability(features, samples=config.bootstrap_samples)
+    reason = (
+        f"not computed: P-IDS and U-IDS of {len(features):,} pairs need about "
+        f"{len(features) * _IDS_BYTES_PER_PAIR / 1e9:.0f} GB of memory; up to {IDS_MOST_PAIRS:,} pairs have them"
+    )
+    return dict.fromkeys(("p_ids_percent", "u_ids_percent"), Missing(reason))

@@ -211,7 +211,7 @@ def _draw_costs(rows: Sequence[Row], keys: Sequence[Key], costs: Sequence[int], 
             if value.low is not None:
                 axes.vlines(cost, value.low, value.high, color=colour, linewidth=0.8, alpha=0.6)
             axes.plot([cost], [value.mean], "o", color=colour, markersize=4)
-        axes.set_xlim(0, 1.1 * max(costs))
+        axes.set_xlim(0, 1.1 * max(*costs, 1))
         _set_ticks(axes, (), False)
         axes.set_ylim(bottom=0)
     return drawn[0]

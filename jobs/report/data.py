@@ -188,6 +188,13 @@ class PublishedLine(NamedTuple):
     verdict: Verdict
 
 
+class OtherPage(NamedTuple):
+    """The page of another suite. address: relative to this page."""
+
+    suite: str
+    address: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Page:
     """The content of the page.
@@ -195,6 +202,8 @@ class Page:
     size: height and width of the evaluated images in pixels, such as "64 × 77", or "64 × 64–96" if they differ.
     num_masks: masks per image.
     suite: id of the frozen evaluation suite; "" if it has no masks yet.
+    suite_name: of one more suite; "" for the suite of params.yaml.
+    other_pages: the pages of the other suites, which share no table with this one.
     budget: how long each generator was trained; "" if none has been.
     tv_truth: `tv_percent` of the true images.
     fid_images: number of pairs behind FID, KID, P-IDS and U-IDS; shown in the titles of their columns.
@@ -215,6 +224,8 @@ class Page:
     suite: str
     budget: str
     rows: Sequence[Row]
+    suite_name: str = ""
+    other_pages: Sequence[OtherPage] = ()
     tv_truth: float | None = None
     fid_images: int | None = None
     bins: Sequence[tuple[str, int]] = ()

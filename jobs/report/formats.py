@@ -34,8 +34,10 @@ def format_results(page: Page, form: Format) -> str:
 
 def _markdown(page: Page) -> str:
     unguided, guided = part_by_guidance(page)
+    name = ", suite ".join(filter(None, (page.dataset, page.suite_name)))
+    masks = f"{page.num_masks} mask{'' if page.num_masks == 1 else 's'} each"
     parts = [
-        f"# {_escape_markdown(page.dataset)}: {page.num_images:,} images, {page.num_masks} masks each",
+        f"# {_escape_markdown(name)}: {page.num_images:,} images, {masks}",
         f"Suite {_escape_markdown(page.suite)}. {_escape_markdown(page.size)} pixels.",
         *map(_escape_markdown, summarise_rows(page.rows, page.comparisons)),
         *([_escape_markdown(page.track)] if page.track else []),
@@ -115,6 +117,7 @@ def _latex_cell(cell: Cell) -> str:
 def _json(page: Page) -> str:
     tree = {
         "suite": page.suite,
+        "suite_name": page.suite_name,
         "dataset": page.dataset,
         "size": page.size,
         "images": page.num_images,

@@ -99,6 +99,8 @@ function makeViewer(viewer, gallery) {
     if (bodies.some((body) => body.rows[1].cells[column].dataset.role === "result")) addOption(results, column, label);
   });
   if (!results.length) return;
+  const best = [...results.options].find((option) => option.textContent === viewer.dataset.first);
+  if (best) best.selected = true;
   gallery.addEventListener("click", (event) => {
     const cell = event.target.closest("td");
     if (!cell || !event.target.closest("img")) return;

@@ -59,6 +59,7 @@ def render(page: Page) -> str:
         bin_charts=bin_charts(by_bin, [name for name, _ in page.bins]) if by_bin else [],
         losses=[loss_chart(curves, number) for number, curves in enumerate(page.curves)],
         gallery=lay_out(page.gallery),
+        best=next((row.name for row in sort_rows(page.rows) if row.kind == "generator"), ""),
         brightest=BRIGHTEST,
     )
     return encodable(html)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.results import OVERALL
-from jobs.report.data import REFERENCE_METRIC, Page, rows_by_bin
+from jobs.report.data import REFERENCE_METRIC, Page, sort_rows
 
 
 class PairCell(NamedTuple):
@@ -29,9 +29,9 @@ class PairTable(NamedTuple):
 
 
 def pair_table(page: Page) -> PairTable | None:
-    """Build the table of hole L1 for any two rows that the page shows by bin; None without comparisons."""
+    """Build the table of hole L1 for any two rows but untrained and guided ones; None without comparisons."""
     found = {(one.first, one.second, one.group): one for one in page.comparisons if one.metric == REFERENCE_METRIC}
-    names = {row.id: row.name for row in rows_by_bin(page)}
+    names = {row.id: row.name for row in sort_rows(page.rows) if row.kind not in ("untrained", "guided")}
     groups = [OVERALL, *(name for name, _ in page.bins)]
     lines = []
     for pair in combinations(names, 2):
@@ -46,5 +46,6 @@ def _cell(comparison: Comparison | None, names: dict[str, str]) -> PairCell:
     if comparison is None:
         return PairCell("", "–")
     value = comparison.difference
-    text = f"{value.mean:+.2f} ({value.low:+.2f} – {value.high:+.2f})".replace("-", "−")
+    interval = "" if value.low is None else f" ({value.low:+.2f} – {value.high:+.2f})"
+    text = f"{value.mean:+.2f}{interval}".replace("-", "−")
     return PairCell(names[comparison.better] if comparison.better else "", text)

@@ -1,4 +1,4 @@
-"""The sentences at the top of the page: which generator is best, and which rows beat the mean colour."""
+"""The sentences at the top of the page: the best generator, the gain of training, which rows beat the mean colour."""
 
 from __future__ import annotations
 
@@ -27,18 +27,25 @@ def summarise_rows(rows: Sequence[Row], comparisons: Sequence[Comparison] = ()) 
 
     comparisons: of any two rows; they decide whether the lead of the best generator is significant.
     """
-    return [*_name_best(rows, comparisons), *_compare_with_reference(rows)]
+    return [
+        *_name_best(rows, comparisons),
+        *_compare_without_training(rows, comparisons),
+        *_compare_with_reference(rows),
+    ]
 
 
 def _name_best(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> Iterator[str]:
     """Yield one sentence: which trained generator has the smallest hole L1, and whether others are significantly worse.
 
-    Nothing is yielded unless two generators have a number.
+    Nothing is yielded unless a generator has a number.
     """
-    trained = [row for row in sort_rows(rows) if row.kind == "generator" and _hole_l1(row) is not None]
-    if len(trained) < 2:
+    trained = _sort_by_error(rows, "generator")
+    if not trained:
         return
     best, *others = trained
+    if not others:
+        yield f"The trained generator {best.name} leaves an error of {_hole_l1(best):.2f} % in holes."
+        return
     worse = {
         {one.first: one.second, one.second: one.first}[best.id]
         for one in comparisons
@@ -48,6 +55,31 @@ def _name_best(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> Iterat
     lead = f"; not significantly worse: {', '.join(level)}" if level else ", significantly less than every other"
     known = lead if comparisons else ""
     yield f"Of the trained generators, {best.name} leaves the smallest error in holes, {_hole_l1(best):.2f} %{known}."
+
+
+def _compare_without_training(rows: Sequence[Row], comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """Yield one sentence: the smallest hole L1 without training, and whether the best generator's differs from it.
+
+    Nothing is yielded unless the two rows are compared.
+    """
+    trained, rivals = _sort_by_error(rows, "generator"), _sort_by_error(rows, "untrained", "baseline")
+    if not trained or not rivals:
+        return
+    best, rival = trained[0], rivals[0]
+    for one in comparisons:
+        is_wanted = (one.metric, one.group, {one.first, one.second}) == (REFERENCE_METRIC, OVERALL, {best.id, rival.id})
+        if is_wanted:
+            words = {None: "not significantly different from", best.id: "significantly more than"}
+            name = f"{rival.name} before its training" if rival.kind == "untrained" else rival.name
+            yield (
+                f"Of the rows without training, {name} leaves the smallest error in holes, {_hole_l1(rival):.2f} %, "
+                f"{words.get(one.better, 'significantly less than')} that of {best.name}."
+            )
+
+
+def _sort_by_error(rows: Sequence[Row], *kinds: Kind) -> list[Row]:
+    """Return the rows of some kinds that have a hole L1, the smallest first."""
+    return sorted((row for row in rows if row.kind in kinds and _hole_l1(row) is not None), key=_hole_l1)
 
 
 def _compare_with_reference(rows: Sequence[Row]) -> list[str]:
@@ -62,7 +94,7 @@ def _compare_with_reference(rows: Sequence[Row]) -> list[str]:
         if verdicts:
             paragraphs.append(_paragraph(verdicts, noun))
     opening = f"Filling with the mean colour of visible pixels leaves an error of {level.mean:.2f} % (L1 in the hole)."
-    return [" ".join([opening, *paragraphs[:1]]), *paragraphs[1:]]
+    return [" ".join([opening, *paragraphs])]
 
 
 def _paragraph(verdicts: Sequence[tuple[str, Verdict]], noun: str) -> str:

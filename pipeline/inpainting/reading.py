@@ -67,7 +67,8 @@ def _read(path: Path, decode: Callable[[bytes], Read], remedy: str) -> Read:
     try:
         return decode(path.read_bytes())
     except RejectedImageError as error:
-        raise UserError(f"{path}: {error}; {remedy}") from error
+        has_remedy = "; " in str(error)
+        raise UserError(f"{path}: {error}" if has_remedy else f"{path}: {error}; {remedy}") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {remedy}") from error
 

@@ -99,7 +99,7 @@ def _stages_here() -> Iterator[tuple[str, str]]:
             if record_file(stage).exists() or list_outputs(stage):
                 yield stage, ""
             continue
-        outputs = Path({"train": "models", "suites": "suites"}.get(stage, "results"))
+        outputs = Path({"train": "models", "suites": "suites", "reports": "reports"}.get(stage, "results"))
         made = {path.name for path in outputs.glob("[!.]*")} - {*GROUP_ROWS}
         for key in sorted(made | {path.stem for path in (PROVENANCE / stage).glob("[!.]*.json")}):
             yield stage, key

@@ -1,13 +1,16 @@
-"""All results -> one page: the tables, the curves, the gallery, and the digests behind them."""
+"""All results of a suite -> one page: the tables, the curves, the gallery, and the digests behind them."""
 
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 
 from datasets.shards.column import Column
@@ -16,20 +19,30 @@ from files.durable import file_digest, write_durably
 from jobs.evaluation.baselines import BASELINES
 from jobs.evaluation.comparison import Comparison, compare_rows, write_comparisons
 from jobs.evaluation.metrics.intervals import paired_difference
-from jobs.evaluation.metrics.value import Metric
+from jobs.evaluation.metrics.value import Metric, Value
 from jobs.evaluation.results import OVERALL, Group
+from jobs.evaluation.row_scores import all_keys
 from jobs.evaluation.settings import FEATURE_WEIGHTS, guided_row, untrained_row
 from jobs.evaluation.suite import suite_id
 from jobs.generators import card
 from jobs.report.curves import Phases, make_curves
-from jobs.report.data import REFERENCE, Conditions, Curves, Kind, Page, Row, Unfinished
+from jobs.report.data import (
+    REFERENCE,
+    REFERENCE_METRIC,
+    Conditions,
+    Curves,
+    Kind,
+    OtherPage,
+    Page,
+    Row,
+    Unfinished,
+)
 from jobs.report.formats import Format, format_results
 from jobs.report.notes import describe_results
 from jobs.report.page import render
 from jobs.report.plots import plot_tables
 from jobs.report.published import published_lines, read_published
 from jobs.runs.receipt import Receipt
-from masks.hole_ratio import BINS
 from pipeline.browser import open_page
 from pipeline.code import LOCK, stage_code
 from pipeline.columns import open_column
@@ -37,19 +50,27 @@ from pipeline.costs import training_cost, write_quality_and_cost
 from pipeline.gallery import choose_pictures
 from pipeline.inputs import StageInputs
 from pipeline.layout import (
-    COMPARISONS,
+    COMPARISONS_NAME,
     OTHERS_ROW,
     PARTIAL_REPORT,
-    PLOTS,
-    REPORT,
+    PLOTS_NAME,
     SCORES_NAME,
     curves_folder,
-    results_folder,
+    page_file,
 )
 from pipeline.lineage.records import write_record
+from pipeline.page_suites import PageSuite, page_suite
 from pipeline.params import Params
 from pipeline.partial import describe_time, find_live_trainings, find_missing, live_curves, open_masks
-from pipeline.results import Results, check_complete, check_one_protocol, common_suite, groups_of_rows, read_results
+from pipeline.results import (
+    ReportError,
+    Results,
+    check_complete,
+    check_one_protocol,
+    common_suite,
+    groups_of_rows,
+    read_results,
+)
 from pipeline.tracked_report import track_report
 from pipeline.tracks import check_trainings, describe_track
 from pipeline.verbosity import say
@@ -57,47 +78,54 @@ from pipeline.verbosity import say
 _TV_TRUE = "tv_true_percent"  # of the true images, hence equal in every row: the page shows it once
 
 
-def run(params: Params) -> None:
-    """Write report/index.html and the tables of its charts, and attach them to the tracked runs of the trainings.
+def run(params: Params, suite: str = "") -> None:
+    """Write the page of a suite, the tables of its charts, and the comparisons of its rows.
 
-    Raises ReportError when two results come from different suites or the suite is not the one in shards/, when results
-    lack their row, or when generators were trained on different images.
+    The page of the suite of params.yaml is report/index.html, that of one more suite reports/<suite>/index.html. They
+    are attached to the tracked runs of the trainings.
+
+    suite: a name in `suites`; "" for the suite of params.yaml.
+    Raises ReportError when two results come from different suites or the suite is not the one of the masks here, when
+    results lack their row, or when generators were trained on different images.
     """
-    inputs = StageInputs.read("report")
-    page, results = _read_page(params, inputs.code[LOCK])
+    inputs = StageInputs.read("reports", suite) if suite else StageInputs.read("report")
+    page, results = _read_page(params, suite, inputs.code[LOCK])
     page = replace(page, gallery=choose_pictures(params, results))
     html = render(page).encode()
     inputs.check_unchanged()
-    write_comparisons(COMPARISONS, page.comparisons)
-    shutil.rmtree(PLOTS, ignore_errors=True)
+    place = results.suite.page
+    write_comparisons(place.with_name(COMPARISONS_NAME), page.comparisons)
+    shutil.rmtree(place.with_name(PLOTS_NAME), ignore_errors=True)
     for name, table in plot_tables(page).items():
-        write_durably(PLOTS / name, table.encode())
-    write_durably(REPORT, html)
-    PARTIAL_REPORT.unlink(missing_ok=True)
+        write_durably(place.with_name(PLOTS_NAME) / name, table.encode())
+    write_durably(place, html)
+    if not suite:
+        PARTIAL_REPORT.unlink(missing_ok=True)
     write_record(inputs)
-    write_quality_and_cost(page.rows, results.receipts)
+    if not suite:
+        write_quality_and_cost(page.rows, results.receipts)
     track_report(page, results)
-    say(f"the results are one page: {REPORT.resolve()}")
+    say(f"the results are one page: {place.resolve()}")
 
 
-def print_results(params: Params, form: Format) -> None:
+def print_results(params: Params, form: Format, suite: str = "") -> None:
     """Print the results as text on standard output. Nothing is written. Raises as `run` does."""
-    page, _ = _read_page(params, stage_code("report")[LOCK])
+    page, _ = _read_page(params, suite, stage_code("report")[LOCK])
     print(format_results(page, form), end="")
 
 
-def _read_page(params: Params, packages_lock: str) -> tuple[Page, Results]:
+def _read_page(params: Params, name: str, packages_lock: str) -> tuple[Page, Results]:
     """Read finished results. Returns the content of the page, without pictures, and the results. Raises as `run`."""
-    images = open_column(params, "image", params.suite.split)
-    masks = open_column(params, "mask", params.suite.split, images=images)
-    rows = (*params.generators, *groups_of_rows(params))
-    check_complete(rows)
-    results = read_results(rows, images, masks)
-    suite = common_suite(params, results)
+    suite = page_suite(params, name)
+    images = open_column(params, "image", suite.split)
+    rows = (*params.generators, *groups_of_rows(params, suite))
+    check_complete(suite, rows)
+    results = read_results(suite, rows, images, suite.open_masks(params, images))
+    suite_digest = common_suite(params, results)
     check_one_protocol(results)
     check_trainings(params.report.track, results.receipts)
     comparisons = _compare(params, results)
-    return _page(params, results, suite, packages_lock, comparisons), results
+    return _page(params, results, suite_digest, packages_lock, comparisons), results
 
 
 def run_partial(params: Params) -> None:
@@ -106,14 +134,15 @@ def run_partial(params: Params) -> None:
     It is no output of the stage, and nothing is tracked.
     Raises ManifestError or ShardError if there are no images, or other ones than params.yaml describes.
     """
-    images = open_column(params, "image", params.suite.split)
+    own = page_suite(params)
+    images = open_column(params, "image", own.split)
     masks = open_masks(params, images)
     suite = suite_id(images, masks, params.evaluate) if masks else ""
     trainings = find_live_trainings(params)
-    groups = groups_of_rows(params)
+    groups = groups_of_rows(params, own)
     missing = find_missing(params, groups, suite, trainings)
     rows = [row for row in (*params.generators, *groups) if row not in missing]
-    results = read_results(rows, images, masks)
+    results = read_results(own, rows, images, masks)
     unfinished = Unfinished(made=describe_time(), missing=list(missing.items()))
     comparisons = _compare(params, results)
     page = _page(params, results, suite, stage_code("report")[LOCK], comparisons)
@@ -132,23 +161,25 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str, comp
     kinds |= {row.name: "external" for row in params.evaluate.rows.external}
     for name in params.generators:
         kinds |= {name: "generator", untrained_row(name): "untrained", guided_row(name): "guided"}
-    any_row = next(iter(results.rows.values()), None)
+    any_row, has_ratios = next(iter(results.rows.values()), None), results.suite.has_ratios
     code = process_code()
     steps = ", ".join(f"{name} {receipt.steps:,}" for name, receipt in results.receipts.items())
     rows = [_row(row, groups, kinds.get(row, "baseline"), results) for row, groups in results.rows.items()]
     conditions = Conditions(
         dataset=results.images.manifest.dataset,
         size=_describe_size(results.images),
-        mask_kind=params.suite.masks.kind,
-        images=results.images.manifest.records,
+        mask_kind=results.suite.mask_kind,
+        images=results.num_images,
         track=params.report.track,
     )
     return Page(
         dataset=conditions.dataset,
         size=conditions.size,
         num_images=conditions.images,
-        num_masks=len(BINS),
+        num_masks=len(results.suite.bins),
         suite=suite,
+        suite_name=results.suite.name,
+        other_pages=_other_pages(params, results.suite),
         budget=f"{steps} steps" if steps else "",
         rows=rows,
         comparisons=comparisons,
@@ -156,12 +187,22 @@ def _page(params: Params, results: Results, suite: str, packages_lock: str, comp
         published=published_lines(rows, conditions, read_published()),
         fid_images=any_row[OVERALL].pairs if any_row else 0,
         tv_truth=any_row[OVERALL].metrics[_TV_TRUE].mean if any_row else None,
-        bins=[(name, any_row[name].pairs) for name, _, _ in BINS] if any_row else (),
+        bins=[(name, any_row[name].pairs) for name in results.suite.bins] if any_row and has_ratios else (),
         curves=[curves for name in params.generators for curves in _curves(name)],
         facts=_facts(params, results, packages_lock, code),
         commands=_rebuild_commands(code),
         notes=[*describe_results(results.summaries.values()), *_notes(results.images.manifest.dataset, code)],
     )
+
+
+def _other_pages(params: Params, suite: PageSuite) -> list[OtherPage]:
+    """Return the pages of the other suites of params.yaml, with links that are relative to this page."""
+    start = suite.page.parent
+    return [
+        OtherPage(name or "main suite", Path(os.path.relpath(page_file(name), start)).as_posix())
+        for name in ("", *params.suites)
+        if name != suite.name
+    ]
 
 
 def _compare(params: Params, results: Results) -> list[Comparison]:
@@ -172,6 +213,7 @@ def _compare(params: Params, results: Results) -> list[Comparison]:
         for is_guided in (False, True)
         for comparison in compare_rows(
             {row: scores for row, scores in results.scores.items() if (row in guided) == is_guided},
+            bins=results.suite.bins,
             samples=params.evaluate.bootstrap_samples,
         )
     ]
@@ -184,20 +226,28 @@ def _describe_size(images: Column) -> str:
 
 
 def _row(name: str, groups: Mapping[str, Group], kind: Kind, results: Results) -> Row:
-    pairs = sorted(results.hole_l1[name])
-    values = [results.hole_l1[name][pair] for pair in pairs]
-    reference = [results.hole_l1[REFERENCE][pair] for pair in pairs] if REFERENCE in results.hole_l1 else None
     paper, year = _origin(name, kind, results)
     return Row(
         name=_generator_of(name, kind),
         kind=kind,
         metrics=_shown(groups[OVERALL]),
-        by_bin={bin_name: _shown(groups[bin_name]) for bin_name, _, _ in BINS if bin_name in groups},
+        by_bin={bin_name: _shown(groups[bin_name]) for bin_name in results.suite.bins if bin_name in groups},
         paper=paper,
         year=year,
-        against_reference=reference and paired_difference(values, reference, [key for key, _ in pairs], seed=0),
+        against_reference=_against_reference(name, results),
         cost=training_cost(results.receipts[name]) if kind == "generator" else None,
     )
+
+
+def _against_reference(row: str, results: Results) -> Value | None:
+    """Return the difference of the hole L1 of a row and that of the mean colour; None if that is not scored."""
+    if REFERENCE not in results.scores:
+        return None
+    keys, bins = all_keys([results.scores[row]]), results.suite.bins
+    values, reference = (results.scores[name].grid(REFERENCE_METRIC, keys, bins) for name in (row, REFERENCE))
+    has_value = ~np.isnan(values)
+    images = np.nonzero(has_value)[0].tolist()
+    return paired_difference(values[has_value], reference[has_value], images, seed=0)
 
 
 def _origin(name: str, kind: Kind, results: Results) -> tuple[str, int | None]:
@@ -239,7 +289,7 @@ def _facts(params: Params, results: Results, packages_lock: str, code: Code) -> 
         ("Evaluation images, manifest", results.images.manifest.digest),
         *([("Evaluation masks, manifest", results.masks.manifest.digest)] if results.masks else []),
         *((f"Feature weights, {name}", file.sha256) for name, file in weights.items() if file is not None),
-        *((f"Scores of {name}", file_digest(results_folder(name) / SCORES_NAME)) for name in results.summaries),
+        *((f"Scores of {name}", file_digest(results.suite.results(name) / SCORES_NAME)) for name in results.summaries),
         *((f"Weights of {name}", receipt.weights_sha256) for name, receipt in receipts.items()),
         *((f"Training of {name}", _training(receipt)) for name, receipt in receipts.items()),
         ("Packages, lock file", packages_lock),
@@ -263,8 +313,8 @@ def _rebuild_commands(code: Code) -> list[str]:
 
 def _notes(dataset: str, code: Code) -> list[str]:
     notes = [
-        "A gallery row is the pair at the given quantile of the generators' mean error, among images drawn by hash.",
-        "Intervals are 95 % percentile bootstrap over images. Each training ran once: its chance is not included.",
+        "Pictures: of each bin, three pairs by the generators' mean error, of images drawn by a hash of the key.",
+        "Intervals are 95 % percentile bootstrap over images. Each training ran once: other seeds are not in them.",
         "Composites are scored in 8 bits: pixels outside the hole are the image's own.",
     ]
     if dataset == "photos":
@@ -280,9 +330,14 @@ def _notes(dataset: str, code: Code) -> list[str]:
 
 
 VERB = {
-    "help": "stage: all results to one page",
+    "help": "stage: all results of a suite to one page",
     "example": "report --partial --open",
     "arguments": {
+        "suite": {
+            "nargs": "?",
+            "default": "",
+            "help": "one more suite, of those that params.yaml lists (default: the suite of params.yaml)",
+        },
         "--partial": {"action": "store_true", "help": "write what there is of an unfinished run, to another page"},
         "--format": {
             "choices": ["markdown", "csv", "latex", "json"],
@@ -304,17 +359,22 @@ VERB = {
 
 def main(params: Params, arguments: Namespace) -> int:
     """Run the stage, write the page of an unfinished run, or print results. Open the page if that is asked for."""
+    suite = arguments.suite
+    if suite and (arguments.partial or arguments.against):
+        raise ReportError(f"--partial and --against are for the suite of params.yaml; leave {suite} out")
+    if arguments.max_regression is not None and not arguments.against:
+        raise ReportError("--max-regression judges a comparison; name what to compare with: --against REVISION")
     if arguments.against:
         from pipeline.against import compare_with  # here, since the page does without it
 
         return compare_with(params, arguments.against, arguments.max_regression)
     if arguments.format:
-        print_results(params, arguments.format)
+        print_results(params, arguments.format, suite)
         return 0
     if arguments.partial:
         run_partial(params)
     else:
-        run(params)
+        run(params, suite)
     if arguments.open:
-        open_page(PARTIAL_REPORT if arguments.partial else REPORT)
+        open_page(PARTIAL_REPORT if arguments.partial else page_suite(params, suite).page)
     return 0

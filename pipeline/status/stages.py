@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -69,13 +70,13 @@ def read_stage_states(tree: Mapping[str, Any]) -> list[StageState]:
 
 def _list_stages(tree: Mapping[str, Any]) -> Iterator[_Stage]:
     """Yield the stages of dvc.yaml, those with `foreach` once per generator or suite."""
-    watched = str((tree.get("dataset") or {}).get("watch"))
     for name, body in read_stages().items():
         one = body.get("do", body)
         for key in tree.get(body["foreach"].strip("${}")) or () if "foreach" in body else [""]:
 
             def fill(text: str, key: str = key) -> str:
-                return text.replace("${key}", key).replace("${item}", key).replace("${dataset.watch}", watched)
+                text = text.replace("${key}", key).replace("${item}", key)
+                return re.sub(r"\$\{([\w.]+)\}", lambda found: str(_value_at(tree, found[1])), text)
 
             outs = [out for part in ("outs", "metrics", "plots") for out in one.get(part, ())]
             yield _Stage(

@@ -205,4 +205,6 @@ def test_a_command_line_is_found_among_the_stages():
         (stage, GENERATOR if stage in ("train", "evaluate") else "") for stage in STAGES
     }
     assert find_stage(["audit"]) is None
+    assert find_stage(["report", "photos"]) == ("reports", "photos")
+    assert find_stage(["report", "--open"]) is None
     assert find_stage(["precompute", "images"]) is None

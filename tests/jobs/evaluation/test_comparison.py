@@ -6,11 +6,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.evaluation.comparison import compare_rows, holm, write_comparisons
+from jobs.evaluation import comparison
+from jobs.evaluation.comparison import holm, write_comparisons
 from jobs.evaluation.metrics.intervals import bootstrap_interval, paired_difference
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import OVERALL, Score
 from masks.hole_ratio import BINS
+from tests.jobs.evaluation.score_tables import write_scores
+
+NAMES = [name for name, _, _ in BINS]
 
 
 def scores(row, values, metric="l1_hole_percent"):
@@ -21,6 +25,17 @@ def scores(row, values, metric="l1_hole_percent"):
         for (name, _, _), value in zip(BINS, of_image, strict=True)
         if not np.isnan(value)
     ]
+
+
+@pytest.fixture
+def compare_rows(tmp_path):
+    """Compare rows, each a list of scores, by way of their file."""
+
+    def run(rows, samples):
+        found = write_scores(tmp_path / "scores.parquet", [score for of_row in rows.values() for score in of_row])
+        return comparison.compare_rows(found, bins=NAMES, samples=samples)
+
+    return run
 
 
 def rows(**values):
@@ -34,7 +49,7 @@ def noisy():
     return {name: difficulty + shift + rng.normal(0, 0.3, (40, 6)) for name, shift in (("a", 0), ("b", 1), ("c", 0))}
 
 
-def test_every_two_rows_are_compared_with_the_resamples_of_single_rows(noisy):
+def test_every_two_rows_are_compared_with_the_resamples_of_single_rows(noisy, compare_rows):
     found = {(one.first, one.second, one.group): one for one in compare_rows(rows(**noisy), samples=300)}
     groups = [OVERALL, *(name for name, _, _ in BINS)]
     assert set(found) == {(*pair, group) for pair in combinations("abc", 2) for group in groups}
@@ -49,18 +64,18 @@ def test_every_two_rows_are_compared_with_the_resamples_of_single_rows(noisy):
     assert found["a", "c", OVERALL].better is None
 
 
-def test_a_row_does_not_differ_from_its_copy_to_the_last_bit(noisy):
+def test_a_row_does_not_differ_from_its_copy_to_the_last_bit(noisy, compare_rows):
     found = compare_rows(rows(a=noisy["a"], copy=noisy["a"]), samples=100)
     assert {one.difference for one in found} == {Value(0.0, 0.0, 0.0)}
     assert {(one.p_value, one.better) for one in found} == {(1.0, None)}
 
 
-def test_of_a_metric_where_more_is_better_the_higher_row_wins(noisy):
+def test_of_a_metric_where_more_is_better_the_higher_row_wins(noisy, compare_rows):
     psnr = {row: scores(row, noisy[row], "psnr") for row in ("a", "b")}
     assert {one.better for one in compare_rows(psnr, samples=300)} == {"b"}
 
 
-def test_pairs_that_one_row_lacks_are_left_out_and_a_group_without_pairs_is_not_compared(noisy):
+def test_pairs_that_one_row_lacks_are_left_out_and_a_group_without_pairs_is_not_compared(noisy, compare_rows):
     few = noisy["b"].copy()
     few[:, 1] = np.nan
     few[:30, 2] = np.nan
@@ -75,7 +90,7 @@ def test_pairs_that_one_row_lacks_are_left_out_and_a_group_without_pairs_is_not_
     assert found[OVERALL].mean == pytest.approx(np.nanmean(everything))
 
 
-def test_p_values_are_shares_of_resamples_corrected_over_bins(noisy):
+def test_p_values_are_shares_of_resamples_corrected_over_bins(noisy, compare_rows):
     found = {one.group: one for one in compare_rows(rows(a=noisy["a"], c=noisy["c"]), samples=200)}
     rng = np.random.default_rng(0)
     draws = [rng.integers(40, size=(200, 40))]
@@ -96,7 +111,7 @@ def test_holm_multiplies_the_smallest_by_the_number_of_tests_and_keeps_the_order
     assert holm([]) == []
 
 
-def test_comparisons_are_kept_as_a_table(noisy, tmp_path):
+def test_comparisons_are_kept_as_a_table(noisy, compare_rows, tmp_path):
     found = compare_rows(rows(a=noisy["a"], b=noisy["b"]), samples=50)
     write_comparisons(tmp_path / "comparisons.parquet", found)
     lines = pq.read_table(tmp_path / "comparisons.parquet").to_pylist()

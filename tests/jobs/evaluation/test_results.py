@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from jobs.evaluation import summary
 from jobs.evaluation.costs import Cost
 from jobs.evaluation.loop import PartResult, divide_images
 from jobs.evaluation.metrics.inception import Features
@@ -73,6 +74,14 @@ def test_metrics_of_sets_are_those_of_all_parts_together(summarised):
     assert groups["0.2-0.3"].metrics["kid"] == kid(Features(vectors, vectors + 1, np.arange(4), np.arange(4)))
 
 
+def test_scores_of_a_classifier_are_left_out_where_its_memory_would_have_no_bound(summarised, monkeypatch):
+    monkeypatch.setattr(summary, "IDS_MOST_PAIRS", 1)
+    vectors = np.ones((1, 3), np.float32)
+    scores = [score("a", bin, psnr=20.0) for bin in ("0.1-0.2", "0.2-0.3")]
+    _, groups = summarised(part(0, scores, real=[vectors], fake={"telea": [vectors, vectors]}))
+    assert groups[OVERALL].metrics["u_ids_percent"].reason.startswith("not computed: P-IDS and U-IDS of 2 pairs need")
+
+
 @pytest.mark.parametrize("first_lacks_it", [True, False])
 def test_a_metric_that_one_part_lacks_is_missing_in_the_summary(first_lacks_it, summarised):
     """Such as on a cluster where one node does not have the file of weights."""
@@ -113,12 +122,12 @@ def test_finished_parts_are_taken_up_and_those_of_another_evaluation_are_removed
 
 def test_a_summary_comes_back(tmp_path):
     metrics = {"psnr": Value(20.0, 19.0, 21.5), "fid": Value(float(np.float64(3.25))), "lpips_alex": LPIPS}
-    summary = Summary(
+    written = Summary(
         "3f9a",
         2,
         {"telea": {OVERALL: Group(12, metrics), "0.1-0.2": Group(2, {})}},
         {"telea": [("key", "0.1-0.2")]},
         {"telea": "OpenCV's"},
     )
-    write_summary(tmp_path / "summary.json", summary)
-    assert read_summary(tmp_path / "summary.json") == summary
+    write_summary(tmp_path / "summary.json", written)
+    assert read_summary(tmp_path / "summary.json") == written

@@ -11,7 +11,7 @@ from PIL import Image
 from jobs.evaluation.comparison import Comparison
 from jobs.evaluation.metrics.value import Missing, Value
 from jobs.evaluation.results import OVERALL
-from jobs.report.data import Cost, Curves, GalleryCell, GalleryRow, Page, Row, Unfinished
+from jobs.report.data import Cost, Curves, GalleryCell, GalleryRow, OtherPage, Page, Row, Unfinished
 
 HOSTILE = (
     "</title></style><script>alert(1)</script>'\" onload='x' <img src=x onerror=alert(1)>"
@@ -87,6 +87,8 @@ def full_page(text):
     return page(
         dataset=text,
         suite=text,
+        suite_name=text,
+        other_pages=[OtherPage(text, "../reports/centre/index.html")],
         rows=[*rows, row("mean_colour", 9.0, "baseline", by_bin=bins)],
         comparisons=[
             Comparison(

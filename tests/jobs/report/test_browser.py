@@ -112,8 +112,16 @@ def test_a_press_on_a_heading_sorts_all_rows_and_the_third_restores_the_groups(s
     assert table.locator("th[scope=col]").last.get_attribute("aria-sort") == "descending"  # PSNR
 
 
+def test_the_slider_opens_on_the_generator_with_the_smallest_error(show):
+    tab = show(with_gallery())
+    chosen = tab.locator(".viewer select").last
+    assert chosen.evaluate("select => select.selectedOptions[0].textContent") == "b"
+    assert shades(tab) == [20, 20, 20]
+
+
 def test_the_slider_wipes_from_the_input_over_the_result_to_the_truth(show):
     tab = show(with_gallery())
+    tab.locator(".viewer select").last.select_option(label="a")
     for position, expected in ((0, [255, 255, 255]), (0.5, [255, 255, 10]), (1, [10, 10, 10]),
                                (1.5, [10, 10, 90]), (2, [90, 90, 90])):  # fmt: skip
         slide(tab, position)

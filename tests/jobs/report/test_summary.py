@@ -43,6 +43,30 @@ def test_summary_begins_with_the_best_generator_and_says_whether_its_lead_is_sig
         assert text.startswith(f"Of the trained generators, b leaves the smallest error in holes, {end} Filling with")
 
 
+def test_of_a_single_generator_the_error_is_said():
+    assert summary(row("a", 5.0), start="The").startswith("The trained generator a leaves an error of 5.00 % in holes.")
+
+
+def test_summary_says_what_training_gained_over_the_best_row_without_it():
+    def against(rival, better):
+        low, first = (1.0, rival) if better == "a" else (-1.0, rival)
+        p_value = 0.01 if better else 0.5
+        return Comparison(
+            metric="l1_hole_percent", group=OVERALL, first=first, second="a", difference=Value(low), p_value=p_value
+        )
+
+    for name, kind, rival, called in (("telea", "baseline", "telea", "telea"),
+                                      ("a", "untrained", "a_untrained", "a before its training")):  # fmt: skip
+        rows = [row("a", 6.0), row("b", 7.0), row(name, 5.5, kind)]
+        for better, words in ((None, "not significantly different from"), ("a", "significantly more than"),
+                              (rival, "significantly less than")):  # fmt: skip
+            text = summary(*rows, start="Of the rows", comparisons=[against(rival, better)])
+            expected = (
+                f"Of the rows without training, {called} leaves the smallest error in holes, 5.50 %, {words} that"
+            )
+            assert text.startswith(f"{expected} of a. Filling with")
+
+
 def test_summary_sorts_by_error_and_without_intervals_the_means_decide():
     assert "2 of 3 trained generators beat it: c, b. Not better: a." in summary(
         row("a", 9.1), row("b", 8.9), row("c", 2.0)

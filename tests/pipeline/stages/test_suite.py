@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from hashlib import sha256
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from datasets.shards.column import Column
@@ -16,10 +18,11 @@ from jobs.evaluation.suite import SuiteError
 from jobs.generators import card
 from pipeline import suite_files
 from pipeline.layout import model_folder, results_folder
-from pipeline.results import common_suite, read_results
-from pipeline.stages import evaluate, ingest, masks, suite
+from pipeline.page_suites import page_suite
+from pipeline.results import ReportError, common_suite, read_results
+from pipeline.stages import evaluate, ingest, masks, report, suite
 from pipeline.suite_files import SuiteFileError
-from tests.jobs.tracking.models import write_model
+from tests.jobs.tracking.models import register
 from tests.pipeline.pictures import small_params, tree, write_pictures
 
 GENERATOR = "unet"
@@ -51,7 +54,8 @@ def params(tmp_path, monkeypatch):
         generators={GENERATOR: card(GENERATOR).Config.tiny()},
     )
     ingest.run(small)
-    write_model(model_folder(GENERATOR), GENERATOR)
+    register(tmp_path / "registered", GENERATOR)
+    shutil.copytree(tmp_path / "registered" / "model", model_folder(GENERATOR))
     return small
 
 
@@ -59,6 +63,9 @@ def test_suites_have_results_of_their_own_and_are_refused_in_one_table(params):
     masks.run(params)
     for row in (GENERATOR, "baselines"):
         evaluate.run(params, row)
+    params = dataclasses.replace(params, suites=("thick", "bins"))
+    with pytest.raises(ReportError, match=r"suites/thick/results/unet has no results; run: dvc repro suites@thick$"):
+        report.run(params, "thick")
     for name, groups in (("thick", {"thick"}), ("bins", None)):
         suite.run(params, name)
         folder = Path("suites") / name
@@ -73,14 +80,43 @@ def test_suites_have_results_of_their_own_and_are_refused_in_one_table(params):
     images = Column(Path("shards/image/val"))
     own = json.loads((results_folder("baselines") / "summary.json").read_text())["suite"]
     other = json.loads(Path("suites/bins/results/baselines/summary.json").read_text())["suite"]
-    common_suite(params, read_results((GENERATOR, "baselines"), images, Column(Path("shards/mask/val"))))
+    of_masks = page_suite(params), (GENERATOR, "baselines"), images, Column(Path("shards/mask/val"))
+    common_suite(params, read_results(*of_masks))
+    check_pages(params)
     shutil.copytree("suites/bins/results/baselines", results_folder("baselines"), dirs_exist_ok=True)
-    mixed = read_results((GENERATOR, "baselines"), images, Column(Path("shards/mask/val")))
     with pytest.raises(SuiteError, match=f"{own}, baselines on {other}: their numbers cannot be compared"):
-        common_suite(params, mixed)
+        common_suite(params, read_results(*of_masks))
 
 
-def test_a_suite_of_some_images_has_those_and_its_masks_are_kept(params):
+def check_pages(params):
+    """Each suite has a page of its own, with the same files and with links to the others."""
+    pages = {"": Path("report/index.html")} | {name: Path("reports", name, "index.html") for name in params.suites}
+    for name in pages:
+        report.run(params, name)
+    texts = {name: path.read_text() for name, path in pages.items()}
+    client = mlflow.MlflowClient()
+    run = client.get_run(client.get_model_version_by_alias(f"inpaint-{GENERATOR}", "candidate").run_id)
+    for name, path in pages.items():
+        place = Path("suites", name, "results") if name else Path("results")
+        digest = json.loads((place / GENERATOR / "summary.json").read_text())["suite"]
+        assert [other for other, text in texts.items() if digest in text] == [name]
+        assert ("By size of the hole" in texts[name]) == (name != "thick")
+        assert "Which of two rows is better" in texts[name]
+        tables = {table.name for table in path.parent.rglob("*.*")} - {"psnr_hole.tsv", "ssim.tsv"}
+        assert tables == {"index.html", "comparisons.parquet", "costs.tsv"} | (
+            set() if name == "thick" else {"l1_hole_percent.tsv"}
+        )
+        tag, begin = (f"suite.{name}", f"suites/{name}") if name else ("suite", "evaluation")
+        assert run.data.tags[tag] == digest
+        assert f"{begin}/psnr" in run.data.metrics
+        assert f"{begin}/interval_low/psnr" in run.data.metrics
+        artifacts = {found.path for found in client.list_artifacts(run.info.run_id, path.parent.as_posix())}
+        assert {f"{path.parent.as_posix()}/{file}" for file in ("index.html", "results.csv")} <= artifacts
+        links = {(path.parent / link).resolve() for link in re.findall(r'href="(\.\.[^"]*)"', texts[name])}
+        assert links == {other.resolve() for other in pages.values()} - {path.resolve()}
+
+
+def test_a_suite_of_some_images_has_those_and_its_masks_are_kept(params, capsys):
     suite.run(params, "few")
     before = tree(Path("suites"))
     made = Path("suites/few/mask/val/mask-000000.tar").stat().st_ino
@@ -95,6 +131,10 @@ def test_a_suite_of_some_images_has_those_and_its_masks_are_kept(params):
     scores = {score.key for score in read_scores(Path(f"suites/few/results/{GENERATOR}/per_image.parquet"))}
     assert scores == set(sorted(names, key=names.get)[:3])
     assert summary["images"] == 3
+    capsys.readouterr()
+    report.print_results(params, "csv", "few")
+    lines = [line.split(",") for line in capsys.readouterr().out.splitlines()[1:]]
+    assert {(line[0], line[3]) for line in lines} == {(summary["suite"], group) for group in ("overall", "centre")}
     hole = decode_map(Column(Path("suites/few/mask/val")).read(0, "mask-centre.png"))
     assert (hole[8:24, 8:24] == 255).all()
     assert hole.sum() == 255 * 16 * 16

@@ -25,6 +25,7 @@ from pipeline.stage_notes import note_stage
 from pipeline.status.overview import read_overview
 from pipeline.status.recorded import Record
 from pipeline.status.rendering import render_json, render_text
+from pipeline.status.stages import _list_stages
 from tests.jobs.runs.test_experiment import is_stopped, make_checkout, start, wait_for, write_params
 from tests.jobs.training.trainings import Fault
 
@@ -45,6 +46,12 @@ def job(tmp_path, monkeypatch):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_every_name_in_dvc_yaml_is_filled_in(job):
+    stages = list(_list_stages({**read_values(), "suites": ["photos"]}))
+    assert {stage.name for stage in stages} >= {"others", "suites", "reports"}
+    assert not [path for stage in stages for path in (stage.command, *stage.deps, *stage.outs) if "$" in path]
 
 
 def _status(folder: Path) -> tuple[dict, str]:
