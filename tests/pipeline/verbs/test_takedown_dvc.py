@@ -103,11 +103,12 @@ def test_the_bytes_of_a_picture_are_gone_from_checkout_cache_and_remote(project,
     assert files_with([project, tmp_path / "remote"], bytes_of) == set()
     places = [(each["place"], each["what"]) for each in done["aftermath"]["objects"]]
     assert {place: places.count(place) for place in places} == {
-        ("cache", "shard"): 5, ("cache", "gallery"): 1, ("cache", "page"): 1,
-        ("remote disk", "shard"): 5, ("remote disk", "gallery"): 1, ("remote disk", "page"): 1,
+        ("cache", "shard"): 5, ("cache", "table"): 5, ("cache", "gallery"): 1, ("cache", "page"): 1,
+        ("remote disk", "shard"): 5, ("remote disk", "table"): 5, ("remote disk", "gallery"): 1,
+        ("remote disk", "page"): 1,
     }  # fmt: skip
     gone = kept - {path for path in (project / ".dvc" / "cache").rglob("*") if path.is_file()}
-    assert len(gone) == 7, "nothing else is removed"
+    assert len(gone) == 12, "nothing else is removed"
     names = {path.parent.name + path.name for folder in where for path in folder.rglob("*")}
     assert not names & md5s
     broken = [check.link for check in (*check_everything(), *check_takedowns()) if check.is_broken]
@@ -131,7 +132,7 @@ def test_verify_reads_the_evidence_again(project):
     shutil.rmtree(project / ".dvc")
     old.rename(project / ".dvc")
     broken = [check.link for check in check_takedowns() if check.is_broken]
-    assert len(broken) == 2 == sum(each["place"] == "cache" for each in tree["purged"])
+    assert len(broken) == 4 == sum(each["place"] == "cache" for each in tree["purged"])
     assert all(re.fullmatch(r"\w{32} in DVC's cache", link) for link in broken)
     shutil.rmtree("shards")
     shutil.move(shards, "shards")
@@ -149,7 +150,7 @@ def test_a_killed_takedown_is_finished_by_the_next(project, monkeypatch):
     takedown.run(params, ["train/003"], "asked")
     assert len(files_with([project], bytes_of)) == 1, "the cache has it still"
     done = clear(params, "folder", {})
-    assert len(done.objects) == 4
+    assert len(done.objects) == 8
     assert files_with([project], bytes_of) == set()
     assert done.evidence
 
