@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from datasets.shards.column import Column
 from datasets.stream.plan import Plan, positions
@@ -17,7 +18,7 @@ from jobs.runs.history import history_folder, list_versions
 from jobs.runs.receipt import read_receipt
 from pipeline.__main__ import main
 from pipeline.lineage import page
-from pipeline.lineage.checks import NOTHING, check_everything
+from pipeline.lineage.checks import NOTHING, check_everything, list_unlisted
 from pipeline.lineage.graph import Graph, Node
 from pipeline.params import read_params
 from pipeline.verbs import lineage, takedown, verify
@@ -102,6 +103,22 @@ def test_what_is_missing_extra_or_set_otherwise_is_named(made):
     assert first_broken().link == f"lineage/statements/{record.name}"
     record.write_bytes(kept)
     assert first_broken() is None
+
+
+def test_outputs_of_a_generator_that_is_listed_no_more_are_compared_with_their_records(made):
+    params, weights = Path("params.yaml").read_text(), Path("models", GENERATOR, "weights.safetensors")
+    tree, before = YAML(typ="safe", pure=True).load(params), weights.read_bytes()
+    try:
+        YAML(typ="safe", pure=True).dump(tree | {"generators": {"unet": {}}}, Path("params.yaml"))
+        stale = {check.by for check in check_everything() if check.is_broken}
+        assert not stale & {f"provenance/{stage}/{GENERATOR}.json" for stage in ("train", "evaluate")}
+        assert list_unlisted() == [f"train@{GENERATOR}", f"evaluate@{GENERATOR}"]
+        assert [note.partition(":")[0] for note in verify.verify_all().notes] == list_unlisted()
+        flip(weights)
+        assert str(weights) in [check.link for check in check_everything() if check.is_broken]
+    finally:
+        weights.write_bytes(before)
+        Path("params.yaml").write_text(params)
 
 
 REGISTERED = {

@@ -1,42 +1,16 @@
 """Data, models and report reach a second clone through a remote of DVC alone."""
 
-import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from files.checkout import ROOT
 from files.durable import file_digest
-from pipeline.params import read_params
+from tests.pipeline.lineage.clones import git, run, write_all_values
 from tests.pipeline.lineage.finished import GENERATOR, prepare
 
 OUTPUTS = ("report/index.html", f"models/{GENERATOR}/weights.safetensors", f"results/{GENERATOR}/summary.json")
-
-
-def run(folder: Path, *words: str) -> str:
-    programs = Path(sys.executable).parent
-    removed = ("DVC_", "GIT_", "MLFLOW_TRACKING_URI")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
-    environment["PATH"] = f"{programs}:{environment['PATH']}"
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(words)}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
-    return done.stdout
-
-
-def write_all_values(path: Path) -> None:
-    """Write the defaults, too: dvc.yaml names each parameter."""
-    tree = read_params(path).to_dict()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.dump(json.loads(json.dumps(tree)), path)
-
-
-def git(folder: Path, *words: str) -> None:
-    run(folder, "git", "-c", "user.name=test", "-c", "user.email=test@example.invalid", *words)
 
 
 @pytest.mark.slow
