@@ -22,6 +22,7 @@ from jobs.runs.history import MANIFESTS, RECEIPTS, STATEMENTS, TAKEDOWNS, list_r
 from pipeline.code import LOCK, list_stages, read_declaration
 from pipeline.inputs import PARAMS_PREFIX, read_parameters, read_values
 from pipeline.layout import GROUP_ROWS, PROVENANCE, record_file
+from pipeline.lineage.pictures import read_sums
 from pipeline.lineage.records import is_outside, list_outputs, read_record
 from pipeline.lineage.statement import Statement, StatementError, parse_statement, portable_value
 
@@ -213,6 +214,9 @@ def _check_history() -> Iterator[Check]:
         except ManifestError:
             found = f"{file_digest(path)}, which is no manifest"
         yield Check(link=_shown(path), expected=path.stem, found=found, by="its name", remedy=_restore(path))
+    for path, expected in read_sums().items():
+        link, by = _shown(path), f"{path.name.partition('.')[0]}.sha256"
+        yield Check(link=link, expected=expected, found=_digest(path), by=by, remedy=_restore(path))
 
 
 def _shown(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,6 +21,8 @@ from pipeline.lineage.card import make_card, shorten
 _FOLDER = "evaluations"  # among the files of the run
 _TAG = "evaluation_"
 _CARD = "model_card.md"
+CARD_TAG = "card_sha256"
+"""Tag of a version: SHA-256 of its card among the files of its run."""
 
 
 class EvaluationError(UserError):
@@ -76,4 +79,10 @@ def renew_card(version: Version, receipt: Mapping[str, Any]) -> str:
     text = make_card(receipt, version.tags, evaluations, runs.device_hours(version.run_id))
     registry.set_description(version, shorten(text))
     runs.log_text(version.run_id, text, _CARD)
+    registry.set_version_tags(version, {CARD_TAG: hashlib.sha256(text.encode()).hexdigest()})
     return text
+
+
+def fetch_card(version: Version, folder: Path) -> Path:
+    """Copy the card of a version to a folder, unchecked. Returns its path."""
+    return runs.fetch_file(version.run_id, _CARD, folder)

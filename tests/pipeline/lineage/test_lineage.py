@@ -102,7 +102,28 @@ def test_what_is_missing_extra_or_set_otherwise_is_named(made):
     flip(record)
     assert first_broken().link == f"lineage/statements/{record.name}"
     record.write_bytes(kept)
+    tables = list(history_folder().glob("pictures/*.parquet"))
+    assert len(tables) == 2 * 2
+    for table in tables:
+        kept = table.read_bytes()
+        flip(table)
+        assert first_broken().link == f"lineage/pictures/{table.name}"
+        table.write_bytes(kept)
     assert first_broken() is None
+
+
+def test_a_changed_record_of_a_registration_is_named(made, capsys):
+    (record,) = history_folder().glob(f"versions/{MODEL}-1-*.json")
+    kept = record.read_bytes()
+    try:
+        record.write_bytes(kept.replace(b'"licence": "', b'"licence": "x'))
+        (broken,) = verify.verify_model(VERSION).broken
+        assert (broken.link, broken.by) == (f"{MODEL}@1: tag licence", f"lineage/versions/{record.name}")
+        record.write_bytes(kept.replace(b":", b";", 1))
+        assert main(["verify", "model", VERSION]) == 1
+        assert f"lineage/versions/{record.name} is not a record of a registered version" in capsys.readouterr().err
+    finally:
+        record.write_bytes(kept)
 
 
 def test_outputs_of_a_generator_that_is_listed_no_more_are_compared_with_their_records(made):
@@ -134,6 +155,7 @@ REGISTERED = {
 OF_THE_RUN = {
     "*/artifacts/params.json": "params.json of its run",
     "*/artifacts/code/code.zip": "code.zip of its run",
+    "*/artifacts/model_card.md": "model_card.md of its run",
     "*/artifacts/evaluations/*/summary.json": "summary.json of the suite",
 }
 
