@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from files.checkout import ROOT
 from pipeline.params import read_params
+from tests.pipeline.lineage.finished import prepare
 
 
 def run(folder: Path, *words: str) -> str:
@@ -33,3 +35,15 @@ def write_all_values(path: Path) -> None:
 
 def git(folder: Path, *words: str) -> None:
     run(folder, "git", "-c", "user.name=test", "-c", "user.email=test@example.invalid", *words)
+
+
+def prepare_clone(folder: Path, database: Path) -> Path:
+    """Clone this repository and commit a small job in the clone. Returns its folder.
+
+    database: an empty tracking database.
+    """
+    git(folder.parent, "clone", "--quiet", str(ROOT), str(folder))
+    prepare(folder, database)
+    write_all_values(folder / "params.yaml")
+    git(folder, "commit", "--quiet", "--all", "--message", "a job")
+    return folder

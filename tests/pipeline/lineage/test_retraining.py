@@ -8,10 +8,9 @@ import pytest
 
 from datasets.shards.column import Column
 from datasets.shards.records import read_table
-from files.checkout import ROOT
 from files.durable import file_digest
-from tests.pipeline.lineage.clones import git, run, write_all_values
-from tests.pipeline.lineage.finished import GENERATOR, MODEL, prepare
+from tests.pipeline.lineage.clones import git, prepare_clone, run
+from tests.pipeline.lineage.finished import GENERATOR, MODEL
 
 PIPELINE = (sys.executable, "-m", "pipeline")
 COLUMNS = ("image", "edges/edge")
@@ -44,13 +43,11 @@ def archives(shards):
 @pytest.mark.slow
 def test_one_picture_is_taken_down_and_the_model_is_trained_again_without_it(tmp_path, empty_database):
     folder, remote = tmp_path / "project", tmp_path / "remote"
-    git(tmp_path, "clone", "--quiet", str(ROOT), str(folder))
-    prepare(folder, empty_database)
-    write_all_values(folder / "params.yaml")
+    prepare_clone(folder, empty_database)
     run(folder, "dvc", "remote", "add", "--default", "disk", str(remote))
     run(folder, "dvc", "repro")
     run(folder, "dvc", "push", "--quiet")
-    git(folder, "add", "dvc.lock", "params.yaml", ".dvc/config")
+    git(folder, "add", "dvc.lock", ".dvc/config")
     git(folder, "commit", "--quiet", "--message", "a run")
 
     shards, weights = folder / "shards", folder / "models" / GENERATOR / "weights.safetensors"

@@ -5,10 +5,9 @@ import sys
 
 import pytest
 
-from files.checkout import ROOT
 from files.durable import file_digest
-from tests.pipeline.lineage.clones import git, run, write_all_values
-from tests.pipeline.lineage.finished import GENERATOR, prepare
+from tests.pipeline.lineage.clones import git, prepare_clone, run
+from tests.pipeline.lineage.finished import GENERATOR
 
 OUTPUTS = ("report/index.html", f"models/{GENERATOR}/weights.safetensors", f"results/{GENERATOR}/summary.json")
 
@@ -20,16 +19,14 @@ def test_a_second_clone_has_the_report_by_dvc_pull_alone_and_verifies(kind, tmp_
         pytest.importorskip("dvc_s3", reason="DVC's plugin for S3 is not among this project's packages")
         request.getfixturevalue("s3")
     first, second = tmp_path / "first", tmp_path / "second"
-    git(tmp_path, "clone", "--quiet", str(ROOT), str(first))
-    prepare(first, empty_database)
-    write_all_values(first / "params.yaml")
+    prepare_clone(first, empty_database)
     run(first, "dvc", "repro")
     remote = str(tmp_path / "remote") if kind == "disk" else "s3://bucket/prefix"
     run(first, "dvc", "remote", "add", "--default", "there", remote)
     if kind == "s3":
         run(first, "dvc", "remote", "modify", "there", "endpointurl", os.environ["AWS_ENDPOINT_URL"])
     run(first, "dvc", "push", "--quiet")
-    git(first, "add", "dvc.lock", "params.yaml", ".dvc/config")
+    git(first, "add", "dvc.lock", ".dvc/config")
     git(first, "commit", "--quiet", "--message", "a run")
     git(tmp_path, "clone", "--quiet", str(first), str(second))
     assert not (second / "shards").exists()
