@@ -61,8 +61,6 @@ logging.getLogger("mlflow").setLevel(logging.ERROR)  # it reports every table th
 logging.getLogger("alembic").setLevel(logging.ERROR)
 
 EXPERIMENT = "inpaint-foundry"
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag with which MLflow's pages show trainings and models, and nothing about language models."""
 CODE_FOLDER = "code"
 """Folder of a run's artifacts that holds the archive of its code."""
 Point = tuple[str, float, int, float]
@@ -303,8 +301,7 @@ def find_experiment(client: mlflow.MlflowClient) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         folder = artifact_folder(tracking_uri())
-        location = folder.as_uri() if folder else None
-        made = client.create_experiment(EXPERIMENT, artifact_location=location, tags=_KIND)
+        made = client.create_experiment(EXPERIMENT, artifact_location=folder.as_uri() if folder else None)
         experiment = client.get_experiment(made)
     if experiment.lifecycle_stage != "active":
         raise ExperimentGoneError(

@@ -134,6 +134,12 @@ def _limits(receipt: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str
         yield f"It was trained on pictures that were taken down since: {tags['takedown']}."
 
 
+def describe_model(generator: str) -> str:
+    """Return the description of a registered model: what its generator does, and the paper."""
+    paper = card_of(generator)
+    return f"{_first_line(generator)}\n\n{paper.PAPER}, {paper.YEAR}. Each version has a card of its own."
+
+
 def describe_gpu(generator: str) -> str:
     """Return which operations of a generator may not repeat on a GPU, as its own card says; "" if it says nothing."""
     found = re.search(r"^On a GPU\b.*?(?=\n\n|\Z)", card_of(generator).__doc__ or "", re.DOTALL | re.MULTILINE)

@@ -131,6 +131,8 @@ def test_a_version_becomes_champion_with_its_card_and_its_figures(registry):
     card = version.description
     whole = Path(client.download_artifacts(version.run_id, "model_card.md", str(registry))).read_text()
     assert whole == f"# {NAME}\n\n{card}"
+    assert client.get_run(version.run_id).data.tags["mlflow.note.content"] == card
+    assert "Plain U-Net (pix2pix network of Isola et al.)" in client.get_registered_model(NAME).description
     assert "| all | 8 | 5.00 (4.00 to 6.00) | 30.00 (29.00 to 31.00) |" in card
     assert "| 0.1-0.2 | 4 |" in card
     for text in ("U-Net", version.tags["weights_sha256"], "| Licence of the data | none |", "## Intended use"):
