@@ -112,7 +112,7 @@ def test_a_second_clone_that_is_killed_five_times_ends_with_the_same_bytes(quiet
 
 
 def kill_repro(folder, line, seconds):
-    """Start `dvc repro`, and kill it with all its processes some time after it printed a line. Returns its exit code."""
+    """Start `dvc repro`, and kill it with its processes some time after it printed a line. Returns its exit code."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_", "MLFLOW"))}
     environment |= {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}", "PYTHONUNBUFFERED": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
