@@ -1,5 +1,6 @@
 """A takedown reaches DVC's cache and remotes, and `verify` names what DVC brings back damaged."""
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,7 @@ from dvc.repo import Repo
 
 from datasets.shards.column import Column
 from files.durable import file_digest
+from jobs.generators import card
 from jobs.runs.folder import RunFolder
 from jobs.runs.history import history_folder
 from pipeline.aftermath import TrainingError, clear, keep_records
@@ -228,3 +230,12 @@ def test_a_damaged_object_of_dvc_is_named_by_verify(project, tmp_path, place):
     broken = next(check for check in check_everything() if check.is_broken)
     assert (broken.link, broken.expected, broken.found) == (str(shard), sha256, file_digest(shard))
     assert path.stat().st_mode == mode
+
+
+def test_a_new_training_has_a_price_in_words(project, monkeypatch):
+    monkeypatch.setattr(takedown, "_PROBE_SECONDS", 0.1)
+    params = small_params(project / "pictures")
+    params = dataclasses.replace(params, generators={"unet": card("unet").Config.tiny()})
+    price = takedown.price_retraining(params, ["gone", "unet"])
+    assert price["gone"] == "not in params.yaml, so it has no price"
+    assert re.fullmatch(r"\d+ s to \d+ s", price["unet"])
