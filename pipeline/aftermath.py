@@ -82,7 +82,7 @@ def preview(params: Params, pictures: Sequence[Picture]) -> Aftermath:
     exposure = find_exposure(pictures, params.cluster.storage_folder)
     return Aftermath(
         exposure=exposure,
-        objects=purge(exposure.shards, exposure.keys, dry_run=True),
+        objects=purge(exposure.shards, exposure.tables, exposure.keys, dry_run=True),
         trainings=exposure.unfinished,
         versions=tuple(exposure.versions),
     )
@@ -108,7 +108,7 @@ def clear(params: Params, dataset: str, images: Mapping[str, tuple[str, str]]) -
     tombstones = [each for each in read_tombstones(TOMBSTONES) if each.dataset == dataset]
     pictures = find_taken_down(tombstones)
     exposure = find_exposure(pictures, params.cluster.storage_folder)
-    objects = purge(exposure.shards, exposure.keys, dry_run=False)
+    objects = purge(exposure.shards, exposure.tables, exposure.keys, dry_run=False)
     for name in exposure.unfinished:
         _remove_training(params, RunFolder(params.cluster.storage_folder.parent / name))
     marked, unmarked = _mark(exposure.versions)

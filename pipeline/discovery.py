@@ -100,6 +100,10 @@ class Verb:
             from pipeline.params import read_params
 
             params = read_params()
+            if params.train.portable:
+                from pipeline.restarting import pin_instruction_sets
+
+                pin_instruction_sets()
             hide_gpus(params.cluster)
             if self.name == "train":
                 check_driver(params.cluster)

@@ -1,7 +1,8 @@
 """Remove from DVC's cache and remotes every object that holds removed pictures.
 
-DVC names an object by the MD5 of its bytes, and records name shards by SHA-256. Objects of the size of such a shard are
-therefore read and hashed. Of small objects those are removed that show a picture: galleries and pages with its key.
+DVC names an object by the MD5 of its bytes, and records name shards and tables by SHA-256. Tables and objects of the
+size of such a shard are therefore read and hashed. Of small objects those are removed that show a picture: galleries
+and pages with its key.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from files.errors import UserError
 
 _SMALL = 64 * 2**20  # bytes; galleries and pages are smaller
 _BLOCK = 2**20
+_PARQUET = b"PAR1"
 
 
 class PurgeError(UserError):
@@ -27,7 +29,7 @@ class Held:
 
     place: "cache", or "remote NAME".
     md5: its name.
-    what: "shard", "gallery" or "page".
+    what: "shard", "table", "gallery" or "page".
     bytes: its size.
     """
 
@@ -37,10 +39,13 @@ class Held:
     bytes: int
 
 
-def purge(shards: Mapping[str, int], keys: Collection[str], *, dry_run: bool) -> tuple[Held, ...]:
-    """Remove the objects that hold pictures from DVC's cache and from all its remotes.
+def purge(
+    shards: Mapping[str, int], tables: Collection[str], keys: Collection[str], *, dry_run: bool
+) -> tuple[Held, ...]:
+    """Remove the objects that hold pictures, or their digests, from DVC's cache and from all its remotes.
 
     shards: SHA-256 -> bytes of every shard that ever held one.
+    tables: SHA-256 of every `records.parquet` that listed one.
     keys: of the pictures.
     dry_run: only find them.
     Returns the objects, which are gone unless `dry_run`. Without a repository of DVC there is none.
@@ -58,7 +63,7 @@ def purge(shards: Mapping[str, int], keys: Collection[str], *, dry_run: bool) ->
         for place, open_objects in _places(repo):
             try:
                 objects = open_objects()
-                found = list(_find(place, objects, shards, [key.encode() for key in keys]))
+                found = list(_find(place, objects, shards, tables, [key.encode() for key in keys]))
                 for each in found if not dry_run else ():
                     objects.delete(each.md5)
             except Exception as error:  # every file system raises its own kinds
@@ -76,13 +81,17 @@ def _places(repo: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield f"remote {name}", lambda name=name: repo.cloud.get_remote_odb(name)
 
 
-def _find(place: str, objects: Any, shards: Mapping[str, int], keys: Collection[bytes]) -> Iterator[Held]:
+def _find(
+    place: str, objects: Any, shards: Mapping[str, int], tables: Collection[str], keys: Collection[bytes]
+) -> Iterator[Held]:
     sizes = set(shards.values())
     for path in _list(objects):
         size = objects.fs.size(path)
         what = ""
         if size in sizes and _sha256(objects, path) in shards:
             what = "shard"
+        elif _starts_with(objects, path, _PARQUET):
+            what = "table" if _sha256(objects, path) in tables else ""
         elif size <= _SMALL:
             what = _shows(objects, path, keys)
         if what:
@@ -94,6 +103,11 @@ def _list(objects: Any) -> list[str]:
         return sorted(path for path in objects.fs.find(objects.path) if not path.endswith(".dir"))
     except FileNotFoundError:
         return []
+
+
+def _starts_with(objects: Any, path: str, magic: bytes) -> bool:
+    with objects.fs.open(path, "rb") as file:
+        return file.read(len(magic)) == magic
 
 
 def _sha256(objects: Any, path: str) -> str:

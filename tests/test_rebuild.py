@@ -130,6 +130,14 @@ def test_what_a_version_says_is_of_its_start_and_its_rebuild_command_rebuilds_it
     os.chdir(checkout)
     assert "links are as they were recorded" in run(f"python -m pipeline verify --rebuild inpaint-{GENERATOR}@1")
     assert newest_version().version == rebuilt.version
+    other = subprocess.run(
+        [sys.executable, "-m", "pipeline", "verify", "--rebuild", f"inpaint-{GENERATOR}@1"],
+        env=os.environ | {"ATEN_CPU_CAPABILITY": "default"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert other.returncode == 1, "another processor, as PyTorch sees it"
+    assert f"broken: models/{GENERATOR}/receipt.json, rebuilt" in other.stdout, "it names the weights' digest"
+    assert f"  {WEIGHTS}, rebuilt" in other.stdout
+    assert "the environment differs: variable ATEN_CPU_CAPABILITY was not recorded, is default;" in other.stdout
     os.chdir(clone)
     Path("files/seeds.py").write_text(Path("files/seeds.py").read_text() + "# work of mine\n")
     training = command.partition(" restore ")[2].split()[0]

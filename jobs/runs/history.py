@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from files.durable import write_durably
+from files.errors import UserError
 
 STATEMENTS, MANIFESTS, RECEIPTS, VERSIONS = "statements", "manifests", "receipts", "versions"
 TAKEDOWNS = "takedowns"
@@ -41,6 +42,10 @@ def list_records(kind: str) -> list[Path]:
     return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))
 
 
+class HistoryError(UserError):
+    """A record of the history is damaged. The message names it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Version:
     """A registered version of a model, as it was registered.
@@ -60,8 +65,13 @@ class Version:
 def add_version(version: Version) -> None:
     """Add a registered version to the history."""
     content = json.dumps(asdict(version), indent=2, sort_keys=True) + "\n"
+    add_record(VERSIONS, name_version(version), content.encode())
+
+
+def name_version(version: Version) -> str:
+    """Return the name of the record of a registered version, without suffix."""
     files = version.tags.get("files_sha256", "")[:16]  # two tracking servers may have versions of the same number
-    add_record(VERSIONS, f"{version.name}-{version.version}-{files}", content.encode())
+    return f"{version.name}-{version.version}-{files}"
 
 
 def set_alias(name: str, alias: str, version: str) -> None:
@@ -83,8 +93,18 @@ def list_aliases() -> Iterator[tuple[str, str, str]]:
 
 
 def list_versions() -> list[Version]:
-    """Return all registered versions of the history, oldest first."""
-    return [Version(**json.loads(path.read_bytes())) for path in list_records(VERSIONS)]
+    """Return all registered versions of the history, oldest first. Raises HistoryError for a damaged record."""
+    return [_read_version(path) for path in list_records(VERSIONS)]
+
+
+def _read_version(path: Path) -> Version:
+    try:
+        return Version(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise HistoryError(
+            f"lineage/{VERSIONS}/{path.name} is not a record of a registered version ({error}); restore it, or remove "
+            "it: `lineage model` records the version again"
+        ) from error
 
 
 def _alias_file(name: str, alias: str) -> Path:

@@ -234,6 +234,11 @@ def set_description(version: Version, text: str) -> None:
     open_client().update_model_version(version.name, version.version, description=text[:MAX_DESCRIPTION])
 
 
+def describe_model(name: str, text: str) -> None:
+    """Set the description of a registered model, of which the versions are, in Markdown."""
+    open_client().update_registered_model(name, description=text)
+
+
 def move_alias(version: Version, alias: str) -> None:
     """Give a version an alias, which the version that had it loses."""
     open_client().set_registered_model_alias(version.name, alias, version.version)

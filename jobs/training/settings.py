@@ -49,6 +49,8 @@ class TrainConfig:
     benchmark: whether cuDNN tries its algorithms for each new shape and keeps the fastest. The choice may differ from
         run to run, so it needs `deterministic: false`.
     deterministic: whether to choose operations that repeat to the bit, and report those that cannot on the device.
+    portable: whether to compute with AVX2 alone, as every x86-64 processor since 2013 can, so that different ones give
+        equal weights. Without effect on a GPU. See jobs/training/portability.py.
     accumulate: number of micro-batches in which each process computes its share of a batch, one after another, to save
         memory. The gradient of a loss that is a mean over samples does not change. These do change:
         - batch norm and losses that are quotients of sums use one micro-batch instead of the batch;
@@ -79,6 +81,7 @@ class TrainConfig:
     tf32: bool = False
     benchmark: bool = False
     deterministic: bool = True
+    portable: bool = False
     accumulate: int = 1
     global_batch: int | None = None
     global_batch_rule: Literal["none", "linear", "sqrt"] | None = None

@@ -5,6 +5,7 @@ A card is made from the tags, the receipt and the evaluations of the version, so
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ def _facts(
     yield "Device-hours", ", ".join(spent) or "not known"
     yield "Commit", tags.get("git_commit", "unknown") + (f"; differed: {tags.get('git_changes')}" if is_dirty else "")
     yield "Provenance record", f"SHA-256 {tags.get('provenance_sha256', 'none')}"
-    yield "Operations that do not repeat to the bit", ", ".join(receipt["not_repeatable"]) or "none on a CPU"
+    yield "Operations that did not repeat to the bit", ", ".join(receipt["not_repeatable"]) or "none"
     yield "Made again by", f"`{tags['rebuild']}`" if "rebuild" in tags else "not known"
 
 
@@ -125,10 +126,24 @@ def _limits(receipt: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[str
     weights = [value for name, value in config.items() if name.startswith(("perceptual", "style")) and "weight" in name]
     if config.get("features") == "random" and any(weights):
         yield "Its perceptual features are random: they are not those of the paper."
+    if repeats := describe_gpu(receipt["generator"]):
+        yield repeats
     source = SOURCES.get(tags.get("dataset", ""))
     yield from (f"Of its data: {defect}." for defect in (source.card.defects if source else ()))
     if "takedown" in tags:
         yield f"It was trained on pictures that were taken down since: {tags['takedown']}."
+
+
+def describe_model(generator: str) -> str:
+    """Return the description of a registered model: what its generator does, and the paper."""
+    paper = card_of(generator)
+    return f"{_first_line(generator)}\n\n{paper.PAPER}, {paper.YEAR}. Each version has a card of its own."
+
+
+def describe_gpu(generator: str) -> str:
+    """Return which operations of a generator may not repeat on a GPU, as its own card says; "" if it says nothing."""
+    found = re.search(r"^On a GPU\b.*?(?=\n\n|\Z)", card_of(generator).__doc__ or "", re.DOTALL | re.MULTILINE)
+    return " ".join(found[0].split()) if found else ""
 
 
 def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:

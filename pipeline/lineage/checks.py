@@ -20,8 +20,9 @@ from files.checkout import FOLDERS, ROOT
 from files.durable import file_digest
 from jobs.runs.history import MANIFESTS, RECEIPTS, STATEMENTS, TAKEDOWNS, list_records
 from pipeline.code import LOCK, list_stages, read_declaration
-from pipeline.inputs import PARAMS_PREFIX, read_parameters
+from pipeline.inputs import PARAMS_PREFIX, read_parameters, read_values
 from pipeline.layout import GROUP_ROWS, PROVENANCE, record_file
+from pipeline.lineage.pictures import read_sums
 from pipeline.lineage.records import is_outside, list_outputs, read_record
 from pipeline.lineage.statement import Statement, StatementError, parse_statement, portable_value
 
@@ -60,7 +61,10 @@ def check_everything() -> Iterator[Check]:
 
 
 def check_stage(stage: str, key: str) -> Iterator[Check]:
-    """Check the record of one stage, then its inputs, then its outputs."""
+    """Check the record of one stage, then its inputs, then its outputs.
+
+    Inputs of a stage that the checkout does not have any more are not compared: see `is_listed`.
+    """
     path = record_file(stage, key)
     name = f"{stage}@{key}" if key else stage
     remedy = f"dvc checkout --force {path}, or dvc repro {name}"
@@ -72,7 +76,8 @@ def check_stage(stage: str, key: str) -> Iterator[Check]:
         yield Check(link=str(path), expected=expected or "a provenance record", found=found, by=by, remedy=remedy)
         return
     yield _check_record(path, statement, remedy)
-    yield from _check_inputs(statement, path)
+    if is_listed(stage, key):
+        yield from _check_inputs(statement, path)
     yield from _check_outputs(statement, path)
 
 
@@ -90,6 +95,17 @@ def check_manifest(folder: Path, manifest: Manifest) -> Iterator[Check]:
     for path in sorted(folder.iterdir()):
         if path.name not in (*expected, MANIFEST_NAME):
             yield Check(link=str(path), expected=ABSENT, found=_digest(path), by=by, remedy=f"remove {path}")
+
+
+def is_listed(stage: str, key: str) -> bool:
+    """Return whether params.yaml has the generator or suite of a stage, so that `dvc repro` can run it."""
+    block = (read_values() or {}).get("suites" if stage == "suites" else "generators")
+    return not key or block is None or key in block
+
+
+def list_unlisted() -> list[str]:
+    """Return the names of stages whose outputs are here, though params.yaml has their generator or suite no more."""
+    return [f"{stage}@{key}" for stage, key in _stages_here() if not is_listed(stage, key)]
 
 
 def _stages_here() -> Iterator[tuple[str, str]]:
@@ -198,6 +214,9 @@ def _check_history() -> Iterator[Check]:
         except ManifestError:
             found = f"{file_digest(path)}, which is no manifest"
         yield Check(link=_shown(path), expected=path.stem, found=found, by="its name", remedy=_restore(path))
+    for path, expected in read_sums().items():
+        link, by = _shown(path), f"{path.name.partition('.')[0]}.sha256"
+        yield Check(link=link, expected=expected, found=_digest(path), by=by, remedy=_restore(path))
 
 
 def _shown(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,11 +16,14 @@ from jobs.runs.history import Version
 from jobs.tracking import mlflow_registry as registry
 from jobs.tracking import mlflow_runs as runs
 from pipeline.layout import SUMMARY_NAME
-from pipeline.lineage.card import make_card, shorten
+from pipeline.lineage.card import describe_model, make_card, shorten
 
 _FOLDER = "evaluations"  # among the files of the run
 _TAG = "evaluation_"
 _CARD = "model_card.md"
+_DESCRIPTION = "mlflow.note.content"  # tag that MLflow's pages show as the description of a run
+CARD_TAG = "card_sha256"
+"""Tag of a version: SHA-256 of its card among the files of its run."""
 
 
 class EvaluationError(UserError):
@@ -68,12 +72,20 @@ def fetch_evaluations(version: Version, folder: Path) -> Iterator[tuple[str, str
 
 
 def renew_card(version: Version, receipt: Mapping[str, Any]) -> str:
-    """Make the card of a version again, as its description and as a file of its run. Returns the card.
+    """Make the card of a version again, as description of version and run, and as a file of the run. Returns it.
 
     receipt: entries of the version's receipt.
     """
     evaluations = list(read_evaluations(version).values())
     text = make_card(receipt, version.tags, evaluations, runs.device_hours(version.run_id))
+    registry.describe_model(version.name, describe_model(receipt["generator"]))
     registry.set_description(version, shorten(text))
+    runs.set_tags(version.run_id, {_DESCRIPTION: shorten(text)})
     runs.log_text(version.run_id, text, _CARD)
+    registry.set_version_tags(version, {CARD_TAG: hashlib.sha256(text.encode()).hexdigest()})
     return text
+
+
+def fetch_card(version: Version, folder: Path) -> Path:
+    """Copy the card of a version to a folder, unchecked. Returns its path."""
+    return runs.fetch_file(version.run_id, _CARD, folder)

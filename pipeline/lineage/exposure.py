@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets.tombstones import TAKEN_DOWN, Tombstone
 from pipeline.lineage.archive import Archive, image_shards
@@ -37,6 +38,7 @@ class Exposure:
 
     pictures: their records.
     shards: SHA-256 -> bytes of every shard that ever held one, in every column.
+    tables: SHA-256 of every table that listed one, in every column.
     uses: trainings, checkpoints and versions.
     unfinished: folders of unfinished trainings on images with one, relative to the folder of the storage. They cannot
         go on, since their images are no more.
@@ -44,6 +46,7 @@ class Exposure:
 
     pictures: tuple[Picture, ...]
     shards: dict[str, int]
+    tables: tuple[str, ...]
     uses: tuple[Exposed, ...]
     unfinished: tuple[str, ...]
 
@@ -90,10 +93,12 @@ def find_exposure(pictures: Iterable[Picture], storage: Path) -> Exposure:
         uses.add_picture(picture)
     nodes = list(uses.graph.nodes.values())
     exposed = tuple(_exposed(node) for node in nodes if node.kind in _KINDS)
+    held = list(_shards(archive, pictures))
     folders = {str(node.facts["folder"]) for node in nodes if node.kind == "unfinished training"}
     return Exposure(
         pictures=pictures,
-        shards=dict(_shards(archive, pictures)),
+        shards={shard["sha256"]: shard["bytes"] for manifest, number in held for shard in [manifest["shards"][number]]},
+        tables=tuple(sorted({manifest["records_sha256"] for manifest, _ in held})),
         uses=exposed,
         unfinished=tuple(sorted(folders)),
     )
@@ -104,14 +109,13 @@ def _exposed(node: Node) -> Exposed:
     return Exposed(kind=node.kind, title=node.title, key=node.about, steps=steps)
 
 
-def _shards(archive: Archive, pictures: Iterable[Picture]) -> Iterator[tuple[str, int]]:
-    """Yield SHA-256 and bytes of every shard that ever held one of the pictures, or a map or mask made for it."""
+def _shards(archive: Archive, pictures: Iterable[Picture]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield manifest and number of every shard that ever held one of the pictures, or a map or mask made for it."""
     wanted = {picture.shard for picture in pictures}
     for digest, manifest in archive.manifests.items():
         if manifest["column"] != "image":
             continue
         for number, first in enumerate(image_shards(manifest).digests):
             if first in wanted:
-                made = (other for other in archive.manifests.values() if other["made_from"] == digest)
-                for shard in (each["shards"][number] for each in (manifest, *made)):
-                    yield shard["sha256"], shard["bytes"]
+                yield manifest, number
+                yield from ((made, number) for made in archive.manifests.values() if made["made_from"] == digest)

@@ -1,12 +1,13 @@
 """The index of pictures: every record that images in shards/ ever had, found by key or by digest, also after removal.
 
 A shard of images is identified by its SHA-256. The rows of a shard are added to the index once, with the first manifest
-that lists the shard. So a takedown, which rewrites a few shards, adds the rows of these few. Two tables per addition,
-in the folder `pictures` of the history:
+that lists the shard. So a takedown, which rewrites a few shards, adds the rows of these few. Per addition, these
+files are in the folder `pictures` of the history:
 
 <manifest>.pictures.parquet  a row per record, sorted by key. Its metadata list the shards.
 <manifest>.digests.parquet   the first 8 bytes of the digests of source and stored bytes, sorted, each with its row in
                              the other table.
+<manifest>.sha256            SHA-256 of both, as sha256sum writes it.
 
 A search reads the row groups whose statistics contain the value, so it takes milliseconds for millions of records.
 """
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from datasets.shards.manifest import MANIFEST_NAME, RECORDS_NAME, Manifest, read_manifest
 from datasets.shards.records import shard_number
-from files.durable import durable_file
+from files.durable import durable_file, file_digest, write_durably
 from jobs.runs.history import history_folder
 from pipeline.layout import column_folder, image_splits
 
@@ -82,8 +83,11 @@ def add_images(folder: Path, manifest: Manifest) -> None:
     rows = _read_rows(folder / RECORDS_NAME, new)
     rows = rows.take(pc.sort_indices(rows["key"])).combine_chunks()
     digests = _sorted_digests(rows)
-    _write(target.with_name(target.name.replace(".pictures.", ".digests.")), digests, [])
-    _write(target, rows, sorted(new.values()))  # last: its presence means that both are complete
+    other = _digests_of(target)
+    _write(other, digests, [])
+    _write(target, rows, sorted(new.values()))  # after the other: its presence means that both are complete
+    sums = "".join(f"{file_digest(path)}  {path.name}\n" for path in (other, target))
+    write_durably(target.with_name(target.name.replace(".pictures.parquet", ".sha256")), sums.encode())
 
 
 def find_by_key(key: str) -> list[Picture]:
@@ -99,7 +103,7 @@ def find_by_digest(sha256: str) -> list[Picture]:
     prefix = int(sha256[: 2 * _PREFIX_BYTES], 16)
     found = []
     for path in _tables():
-        with _open(path.with_name(path.name.replace(".pictures.", ".digests."))) as digests:
+        with _open(_digests_of(path)) as digests:
             places = [int(place) for _, rows in _select(digests, "prefix", prefix) for place in rows["row"].to_pylist()]
         with _open(path) as pictures:
             candidates = [_read_row(pictures, place) for place in sorted(set(places))]
@@ -148,6 +152,12 @@ def count_sources(shards: Collection[str], records: int) -> dict[tuple[str, str]
     return dict(sorted(counts.items()))
 
 
+def read_sums() -> dict[Path, str]:
+    """Return table -> SHA-256, as it was noted when the table was written."""
+    lines = (line for path in sorted(_folder().glob("[!.]*.sha256")) for line in path.read_text().splitlines())
+    return {_folder() / name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
+
+
 def _folder() -> Path:
     return history_folder() / "pictures"
 
@@ -159,6 +169,11 @@ def _tables() -> list[Path]:
 def _table_of(manifest: str) -> Path:
     """Return the table that was added with the manifest of a digest."""
     return _folder() / f"{manifest[:16]}.pictures.parquet"
+
+
+def _digests_of(path: Path) -> Path:
+    """Return the table of digests that belongs to a table of records."""
+    return path.with_name(path.name.replace(".pictures.", ".digests."))
 
 
 def _shards_of(path: Path) -> list[str]:

@@ -16,13 +16,14 @@ from files.durable import file_digest
 from files.errors import UserError
 from jobs.evaluation.metrics.value import Value
 from jobs.evaluation.results import Summary, read_summary
-from jobs.runs.history import Version
+from jobs.runs.history import STATEMENTS, Version
 from jobs.tracking.address import tracking_uri
 from jobs.tracking.mlflow_registry import fetch_version
 from jobs.tracking.training_run import RECORD_NAME
 from pipeline.code import LOCK
 from pipeline.layout import SUMMARY_NAME, results_folder
 from pipeline.lineage.checks import MISSING, Check
+from pipeline.lineage.environments import describe_differences
 from pipeline.lineage.statement import Statement, parse_statement
 
 _LAST_LINES = 15  # of the output of a command that fails
@@ -98,6 +99,7 @@ def _run(command: list[str], folder: Path, programs: str = "", tracking: str = "
 
 def _compare_files(statement: Statement, clone: Path, *, with_weights: bool) -> Iterator[Check]:
     """Compare the data and the outputs of a training in a clone with its record, data first."""
+    remedy = _explain(statement, clone)
     resources = [r for r in statement.dependencies if Path(r.name).name == MANIFEST_NAME]
     resources += statement.subjects if with_weights else ()
     for resource in resources:
@@ -107,8 +109,24 @@ def _compare_files(statement: Statement, clone: Path, *, with_weights: bool) -> 
             expected=resource.sha256,
             found=file_digest(path) if path.is_file() else MISSING,
             by=f"the record of {statement.name}",
-            remedy="compare processor and packages in the record with this machine; weights repeat on equal ones",
+            remedy=remedy,
         )
+
+
+def _explain(statement: Statement, clone: Path) -> str:
+    """Return how the environment of a rebuilt training differs from the recorded one, as text."""
+    recorded = statement.run.environment if statement.run else {}
+    made = [parse_statement(path.read_bytes(), str(path)) for path in _list_statements(clone, statement.name)]
+    differences = describe_differences(recorded, made[-1].run.environment) if made and made[-1].run else ""
+    if not differences:
+        return "the recorded environment is equal to this one; compare the records of both trainings"
+    return f"the environment differs: {differences}; weights repeat on equal ones, see train.portable"
+
+
+def _list_statements(clone: Path, name: str) -> list[Path]:
+    """Return the full records of a stage in the history of a clone, oldest first."""
+    found = clone.glob(f"lineage/{STATEMENTS}/{name}-*.json")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
 
 
 def compare_figures(generator: str, recorded: Summary, rebuilt: Summary) -> list[Check]:

@@ -11,8 +11,6 @@ import datetime
 import functools
 import hashlib
 import json
-import os
-import platform
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -26,6 +24,7 @@ from jobs.runs.history import MANIFESTS, RECEIPTS, STATEMENTS, add_record
 from pipeline.code import LOCK, list_outs, read_declaration, relevant_changes
 from pipeline.inputs import PARAMS_PREFIX, StageInputs
 from pipeline.layout import PROVENANCE, TOMBSTONES, record_file
+from pipeline.lineage.environments import describe_environment
 from pipeline.lineage.statement import Resource, Run, Statement, StatementError, parse_statement, portable_value
 
 _RECEIPT_NAME = "receipt.json"  # not imported from jobs/runs/receipt.py, which imports torch
@@ -169,19 +168,5 @@ def _describe_run(statement: Statement) -> Run:
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commit=code.commit,
         changes=relevant_changes(statement.stage, statement.key, code.changes),
-        environment={
-            "python": platform.python_version(),
-            "system": f"{platform.system()} {platform.machine()}",
-            "processor": _processor(),
-            "cores": str(os.cpu_count()),
-        },
+        environment=describe_environment(),
     )
-
-
-def _processor() -> str:
-    """Return the model of the processor as Linux names it; elsewhere what Python knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())

@@ -13,17 +13,17 @@ from datasets.shards.manifest import MANIFEST_NAME, ManifestError, parse_manifes
 from files.checkout import FOLDERS
 from files.code_archive import CodeError, read_archive
 from files.durable import file_digest
-from jobs.runs.history import Version, list_versions
+from jobs.runs.history import VERSIONS, Version, list_versions, name_version
 from jobs.tracking.mlflow_registry import FILES_TAG, fetch_version
 from jobs.tracking.mlflow_runs import fetch_run_files
 from jobs.tracking.model_files import DIGESTS, list_files
 from jobs.tracking.training_run import RECORD_NAME
 from pipeline.code import LOCK
 from pipeline.lineage.checks import ABSENT, MISSING, Check, check_manifest
-from pipeline.lineage.evaluations import fetch_evaluations
+from pipeline.lineage.evaluations import CARD_TAG, fetch_card, fetch_evaluations
 from pipeline.lineage.statement import Statement, StatementError, parse_statement
 
-_SET_LATER = ("evaluation_", "takedown", "champion_since", "candidate_since")
+_SET_LATER = ("evaluation_", CARD_TAG, "takedown", "champion_since", "candidate_since")
 """Tags that evaluate, takedown and promote set after the registration. Evaluations have checks of their own."""
 _REGISTRY_REMEDY = "find out who changed the artifact store; use another version, or train again"
 _TAG_REMEDY = "find out who changed the tags of the version; train again to register one that can be trusted"
@@ -70,11 +70,12 @@ class VersionChecks:
         recorded = [each for each in list_versions() if (each.name, each.version, each.run_id) == ours]
         if not recorded:
             self.notes.append(f"{self.name} was not registered from here: its tags cannot be compared")
+        by = f"lineage/{VERSIONS}/{name_version(recorded[-1])}.json" if recorded else ""
         for name, value in recorded[-1].tags.items() if recorded else ():
             if name.startswith(_SET_LATER):
                 continue
             found = self.version.tags.get(name, MISSING)
-            yield self._check(f"tag {name}", value, found, "the record of the registration", _TAG_REMEDY)
+            yield self._check(f"tag {name}", value, found, by, _TAG_REMEDY)
 
     def _check_files(self, model: Path) -> Iterator[Check]:
         """Compare the list of files with the tag, and every file with the list."""
@@ -146,7 +147,12 @@ class VersionChecks:
         yield from self._check_run(statement)
 
     def _check_evaluations(self) -> Iterator[Check]:
-        """Compare the summaries of the evaluations among the files of the run with the tags."""
+        """Compare the card and the summaries of the evaluations among the files of the run with the tags."""
+        if CARD_TAG in self.version.tags:
+            path = fetch_card(self.version, self.folder)
+            yield self._check(
+                f"{path.name} of its run", self.version.tags[CARD_TAG], file_digest(path), f"tag {CARD_TAG}"
+            )
         for suite, sha256, path in fetch_evaluations(self.version, self.folder):
             yield self._check(f"{path.name} of the suite {suite}", sha256, file_digest(path), "its tag")
 

@@ -21,6 +21,7 @@ from pipeline.aftermath import Aftermath, check_idle, clear, keep_records, previ
 from pipeline.layout import TOMBSTONES
 from pipeline.lineage.exposure import find_taken_down
 from pipeline.params import Params
+from pipeline.progress import span
 from pipeline.removal import Choose, Outcome, choose_tombstones, remove
 from pipeline.takedown_text import render_all
 from pipeline.verbosity import say
@@ -167,7 +168,7 @@ def price_retraining(params: Params, generators: Sequence[str]) -> dict[str, str
     if listed:
         for each in price.run(replace(params, generators=listed), seconds=_PROBE_SECONDS).generators:
             hours = each.hours
-            found[each.name] = f"{hours.low:.3g} to {hours.high:.3g} hours" if hours else each.problem
+            found[each.name] = f"{span(3600 * hours.low)} to {span(3600 * hours.high)}" if hours else each.problem
     return found
 
 

@@ -14,7 +14,7 @@ from files.errors import UserError
 from jobs.runs.history import Version
 from jobs.tracking.address import tracking_uri
 from pipeline.layout import PROVENANCE
-from pipeline.lineage.checks import NOTHING, Check, check_everything
+from pipeline.lineage.checks import NOTHING, Check, check_everything, list_unlisted
 from pipeline.lineage.registry import check_server, has_server, split_reference
 from pipeline.lineage.takedown_checks import check_takedowns
 from pipeline.progress import printable
@@ -50,6 +50,10 @@ def verify_all() -> Verification:
     checks = [*check_everything(), *check_takedowns()]
     alone = [check.link for check in checks if check.by == NOTHING]
     notes = [f"{link}: neither dvc.lock nor the history has this record, so it may have been changed" for link in alone]
+    notes += [
+        f"{name}: params.yaml has it no more, so its outputs are compared with its record, and its inputs are not"
+        for name in list_unlisted()
+    ]
     if not has_server():
         notes.append(f"{display_address(tracking_uri())} is missing: no registered version is checked")
         return _result(checks, notes)

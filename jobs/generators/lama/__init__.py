@@ -37,6 +37,9 @@ Kept from the code: ReLU follows batch norm in both halves of a residual block; 
 known pixels of a fake are labelled real; R1 has no factor 1/2; the perceptual loss is a sum over the stages.
 
 The Fourier transform is computed in float32 at least, since half precision supports few sizes.
+
+On a GPU, the gradient of reflection padding is summed in no fixed order and convolutions may differ from run to run,
+unless deterministic algorithms are requested (read in PyTorch's documentation, not run on a GPU).
 """
 
 from __future__ import annotations

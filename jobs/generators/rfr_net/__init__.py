@@ -35,6 +35,9 @@ Kept from the code: attention keys are normalised and queries are not; holes may
 partial convolutions of a recurrence.
 
 `kernel_size=5` in the partial convolutions at half size is the authors' setting for small holes.
+
+On a GPU, convolutions and their gradients may differ from run to run unless deterministic algorithms are requested
+(read in PyTorch's documentation, not run on a GPU).
 """
 
 from __future__ import annotations

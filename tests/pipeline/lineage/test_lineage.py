@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from datasets.shards.column import Column
 from datasets.stream.plan import Plan, positions
@@ -17,7 +18,7 @@ from jobs.runs.history import history_folder, list_versions
 from jobs.runs.receipt import read_receipt
 from pipeline.__main__ import main
 from pipeline.lineage import page
-from pipeline.lineage.checks import NOTHING, check_everything
+from pipeline.lineage.checks import NOTHING, check_everything, list_unlisted
 from pipeline.lineage.graph import Graph, Node
 from pipeline.params import read_params
 from pipeline.verbs import lineage, takedown, verify
@@ -101,7 +102,44 @@ def test_what_is_missing_extra_or_set_otherwise_is_named(made):
     flip(record)
     assert first_broken().link == f"lineage/statements/{record.name}"
     record.write_bytes(kept)
+    tables = list(history_folder().glob("pictures/*.parquet"))
+    assert len(tables) == 2 * 2
+    for table in tables:
+        kept = table.read_bytes()
+        flip(table)
+        assert first_broken().link == f"lineage/pictures/{table.name}"
+        table.write_bytes(kept)
     assert first_broken() is None
+
+
+def test_a_changed_record_of_a_registration_is_named(made, capsys):
+    (record,) = history_folder().glob(f"versions/{MODEL}-1-*.json")
+    kept = record.read_bytes()
+    try:
+        record.write_bytes(kept.replace(b'"licence": "', b'"licence": "x'))
+        (broken,) = verify.verify_model(VERSION).broken
+        assert (broken.link, broken.by) == (f"{MODEL}@1: tag licence", f"lineage/versions/{record.name}")
+        record.write_bytes(kept.replace(b":", b";", 1))
+        assert main(["verify", "model", VERSION]) == 1
+        assert f"lineage/versions/{record.name} is not a record of a registered version" in capsys.readouterr().err
+    finally:
+        record.write_bytes(kept)
+
+
+def test_outputs_of_a_generator_that_is_listed_no_more_are_compared_with_their_records(made):
+    params, weights = Path("params.yaml").read_text(), Path("models", GENERATOR, "weights.safetensors")
+    tree, before = YAML(typ="safe", pure=True).load(params), weights.read_bytes()
+    try:
+        YAML(typ="safe", pure=True).dump(tree | {"generators": {"unet": {}}}, Path("params.yaml"))
+        stale = {check.by for check in check_everything() if check.is_broken}
+        assert not stale & {f"provenance/{stage}/{GENERATOR}.json" for stage in ("train", "evaluate")}
+        assert list_unlisted() == [f"train@{GENERATOR}", f"evaluate@{GENERATOR}"]
+        assert [note.partition(":")[0] for note in verify.verify_all().notes] == list_unlisted()
+        flip(weights)
+        assert str(weights) in [check.link for check in check_everything() if check.is_broken]
+    finally:
+        weights.write_bytes(before)
+        Path("params.yaml").write_text(params)
 
 
 REGISTERED = {
@@ -117,6 +155,7 @@ REGISTERED = {
 OF_THE_RUN = {
     "*/artifacts/params.json": "params.json of its run",
     "*/artifacts/code/code.zip": "code.zip of its run",
+    "*/artifacts/model_card.md": "model_card.md of its run",
     "*/artifacts/evaluations/*/summary.json": "summary.json of the suite",
 }
 

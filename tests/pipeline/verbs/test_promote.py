@@ -20,9 +20,8 @@ from pipeline.lineage.evaluations import EvaluationError, attach_evaluation, rea
 from pipeline.lineage.promotion import _NEEDED_TAGS, Assessed, find_refusals
 from pipeline.lineage.settings import PromoteConfig
 from pipeline.verbs import promote
-from tests.jobs.tracking.models import register
+from tests.pipeline.verbs.registries import NAME, enter_copy, make_registry
 
-NAME = "inpaint-unet"
 TAGS = {
     **dict.fromkeys(_NEEDED_TAGS, "a" * 64),
     "git_commit": "c" * 40,
@@ -90,19 +89,21 @@ def test_a_version_without_fault_is_not_refused_and_reasons_add_up():
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory, empty_database):
+def made(tmp_path_factory, empty_database):
     """Two registered versions that say that they were trained in a clean tree, of which the first is evaluated."""
-    folder = tmp_path_factory.mktemp("registry")
+    folder = make_registry(tmp_path_factory.mktemp("registry"), empty_database, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         for number in ("1", "2"):
-            (folder / number).mkdir()
-            assert register(folder / number, "unet", seed=int(number)) == number
             _make_clean(number)
         _attach(folder, "1", summary(), {"evaluation/psnr": 30.0})
-        yield folder
+    return folder
+
+
+@pytest.fixture
+def registry(made, tmp_path, monkeypatch):
+    return enter_copy(made, tmp_path, monkeypatch)
 
 
 def _make_clean(number):
@@ -130,6 +131,8 @@ def test_a_version_becomes_champion_with_its_card_and_its_figures(registry):
     card = version.description
     whole = Path(client.download_artifacts(version.run_id, "model_card.md", str(registry))).read_text()
     assert whole == f"# {NAME}\n\n{card}"
+    assert client.get_run(version.run_id).data.tags["mlflow.note.content"] == card
+    assert "Plain U-Net (pix2pix network of Isola et al.)" in client.get_registered_model(NAME).description
     assert "| all | 8 | 5.00 (4.00 to 6.00) | 30.00 (29.00 to 31.00) |" in card
     assert "| 0.1-0.2 | 4 |" in card
     for text in ("U-Net", version.tags["weights_sha256"], "| Licence of the data | none |", "## Intended use"):
@@ -141,6 +144,7 @@ def test_a_version_becomes_champion_with_its_card_and_its_figures(registry):
 
 
 def test_a_worse_version_and_one_without_evaluation_are_refused_and_nothing_changes(registry):
+    promote.run(PromoteConfig(), f"{NAME}@1")
     with pytest.raises(promote.PromotionError, match=f"{NAME}@2 is not promoted: it is not evaluated"):
         promote.run(PromoteConfig(), NAME)
     _attach(registry, "2", summary(psnr=Value(20.0)), {})
@@ -153,18 +157,18 @@ def test_a_worse_version_and_one_without_evaluation_are_refused_and_nothing_chan
 
 
 def test_one_changed_bit_of_weights_and_missing_lineage_are_refused(registry):
-    version = mlflow.MlflowClient().get_model_version(NAME, "1")
     model = mlflow.MlflowClient().get_model_version_download_uri(NAME, "1")
     weights = Path(model.removeprefix("file://"), "data", "model", "weights.safetensors")
     kept = weights.read_bytes()
-    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
-    with pytest.raises(promote.PromotionError, match=r"weights.safetensors is not as recorded: expected \w{64}, found"):
-        promote.run(PromoteConfig(), f"{NAME}@1")
-    weights.write_bytes(kept)
+    try:
+        weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        with pytest.raises(promote.PromotionError, match=r"weights.safetensors is not as recorded: expected \w{64}, f"):
+            promote.run(PromoteConfig(), f"{NAME}@1")
+    finally:
+        weights.write_bytes(kept)
     mlflow.MlflowClient().delete_model_version_tag(NAME, "1", "provenance_sha256")
     with pytest.raises(promote.PromotionError, match="lineage is missing: it has no tag provenance_sha256"):
         promote.run(PromoteConfig(), f"{NAME}@1")
-    mlflow.MlflowClient().set_model_version_tag(NAME, "1", "provenance_sha256", version.tags["provenance_sha256"])
 
 
 def test_a_changed_evaluation_is_not_read(registry):

@@ -15,21 +15,17 @@ from benchmarks.photographs import photograph
 from files.checkout import ROOT
 from jobs.tracking.mlflow_registry import load_model
 from pipeline.__main__ import main
-from tests.jobs.tracking.models import register
-
-NAME = "inpaint-unet"
+from tests.pipeline.verbs.registries import NAME, enter_copy, make_registry
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory, empty_database):
-    folder = tmp_path_factory.mktemp("registry")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        (folder / "made").mkdir()
-        register(folder / "made", "unet")
-        yield folder
+def made(tmp_path_factory, empty_database):
+    return make_registry(tmp_path_factory.mktemp("registry"), empty_database, 1)
+
+
+@pytest.fixture
+def registry(made, tmp_path, monkeypatch):
+    return enter_copy(made, tmp_path / "registry", monkeypatch)
 
 
 def run_filled(folder: Path, *words: str):
@@ -86,7 +82,6 @@ def test_a_version_of_pictures_that_were_taken_down_is_not_released(registry, tm
     assert main(["release", f"{NAME}@1", str(tmp_path / "out.tar")]) == 1
     assert "taken down since (train/003); train again" in capsys.readouterr().err
     assert not (tmp_path / "out.tar").exists()
-    mlflow.MlflowClient().delete_model_version_tag(NAME, "1", "takedown")
 
 
 def test_a_place_that_cannot_be_written_is_named_first(registry, tmp_path, capsys):

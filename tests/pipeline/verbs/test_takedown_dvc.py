@@ -1,5 +1,6 @@
 """A takedown reaches DVC's cache and remotes, and `verify` names what DVC brings back damaged."""
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,7 @@ from dvc.repo import Repo
 
 from datasets.shards.column import Column
 from files.durable import file_digest
+from jobs.generators import card
 from jobs.runs.folder import RunFolder
 from jobs.runs.history import history_folder
 from pipeline.aftermath import TrainingError, clear, keep_records
@@ -103,11 +105,12 @@ def test_the_bytes_of_a_picture_are_gone_from_checkout_cache_and_remote(project,
     assert files_with([project, tmp_path / "remote"], bytes_of) == set()
     places = [(each["place"], each["what"]) for each in done["aftermath"]["objects"]]
     assert {place: places.count(place) for place in places} == {
-        ("cache", "shard"): 5, ("cache", "gallery"): 1, ("cache", "page"): 1,
-        ("remote disk", "shard"): 5, ("remote disk", "gallery"): 1, ("remote disk", "page"): 1,
+        ("cache", "shard"): 5, ("cache", "table"): 5, ("cache", "gallery"): 1, ("cache", "page"): 1,
+        ("remote disk", "shard"): 5, ("remote disk", "table"): 5, ("remote disk", "gallery"): 1,
+        ("remote disk", "page"): 1,
     }  # fmt: skip
     gone = kept - {path for path in (project / ".dvc" / "cache").rglob("*") if path.is_file()}
-    assert len(gone) == 7, "nothing else is removed"
+    assert len(gone) == 12, "nothing else is removed"
     names = {path.parent.name + path.name for folder in where for path in folder.rglob("*")}
     assert not names & md5s
     broken = [check.link for check in (*check_everything(), *check_takedowns()) if check.is_broken]
@@ -131,7 +134,7 @@ def test_verify_reads_the_evidence_again(project):
     shutil.rmtree(project / ".dvc")
     old.rename(project / ".dvc")
     broken = [check.link for check in check_takedowns() if check.is_broken]
-    assert len(broken) == 2 == sum(each["place"] == "cache" for each in tree["purged"])
+    assert len(broken) == 4 == sum(each["place"] == "cache" for each in tree["purged"])
     assert all(re.fullmatch(r"\w{32} in DVC's cache", link) for link in broken)
     shutil.rmtree("shards")
     shutil.move(shards, "shards")
@@ -149,7 +152,7 @@ def test_a_killed_takedown_is_finished_by_the_next(project, monkeypatch):
     takedown.run(params, ["train/003"], "asked")
     assert len(files_with([project], bytes_of)) == 1, "the cache has it still"
     done = clear(params, "folder", {})
-    assert len(done.objects) == 4
+    assert len(done.objects) == 8
     assert files_with([project], bytes_of) == set()
     assert done.evidence
 
@@ -227,3 +230,12 @@ def test_a_damaged_object_of_dvc_is_named_by_verify(project, tmp_path, place):
     broken = next(check for check in check_everything() if check.is_broken)
     assert (broken.link, broken.expected, broken.found) == (str(shard), sha256, file_digest(shard))
     assert path.stat().st_mode == mode
+
+
+def test_a_new_training_has_a_price_in_words(project, monkeypatch):
+    monkeypatch.setattr(takedown, "_PROBE_SECONDS", 0.1)
+    params = small_params(project / "pictures")
+    params = dataclasses.replace(params, generators={"unet": card("unet").Config.tiny()})
+    price = takedown.price_retraining(params, ["gone", "unet"])
+    assert price["gone"] == "not in params.yaml, so it has no price"
+    assert re.fullmatch(r"\d+ s to \d+ s", price["unet"])
