@@ -17,15 +17,7 @@ from jobs.recipe.losses import hinge_fake, hinge_generator, hinge_real
 
 def build(config: Config, *, for_training: bool = True) -> Recipe:
     """Build DeepFill v2 with initial weights from torch's global generator."""
-    guided = config.guided
-    makers = {
-        "generator": lambda: Generator(width=config.width, guided=guided, mask_pool=config.mask_pool),
-    }
-    if config.adversarial_weight:
-        makers["generator_d"] = lambda: Discriminator(
-            width=config.d_width, guided=guided, last_activation=config.d_last_activation
-        )
-    networks = make_networks(makers, for_training=for_training)
+    networks = _make_networks(config, for_training)
 
     def forward(networks: Networks, batch: Batch) -> Outputs:
         hints: Outputs = {}
@@ -81,6 +73,16 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
         multiple=8,
         columns=("edge",) if config.guided else (),
     )
+
+
+def _make_networks(config: Config, for_training: bool) -> Networks:
+    guided = config.guided
+    makers = {"generator": lambda: Generator(width=config.width, guided=guided, mask_pool=config.mask_pool)}
+    if config.adversarial_weight:
+        makers["generator_d"] = lambda: Discriminator(
+            width=config.d_width, guided=guided, last_activation=config.d_last_activation
+        )
+    return make_networks(makers, for_training=for_training)
 
 
 def _sketch(batch: Batch) -> Tensor:
