@@ -43,6 +43,7 @@ from jobs.training.numerics import numerics
 from jobs.training.run_writer import NullRunWriter, open_run_writer
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import TrainConfig
+from jobs.training.side_stream import BatchCopier
 from jobs.training.step import TrainingError, TrainingStep
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class _Training:
         papers = build_recipe(job.generator, job.config, job.seed)
         self.recipe = with_global_batch(papers, job.train)
         self._check_batch()
-        for network in self.recipe.networks.values():
+        for network in (*self.recipe.networks.values(), *self.recipe.feature_networks):
             network.to(self.device, memory_format=torch.channels_last if job.train.channels_last else None)
         self.step = TrainingStep(self.recipe, job.train, self.device)
         factor = learning_rate_factor(papers.batch_size, job.train)
@@ -150,6 +151,7 @@ class _Training:
             job.digests,
         )
         self.stop_requests = StopRequests(self.folder.stop_request, self.rank, is_preempted, job.collective_seconds)
+        self.copy_batch = BatchCopier(self.device)
         self.roll_call = self._open_roll_call(give_up)
         self.segments: list[dict[str, int]] = []
         """For checkpoints, an entry per change of workers: their first step, number of processes and of threads."""
@@ -309,7 +311,7 @@ class _Training:
         return True
 
     def _next(self, batches: Iterator[ByteBatch]) -> Batch:
-        batch = next(batches).to(self.device)
+        batch = self.copy_batch(next(batches))
         return batch.channels_last() if self.job.train.channels_last else batch
 
     def _step(self, phase: Phase, step: int, batch: Batch) -> Terms:
