@@ -55,7 +55,8 @@ class Fault:
     nan: network whose loss becomes NaN.
     steps: for how many steps it is NaN.
     claims_gpu: let PyTorch believe from the start that there is a GPU.
-    stuck: the thread that trains waits in C without end, as in a call that waits for a GPU; other threads run on.
+    stuck: for how many seconds the thread that trains waits in C, as in a call that waits for a GPU; other threads run
+        on.
     """
 
     step: int
@@ -67,7 +68,7 @@ class Fault:
     nan: str = ""
     steps: int = 1
     claims_gpu: bool = False
-    stuck: bool = False
+    stuck: int = 0
 
 
 def make_job(folders: dict[str, Path], storage: Path, **changes: Any) -> TrainJob:
@@ -218,8 +219,8 @@ def watch_steps(faults: Sequence[Fault], seen: Path | None = None) -> None:
                 elif fault.signal:
                     os.kill(os.getpid(), fault.signal)
                 if fault.stuck:
-                    (Path(self.job.storage) / "stuck").touch()
-                    ctypes.CDLL(None).sleep(600)
+                    (Path(self.job.storage) / f"stuck-{self.rank}").touch()
+                    ctypes.CDLL(None).sleep(fault.stuck)
                 if fault.raises:
                     raise fault.raises
         if seen:
