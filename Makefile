@@ -31,6 +31,7 @@ bench: setup ## all benchmarks, with their limits; JSON in benchmarks/results
 	@$(RUN) python -m benchmarks.ingest
 	@$(RUN) python -m benchmarks.masks
 	@$(RUN) python -m benchmarks.reading
+	@$(RUN) python -m benchmarks.feeding
 	@$(RUN) python -m benchmarks.plan
 	@$(RUN) python -m benchmarks.lineage
 	@$(RUN) python -m benchmarks.training

@@ -27,6 +27,7 @@ from torch.utils.flop_counter import flop_registry
 from jobs.checks.footprint import step_kinds
 from jobs.generators.build import build_recipe
 from jobs.generators.csa import attention
+from jobs.generators.csa.attention import CoherentSemanticAttention
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Recipe
 from jobs.training.settings import TrainConfig
@@ -46,19 +47,42 @@ def calculate(name: str, config: Any, side: int) -> Iterator[dict[str, Any]]:
     config: the generator's hyperparameters.
     side: of the images, in pixels.
     """
+    meter = Meter()
+    for what, batch_size in take_steps(name, config, side, TrainConfig(), meter):
+        yield {
+            "what": what,
+            "batch": batch_size,
+            "tflop": meter.flops / 1e12,
+            "launches": meter.launches,
+            "gigabytes": meter.bytes / 1e9,
+            "peak_gib": meter.peak_bytes / 2**30,
+        }
+
+
+def take_steps(name: str, config: Any, side: int, train: TrainConfig, meter: Meter) -> Iterator[tuple[str, int]]:
+    """Take each kind of step of a generator on the device "meta", and yield its name and batch once it is metered.
+
+    name, config, side: see `calculate`.
+    train: how it is trained.
+    """
     with (
         mock.patch.object(attention, "_attend", OpenAttention.apply),
+        mock.patch.object(CoherentSemanticAttention, "_sweeps_on", return_value=attention.SWEEPS_PER_LOOK),
         mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()),  # "meta" has none
         mock.patch.object(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused"),  # it refuses "meta"
-        Meter() as meter,
+        meter,
     ):
         with torch.device(_META):
             recipe = build_recipe(name, config, seed=0)
-        step = TrainingStep(recipe, TrainConfig(), _META)
+        step = TrainingStep(recipe, train, _META)
         for optimizer in recipe.optimizers.values():
             for group in optimizer.param_groups:
                 group["foreach"] = not group.get("fused")  # as on a GPU
         batch = _make_batch(recipe, side)
+        if train.channels_last:
+            batch = batch.channels_last()
+            for network in (*recipe.networks.values(), *recipe.feature_networks):
+                network.to(memory_format=torch.channels_last)
         for phase in recipe.phases:
             if not phase.steps:
                 continue
@@ -68,14 +92,7 @@ def calculate(name: str, config: Any, side: int) -> Iterator[dict[str, Any]]:
                     meter.reset()
                     step(kind.first, batch)
                 what = "+".join("+".join(update.networks) for update in kind.updates)
-                yield {
-                    "what": f"{name}/{phase.name} {what}",
-                    "batch": recipe.batch_size,
-                    "tflop": meter.flops / 1e12,
-                    "launches": meter.launches,
-                    "gigabytes": meter.bytes / 1e9,
-                    "peak_gib": meter.peak_bytes / 2**30,
-                }
+                yield f"{name}/{phase.name} {what}", recipe.batch_size
 
 
 def _make_batch(recipe: Recipe, side: int) -> Batch:

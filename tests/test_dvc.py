@@ -64,6 +64,7 @@ INERT = {
     "jobs/runs/folder.py": "names files in that folder",
     "jobs/runs/note.py": "tells other processes about a training",
     "jobs/runs/history.py": "keeps copies of records",
+    "jobs/runs/roll_call.py": "names processes that others wait for",
     "jobs/runs/stopping.py": "decides after which step a training rests; it ends with the same weights",
     "jobs/tracking/address.py": "names the tracking server",
     "jobs/tracking/delivery.py": "carries what training wrote to the tracking server",

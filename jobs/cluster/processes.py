@@ -22,7 +22,7 @@ from multiprocessing import connection, forkserver, get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_timeout
+from jobs.cluster.work import GroupError, GroupWork, WorkerError, call_until_given_up, group_timeout
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -273,7 +273,7 @@ def _join_group(argument: tuple[Callable[[dict], None], dict, str, float]) -> No
             world_size=int(os.environ["WORLD_SIZE"]),
             timeout=timedelta(seconds=group_timeout(seconds, use_gpu=bool(os.environ["CUDA_VISIBLE_DEVICES"]))),
         )
-    function(arguments)
+    call_until_given_up(function, arguments)
 
 
 def _serve(calls: connection.Connection, output: str, environment: Mapping[str, str]) -> None:

@@ -25,7 +25,15 @@ from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
 from jobs.cluster.gpus import NO_GPUS
 from jobs.cluster.network import find_interface, passed_on
 from jobs.cluster.settings import ClusterConfig
-from jobs.cluster.work import GroupError, GroupWork, WorkerError, group_size, group_timeout, last_line
+from jobs.cluster.work import (
+    GroupError,
+    GroupWork,
+    WorkerError,
+    call_until_given_up,
+    group_size,
+    group_timeout,
+    last_line,
+)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -194,7 +202,8 @@ def _on_worker(function: Callable[[dict], None], arguments: dict) -> None:
     # Gloo would take the address of the host's name, which often is one of the loopback.
     if interface := find_interface(ray.util.get_node_ip_address()):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-    function({**arguments, "is_preempted": lambda: ray.train.get_preemption_info() is not None})
+    extra = {"is_preempted": lambda: ray.train.get_preemption_info() is not None}
+    call_until_given_up(function, {**arguments, **extra})
 
 
 def _apply(task: Callable[[Item], Result], item: Item) -> Result:

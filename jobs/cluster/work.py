@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +28,8 @@ class GroupWork:
     """The work of one group of training processes.
 
     function: called with the arguments in every process. With more than one, torch.distributed is initialised there.
-        On a cluster, its arguments also hold "is_preempted", a function that tells whether a node of the group will be
-        taken away.
+        In a group its arguments also hold "give_up", see `call_until_given_up`; on a cluster, "is_preempted" as well, a
+        function that tells whether a node of the group will be taken away.
     arguments: must be picklable.
     batch_shares: the number of processes must divide this number, if it may be chosen from a range.
     is_finished: asked after the function has returned; if it answers False, the group is started again, which does not
@@ -52,6 +55,32 @@ class GroupError(Exception):
     def __init__(self, failures: dict[int, BaseException]) -> None:
         super().__init__(f"ranks that failed: {', '.join(map(str, sorted(failures)))}")
         self.failures = failures
+
+
+def call_until_given_up(function: Callable[[dict], None], arguments: dict) -> None:
+    """Call a function in a thread of its own, so that another thread can end the call.
+
+    arguments: of the function, which also gets "give_up", a function that takes an error. Called from any thread, it
+        lets this call raise the error at once. The process must then be ended, as the function may still run.
+    Raises what the function raises.
+    """
+    outcome: Future[None] = Future()
+
+    def give_up(error: BaseException) -> None:
+        with contextlib.suppress(InvalidStateError):  # it has returned or raised meanwhile
+            outcome.set_exception(error)
+
+    def call() -> None:
+        try:
+            function({**arguments, "give_up": give_up})
+        except BaseException as error:
+            give_up(error)
+        else:
+            with contextlib.suppress(InvalidStateError):
+                outcome.set_result(None)
+
+    threading.Thread(target=call, name="training", daemon=True).start()
+    outcome.result()
 
 
 def most_telling_cause(error: BaseException, work: GroupWork) -> BaseException:
@@ -96,8 +125,8 @@ def group_size(config: ClusterConfig, batch_shares: int, room: int) -> int:
 def group_timeout(collective_seconds: float, *, use_gpu: bool) -> float:
     """Return the seconds after which the process group itself gives up.
 
-    The watchdog of NCCL then ends the process. On GPUs the group waits longer than the training's own messages, which
-    name the process that does not answer.
+    The watchdog of NCCL then ends the process. On GPUs the group waits longer than the training's roll call, which
+    names the process that is behind.
     """
     return collective_seconds + (_WATCHDOG_SECONDS if use_gpu else 0)
 

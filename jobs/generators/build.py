@@ -11,6 +11,7 @@ import torch
 from files.errors import UserError
 from files.seeds import derive_seed
 from jobs.generators import load
+from jobs.layers.frozen import collect_frozen_networks
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Outputs, Recipe
 from jobs.recipe.padding import crop, pad_batch
@@ -22,9 +23,10 @@ def build_recipe(generator: str, config: Any, seed: int) -> Recipe:
     generator: a name that `names` lists.
     config: the paper's `Config`.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), collect_frozen_networks() as feature_networks:
         torch.manual_seed(derive_seed(seed, "weights", generator))
-        return load(generator).build(config)
+        recipe = load(generator).build(config)
+    return dataclasses.replace(recipe, feature_networks=tuple(feature_networks))
 
 
 def build_filler(generator: str, config: Any) -> Recipe:

@@ -11,6 +11,7 @@ from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
 from files.durable import file_digest
+from jobs.layers.frozen import FrozenNetwork
 from jobs.layers.weights import WeightsError, read_weights
 
 Stem = Literal["conv7", "deep"]
@@ -26,12 +27,10 @@ _DEEP_STEM = {
 }
 
 
-class ResNet50(nn.Module):
+class ResNet50(FrozenNetwork):
     """Compute the features of ResNet-50 after each of its four stages.
 
-    He et al., "Deep Residual Learning for Image Recognition", 2016. The network is always in eval mode. Its parameters
-    get no gradients, but gradients flow to the image. It is not among a recipe's networks; it moves to the device of
-    its input.
+    He et al., "Deep Residual Learning for Image Recognition", 2016. See `FrozenNetwork`.
 
     weights: "imagenet": torchvision's download; "random": its initial weights; or a .safetensors or .pth file.
     dilated: whether stages 3 and 4 are dilated by 2 and 4 in place of their strides.
@@ -62,17 +61,12 @@ class ResNet50(nn.Module):
         self.stages = nn.ModuleList((network.layer1, network.layer2, network.layer3, network.layer4))
         self.eval().requires_grad_(False)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        self.to(image.device)
+    def compute(self, image: Tensor) -> list[Tensor]:
         features, maps = self.stem(image), []
         for stage in self.stages:
             features = stage(features)
             maps.append(features)
         return maps
-
-    def train(self, mode: bool = True) -> ResNet50:
-        """Stay in eval mode."""
-        return super().train(False)
 
     @staticmethod
     def _load(network: nn.Module, weights: str, stem: Stem, sha256: str) -> None:

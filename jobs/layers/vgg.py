@@ -12,6 +12,7 @@ from torchvision.models import VGG16_Weights, VGG19_Weights
 from files.colours import IMAGENET_DEVIATION, IMAGENET_MEAN
 from files.nearest import suggest
 from jobs.layers.constants import constant
+from jobs.layers.frozen import FrozenNetwork
 from jobs.layers.weights import WeightsError, read_weights
 
 # Simonyan and Zisserman, 2015, Table 1, columns D and E: convolutions of each block, and their channels.
@@ -36,13 +37,11 @@ def imagenet_normalised(image: Tensor) -> Tensor:
     return (image - mean) / deviation
 
 
-class VGG(nn.Module):
+class VGG(FrozenNetwork):
     """Compute the features of a VGG after the named ReLUs and pools, and no layer beyond the deepest of them.
 
     Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015. Use `VGG16`
-    or `VGG19`. The network is always in eval mode. Its parameters get no gradients, but gradients flow to the image. It
-    is not among a recipe's networks, so it is neither trained, saved nor moved with them; it moves to the device of its
-    input.
+    or `VGG19`. See `FrozenNetwork`.
 
     layers: names such as "relu1_1", "relu5_2" or "pool3"; `layer_names` of the class lists them all.
     weights: "imagenet": torchvision's download; "random": He-normal weights; or a .safetensors or .pth file of a whole
@@ -85,18 +84,13 @@ class VGG(nn.Module):
             self._load(weights)
         self.eval().requires_grad_(False)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        self.to(image.device)
+    def compute(self, image: Tensor) -> dict[str, Tensor]:
         named, features = {}, image
         for position, layer in enumerate(self.features):
             features = layer(features)
             if position in self.names:
                 named[self.names[position]] = features
         return named
-
-    def train(self, mode: bool = True) -> VGG:
-        """Stay in eval mode."""
-        return super().train(False)
 
     def _draw(self, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)

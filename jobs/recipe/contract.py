@@ -122,6 +122,9 @@ class Recipe:
     multiple: H and W of the batches that `inpaint` gets are multiples of it.
     smallest_side: shortest H or W that can be inpainted, in pixels, before padding.
     finish(outputs, batch): changes the cropped outputs. It gets the batch as it was before padding.
+    differentiated_twice: names of networks of which a loss differentiates a gradient, as a gradient penalty does. They
+        are never compiled, since PyTorch cannot differentiate compiled code twice.
+    feature_networks: those of losses, neither trained nor saved. `build_recipe` fills them in.
     """
 
     networks: dict[str, nn.Module]
@@ -133,6 +136,8 @@ class Recipe:
     multiple: int = 1
     smallest_side: int = 1
     finish: Callable[[Outputs, Batch], Outputs] = lambda outputs, batch: outputs
+    differentiated_twice: tuple[str, ...] = ()
+    feature_networks: tuple[nn.Module, ...] = ()
 
     @cached_property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.2  # a shared file system should not be asked at every step
 _NOTICE_SECONDS = 5.0  # a notice of preemption comes minutes ahead
-_ROLL_CALL_SECONDS = 3.0
 
 
 class StoppedError(UserError):
@@ -74,7 +73,6 @@ class StopRequests:
 
     1. Before a step all call `broadcast`: rank 0 looks for a request and sends the answer, in the background.
     2. After the step all call `is_stop_agreed`: it waits for the answer, which is the same for all.
-    3. If a wait fails, `find_absent_ranks` asks on a second process group who does not answer.
 
     request: file whose presence is a request; only rank 0 has to see it.
     is_preempted: returns whether a node will be taken away, the same in all processes; None if nothing can tell.
@@ -86,12 +84,9 @@ class StopRequests:
         self._rank = rank
         self._is_preempted = is_preempted
         # The answers have a group of their own, since they cross the messages of the gradients in any order.
-        # The roll call has another: a connection on which a wait has failed is closed, and can no longer be asked.
-        self._answers_group = self._roll_call_group = None
+        self._answers_group = None
         if num_processes() > 1:
-            self._answers_group, self._roll_call_group = (
-                distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout)) for _ in range(2)
-            )
+            self._answers_group = distributed.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
         self._looked = self._noticed = time.monotonic()
         self._answers = torch.zeros(2, dtype=torch.int32)  # stop; ask `is_preempted`
         self._message: distributed.Work | None = None
@@ -110,18 +105,6 @@ class StopRequests:
             self._message.wait()
         is_requested, ask_preempted = self._answers.tolist()
         return bool(is_requested) or bool(ask_preempted and self._is_preempted())
-
-    def find_absent_ranks(self) -> str:
-        """Return which processes do not answer after a collective has failed, as text; "" if that is not known."""
-        if self._roll_call_group is None:
-            return ""
-        try:
-            distributed.monitored_barrier(
-                self._roll_call_group, timeout=timedelta(seconds=_ROLL_CALL_SECONDS), wait_all_ranks=True
-            )
-        except RuntimeError as error:
-            return str(error).strip().splitlines()[0]
-        return ""
 
     def _look(self) -> None:
         now = time.monotonic()

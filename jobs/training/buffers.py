@@ -1,4 +1,4 @@
-"""Copies of buffers that can be put back without a look of the host at the device."""
+"""Copies of tensors that can be put back without a look of the host at the device."""
 
 from __future__ import annotations
 
@@ -40,3 +40,18 @@ class BufferCopies:
 
     def _flat(self) -> Tensor:
         return torch.cat([buffer.reshape(-1) for buffer in self._buffers])
+
+
+@torch.no_grad()
+def step_unless(optimizer: torch.optim.Optimizer, condition: Tensor) -> None:
+    """Step an optimizer, and put back what it has changed on the device of a scalar if that is not 0.
+
+    optimizer: has stepped before, so that its state exists.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    changed = [t for t in (*parameters, *states) if isinstance(t, Tensor) and t.device == condition.device]
+    before = [BufferCopies(tensors) for tensors in by_dtype(changed)]
+    optimizer.step()
+    for copies in before:
+        copies.put_back_if(condition)

@@ -34,6 +34,7 @@ from jobs.runs.agreement import Group, agree_on_checkpoint
 from jobs.runs.checkpoint_store import CheckpointStore
 from jobs.runs.checkpoints import load_checkpoint
 from jobs.runs.folder import RunFolder
+from jobs.runs.roll_call import RollCall
 from jobs.runs.stopping import StopRequests
 from jobs.training.byte_batches import ByteBatch
 from jobs.training.global_batch import learning_rate_factor, with_global_batch
@@ -42,6 +43,7 @@ from jobs.training.numerics import numerics
 from jobs.training.run_writer import NullRunWriter, open_run_writer
 from jobs.training.samples import TrainingSamples
 from jobs.training.settings import TrainConfig
+from jobs.training.side_stream import BatchCopier
 from jobs.training.step import TrainingError, TrainingStep
 
 log = logging.getLogger(__name__)
@@ -94,6 +96,7 @@ def train(arguments: dict[str, Any]) -> None:
 
     arguments["job"]: a TrainJob.
     arguments["is_preempted"]: optional; a function that returns whether a node will be taken away.
+    arguments["give_up"]: optional; a function that takes an error and ends the process with it, from any thread.
 
     It continues from the newest undamaged checkpoint. After the last step rank 0 writes the weights to the run folder.
     Raises TrainingError if losses or gradients stay not finite, or if the processes cannot share a batch equally;
@@ -104,13 +107,19 @@ def train(arguments: dict[str, Any]) -> None:
     torch.set_num_threads(job.threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))  # else accelerate chooses a number
     with numerics(job.train) as not_repeatable:
-        _Training(job, arguments.get("is_preempted"), not_repeatable).run()
+        _Training(job, arguments.get("is_preempted"), arguments.get("give_up"), not_repeatable).run()
 
 
 class _Training:
     """One process's share of one training."""
 
-    def __init__(self, job: TrainJob, is_preempted: Callable[[], bool] | None, not_repeatable: set[str]) -> None:
+    def __init__(
+        self,
+        job: TrainJob,
+        is_preempted: Callable[[], bool] | None,
+        give_up: Callable[[BaseException], None] | None,
+        not_repeatable: set[str],
+    ) -> None:
         if job.use_gpu and not torch.cuda.is_available():
             raise TrainingError(
                 f"{socket.gethostname()} has no GPU that PyTorch can use; see what nvidia-smi says there"
@@ -127,7 +136,7 @@ class _Training:
         papers = build_recipe(job.generator, job.config, job.seed)
         self.recipe = with_global_batch(papers, job.train)
         self._check_batch()
-        for network in self.recipe.networks.values():
+        for network in (*self.recipe.networks.values(), *self.recipe.feature_networks):
             network.to(self.device, memory_format=torch.channels_last if job.train.channels_last else None)
         self.step = TrainingStep(self.recipe, job.train, self.device)
         factor = learning_rate_factor(papers.batch_size, job.train)
@@ -142,9 +151,30 @@ class _Training:
             job.digests,
         )
         self.stop_requests = StopRequests(self.folder.stop_request, self.rank, is_preempted, job.collective_seconds)
+        self.copy_batch = BatchCopier(self.device)
+        self.roll_call = self._open_roll_call(give_up)
         self.segments: list[dict[str, int]] = []
         """For checkpoints, an entry per change of workers: their first step, number of processes and of threads."""
         self.writer = NullRunWriter()
+
+    def _open_roll_call(self, give_up: Callable[[BaseException], None] | None) -> RollCall | None:
+        if self.world_size == 1:
+            return None
+
+        def end(absent: str) -> None:
+            log.error("%s", self._describe_loss(absent))
+            if give_up:
+                give_up(PeerError(self._describe_loss(absent)))
+
+        return RollCall(self.rank, self.world_size, self.job.collective_seconds, end)
+
+    def _describe_loss(self, absent: str) -> str:
+        return f"rank {self.rank} lost another process; {absent}"
+
+    def _note(self, activity: str) -> None:
+        """Note for the other processes what this one does."""
+        if self.roll_call:
+            self.roll_call.note(activity)
 
     def _check_batch(self) -> None:
         problem = sharing_problem(self.recipe.batch_size, self.world_size, self.job.train.accumulate)
@@ -158,13 +188,14 @@ class _Training:
         try:
             with open_run_writer(self.folder, self.store, self.rank) as self.writer:
                 self._run()
+            if self.roll_call:
+                self.roll_call.close()
         except torch.OutOfMemoryError as error:
             text = str(error).strip().splitlines()[0]
             raise TrainingError(f"{self.job.generator}: {text} {self._describe_memory_remedy()}") from error
         except RuntimeError as error:
             if self.world_size > 1 and _is_of_collective(error):
-                absent = self.stop_requests.find_absent_ranks()
-                raise PeerError(f"rank {self.rank} lost another process; {absent or error}") from error
+                raise PeerError(self._describe_loss(self.roll_call.find_absent() or str(error))) from error
             raise
 
     def _describe_memory_remedy(self) -> str:
@@ -251,11 +282,13 @@ class _Training:
         self.step.start(phase, {name: self.accelerator.prepare(self.recipe.networks[name]) for name in phase.trained})
         clock = _Clock(self.recipe.batch_size)
         for step in steps:
+            self._note(f"waits for the data of step {step + 1}")
             with clock.waiting():
                 batch = self._next(batches)
             self.stop_requests.broadcast()
             torch.manual_seed(derive_seed(self.job.seed, "step", step, self.rank))
             self.rates.set(step)
+            self._note(f"computes step {step + 1}")
             done = step + 1
             is_logged = done % self.job.train.log_steps == 0 or done == steps.stop
             is_saved = done % self.job.train.checkpoint_steps == 0 or done == steps.stop
@@ -278,7 +311,7 @@ class _Training:
         return True
 
     def _next(self, batches: Iterator[ByteBatch]) -> Batch:
-        batch = next(batches).to(self.device)
+        batch = self.copy_batch(next(batches))
         return batch.channels_last() if self.job.train.channels_last else batch
 
     def _step(self, phase: Phase, step: int, batch: Batch) -> Terms:
@@ -294,6 +327,7 @@ class _Training:
             raise TrainingError(f"{self.job.generator}, step {step + 1} of phase {phase.name}: {error}") from error
 
     def _save(self, done: int) -> None:
+        self._note(f"saves step {done}")
         progress = {"step": self.step.state, "segments": self.segments}
         self.writer.save_checkpoint(done, self._saved_networks, self.recipe.optimizers, progress)
 

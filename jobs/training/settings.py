@@ -68,7 +68,8 @@ class TrainConfig:
     clip_norm: largest norm of the gradients of one update, over all its networks. None = no limit.
     max_skipped: training ends once updates of this many steps in a row were not applied, because a loss or gradient
         was not finite. On a GPU this is noticed at the next logged step.
-    compile: `torch.compile` for every network but discriminators.
+    compile: `torch.compile` for every network, and for the feature networks of losses, but not for the discriminators
+        of gradient penalties.
     channels_last: whether images and weights have channels innermost in memory, which tensor cores prefer.
     checkpoint_steps: global steps from one checkpoint to the next.
     log_steps: global steps from one logged event to the next.

@@ -15,7 +15,7 @@ from files.errors import UserError
 from jobs.recipe.batch import Batch
 from jobs.recipe.contract import Networks, Outputs, Phase, Recipe, Terms, Update, is_discriminator
 from jobs.training.average import MovingAverage
-from jobs.training.buffers import BufferCopies, by_dtype
+from jobs.training.buffers import BufferCopies, by_dtype, step_unless
 from jobs.training.guard import Guard
 from jobs.training.settings import TrainConfig
 
@@ -47,8 +47,8 @@ class TrainingStep:
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self._phase: _PhaseInTraining | None = None
         if config.compile:
-            for name in _generator_names(recipe.networks):
-                recipe.networks[name].compile()
+            for network in _compilable(recipe):
+                network.compile()
 
     @property
     def state(self) -> dict[str, Any]:
@@ -183,7 +183,9 @@ class TrainingStep:
         if getattr(optimizer, "_step_supports_amp_scaling", False):  # fused: it looks at `found_inf` on the device
             optimizer.found_inf = self._guard.failed
             optimizer.step()
-        elif self._guard.failed == 0:  # the host waits, as in PyTorch's own scaler
+        elif self.device.type == "cuda" and optimizer.state:
+            step_unless(optimizer, self._guard.failed)
+        elif self._guard.failed == 0:  # the host waits, at a GPU's first step alone
             optimizer.step()
 
     def _autocast(self) -> torch.autocast:
@@ -246,12 +248,10 @@ class _PhaseInTraining:
 def _make_averages(networks: Networks, decay: float | None) -> dict[str, MovingAverage]:
     if decay is None:
         return {}
-    return {name: MovingAverage(networks[name], decay) for name in _generator_names(networks)}
+    return {name: MovingAverage(networks[name], decay) for name in networks if not is_discriminator(name)}
 
 
-def _generator_names(networks: Networks) -> list[str]:
-    """Return the names of the networks that are averaged and compiled: all but discriminators.
-
-    A gradient penalty differentiates a discriminator twice, which compiled code cannot.
-    """
-    return [name for name in networks if not is_discriminator(name)]
+def _compilable(recipe: Recipe) -> list[nn.Module]:
+    """Return the networks that can be compiled."""
+    once = [network for name, network in recipe.networks.items() if name not in recipe.differentiated_twice]
+    return [*once, *recipe.feature_networks]

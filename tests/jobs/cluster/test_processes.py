@@ -1,9 +1,11 @@
 """Work in processes of this machine: results, errors, lost processes, and none that outlives its parent."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -86,6 +88,14 @@ def lose_rank_one(arguments):
         raise GoneError("rank 0 lost another process") from error
 
 
+def give_up_while_stuck(arguments):
+    """Wait in C without end, as for a GPU, while another thread gives up."""
+    assert distributed.get_world_size() == 2
+    threading.Timer(0.2, arguments["give_up"], [GoneError("rank 1 is stuck")]).start()
+    Path(arguments["folder"], f"rank-{distributed.get_rank()}").touch()
+    ctypes.CDLL(None).sleep(600)
+
+
 def sleep_and_tell(folder):
     Path(folder, str(os.getpid())).touch()
     time.sleep(600)  # longer than the test waits
@@ -160,6 +170,22 @@ def test_a_rank_that_ends_is_named_with_its_last_line_and_the_other_is_not_the_c
         match="rank 1: its process ended with exit code 7; its last lines: two \\| the watchdog gives up \\| about to",
     ):
         train_workers(work, config, name="lost")
+
+
+@pytest.mark.parametrize("address", ["", pytest.param("local", marks=pytest.mark.slow)])
+def test_a_process_that_is_stuck_fails_with_the_error_that_another_thread_gives(tmp_path, monkeypatch, address):
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    work = GroupWork(
+        function=give_up_while_stuck,
+        arguments={"folder": str(tmp_path)},
+        batch_shares=2,
+        consequential_errors=(GoneError,),
+    )
+    config = ClusterConfig(train_workers=2, max_failures=0, storage=str(tmp_path / "storage"))
+    with pytest.raises(WorkerError, match=r"training stuck failed: rank [01]: .*rank 1 is stuck$"):
+        train_workers(work, config, name="stuck")
+    assert len(list(tmp_path.glob("rank-*"))) == 2
 
 
 def test_no_process_outlives_its_parent(tmp_path):

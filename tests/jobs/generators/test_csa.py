@@ -186,6 +186,12 @@ def test_sweeps_settle_on_the_scan_without_its_help(monkeypatch):
         patch.delattr(attention, "_scan")
         swept = CoherentSemanticAttention(solver="sweeps")(features, hole)
     assert (swept - expected).abs().max() <= 2e-6 * expected.abs().max()
+    with monkeypatch.context() as patch:  # as on a GPU
+        patch.delattr(attention, "_scan")
+        patch.setattr(CoherentSemanticAttention, "_sweeps_on", lambda self, features: attention.SWEEPS_PER_LOOK)
+        swept = CoherentSemanticAttention()(features, hole)
+    assert (swept - expected).abs().max() <= 2e-6 * expected.abs().max()
+    assert torch.equal(CoherentSemanticAttention()(features, hole), expected)  # "auto" scans on a CPU
     monkeypatch.setattr(attention, "SWEEPS", 1)  # too few to settle: the scan takes over
     assert torch.equal(CoherentSemanticAttention(solver="sweeps")(features, hole), expected)
 

@@ -5,6 +5,7 @@ The processes are forked from one that has imported everything. Each is the equi
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -28,6 +29,7 @@ from torch import distributed
 
 from files.durable import file_digest
 from jobs.cluster.processes import preload, start_fork_server
+from jobs.cluster.work import call_until_given_up
 from jobs.recipe.contract import Recipe
 from jobs.runs.folder import WEIGHTS_NAME
 from jobs.training import loop as training_loop
@@ -39,7 +41,6 @@ FORKS = multiprocessing.get_context("forkserver")
 preload(["tests.jobs.training.trainings", "pipeline.stages.train", "mlflow.store.tracking.sqlalchemy_store"])
 PLAIN_WORKER = {"threads": 1, "loader_workers": 0, "prefetch_batches": 2, "collective_seconds": 600.0}
 """Fields of a TrainJob: one thread, without loader workers."""
-_GRACE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Fault:
     nan: network whose loss becomes NaN.
     steps: for how many steps it is NaN.
     claims_gpu: let PyTorch believe from the start that there is a GPU.
+    stuck: for how many seconds the thread that trains waits in C, as in a call that waits for a GPU; other threads run
+        on.
     """
 
     step: int
@@ -65,6 +68,7 @@ class Fault:
     nan: str = ""
     steps: int = 1
     claims_gpu: bool = False
+    stuck: int = 0
 
 
 def make_job(folders: dict[str, Path], storage: Path, **changes: Any) -> TrainJob:
@@ -108,8 +112,13 @@ def run_group(
     seen: Path | None = None,
     patience: float = 120,
     apart: bool = False,
+    grace: float = 1.0,
+    exchange_seconds: float | None = None,
 ) -> Ended:
     """Train in a group of processes. Once one has failed, the others are soon killed, as Ray does.
+
+    grace: seconds from the first failure to the end of the others.
+    exchange_seconds: how long exchanges of gradients wait; None = `collective_seconds`.
 
     seen: folder to which each rank appends the keys and the digest of every batch that it trains on.
     patience: longest time, in seconds.
@@ -120,7 +129,8 @@ def run_group(
     with tempfile.TemporaryDirectory() as meeting:
         ranks = [
             FORKS.Process(
-                target=_rank, args=(rank_job, rank, world_size, Path(meeting), faults, seen, dict(os.environ))
+                target=_rank,
+                args=(rank_job, rank, world_size, Path(meeting), faults, seen, dict(os.environ), exchange_seconds),
             )
             for rank, rank_job in enumerate(jobs)
         ]
@@ -132,7 +142,7 @@ def run_group(
             now = time.monotonic()
             if failed_at is None and any(process.exitcode for process in ranks):
                 failed_at = now
-            if (failed_at is not None and now - failed_at > _GRACE_SECONDS) or now - began > patience:
+            if (failed_at is not None and now - failed_at > grace) or now - began > patience:
                 for process in ranks:
                     process.kill()
             time.sleep(0.01)
@@ -164,6 +174,7 @@ def _rank(
     faults: Sequence[Fault],
     seen: Path | None,
     environment: dict[str, str],
+    exchange_seconds: float | None,
 ) -> None:
     os.environ |= environment  # the fork server has the environment of its own start
     torch.set_num_threads(1)
@@ -171,7 +182,7 @@ def _rank(
     if world_size > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
         os.environ |= {"LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400"}
-        wait = timedelta(seconds=job.collective_seconds)
+        wait = timedelta(seconds=exchange_seconds or job.collective_seconds)
         meet = f"file://{meeting}/meet"
         distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=world_size, timeout=wait)
     own_faults = [fault for fault in faults if fault.rank == rank]
@@ -182,7 +193,7 @@ def _rank(
     training_loop.build_recipe = _spoiling([fault for fault in own_faults if fault.nan])
     code = 0
     try:
-        train({"job": job})
+        call_until_given_up(train, {"job": job})
     except BaseException as error:
         traceback.print_exc()
         (meeting / f"said-{rank}").write_text(f"{type(error).__name__}: {error}")
@@ -207,6 +218,9 @@ def watch_steps(faults: Sequence[Fault], seen: Path | None = None) -> None:
                     os.killpg(0, fault.signal)
                 elif fault.signal:
                     os.kill(os.getpid(), fault.signal)
+                if fault.stuck:
+                    (Path(self.job.storage) / f"stuck-{self.rank}").touch()
+                    ctypes.CDLL(None).sleep(fault.stuck)
                 if fault.raises:
                     raise fault.raises
         if seen:
