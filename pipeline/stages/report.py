@@ -118,9 +118,10 @@ def _read_page(params: Params, name: str, packages_lock: str) -> tuple[Page, Res
     """Read finished results. Returns the content of the page, without pictures, and the results. Raises as `run`."""
     suite = page_suite(params, name)
     images = open_column(params, "image", suite.split)
+    masks = suite.open_masks(params, images)
     rows = (*params.generators, *groups_of_rows(params, suite))
     check_complete(suite, rows)
-    results = read_results(suite, rows, images, suite.open_masks(params, images))
+    results = read_results(suite, rows, images, masks)
     suite_digest = common_suite(params, results)
     check_one_protocol(results)
     check_trainings(params.report.track, results.receipts)
