@@ -11,6 +11,7 @@ import mlflow
 import pytest
 
 from datasets.shards.column import Column
+from datasets.shards.manifest import ManifestError
 from files.pictures import decode_map
 from jobs.evaluation.results import read_scores
 from jobs.evaluation.settings import EvaluateConfig
@@ -19,7 +20,7 @@ from jobs.generators import card
 from pipeline import suite_files
 from pipeline.layout import model_folder, results_folder
 from pipeline.page_suites import page_suite
-from pipeline.results import ReportError, common_suite, read_results
+from pipeline.results import common_suite, read_results
 from pipeline.stages import evaluate, ingest, masks, report, suite
 from pipeline.suite_files import SuiteFileError
 from tests.jobs.tracking.models import register
@@ -64,7 +65,7 @@ def test_suites_have_results_of_their_own_and_are_refused_in_one_table(params):
     for row in (GENERATOR, "baselines"):
         evaluate.run(params, row)
     params = dataclasses.replace(params, suites=("thick", "bins"))
-    with pytest.raises(ReportError, match=r"suites/thick/results/unet has no results; run: dvc repro suites@thick$"):
+    with pytest.raises(ManifestError, match=r"suites/thick/mask/val.* is missing.*; run: dvc repro suites@thick$"):
         report.run(params, "thick")
     for name, groups in (("thick", {"thick"}), ("bins", None)):
         suite.run(params, name)
