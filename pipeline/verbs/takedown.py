@@ -54,11 +54,12 @@ def run(
 def look(
     params: Params, names: Sequence[str], reason: str | None, day: str | None = None, *, this_copy_only: bool = False
 ) -> tuple[Outcome, Aftermath]:
-    """Return what `run` and `clear` would do. Changes no output.
+    """Return what `run` and `clear` would do. Changes no output. A reason is not needed.
 
     Raises TakedownError and RemovalError as `run` does.
     """
     keep_records()
+    reason = reason or "none yet"  # it is in no output
     chosen = choose_tombstones(_chooser(names, reason, day, this_copy_only=this_copy_only))
     pictures = find_taken_down([*read_tombstones(TOMBSTONES), *chosen[1]])
     return Outcome(dataset=chosen[0], removed=chosen[2]), preview(params, pictures)
@@ -177,7 +178,7 @@ VERB = {
     "example": 'takedown train/beach_0042 --reason "the owner asked for it"',
     "arguments": {
         "names": {"nargs": "*", "metavar": "name", "help": "a record's key, name of its source, SHA-256, or file"},
-        "--reason": {"help": "why, in your words; needed with names"},
+        "--reason": {"help": "why, in your words; needed with names, but not with --dry-run"},
         "--date": {"help": "when this was decided, YYYY-MM-DD (default: today)"},
         "--list": {"metavar": "FILE", "help": "a text file with further names, one per line"},
         "--dry-run": {"action": "store_true", "help": "say what would be removed, purged, marked and trained again"},

@@ -95,7 +95,7 @@ def test_the_bytes_of_a_picture_are_gone_from_checkout_cache_and_remote(project,
     assert len(before) == 2 * 3, "each of two shards in three places"
     md5s = {hashlib.md5(path.read_bytes()).hexdigest() for path in before}
     kept = {path for path in (project / ".dvc" / "cache").rglob("*") if path.is_file()}
-    assert takedown.main(params, options("val/005", "train/003", dry_run=True, json=True)) == 0
+    assert takedown.main(params, options("val/005", "train/003", dry_run=True, json=True, reason=None)) == 0
     told = json.loads(capsys.readouterr().out)
     assert files_with(where, bytes_of) == before, "a dry run changes nothing"
     assert [record["key"] for record in told["removed"]] == ["train/003", "val/005"]
