@@ -82,6 +82,7 @@ assert shipped() == before and "mine = 1\\n" in before
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(checkout)], check=True)
     environment = {
         **os.environ,
+        "RAY_ADDRESS": "local",
         **{f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     }
     done = subprocess.run(
