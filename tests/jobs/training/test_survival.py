@@ -190,13 +190,15 @@ def test_ranks_that_are_slow_together_are_not_given_up(folders, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("stuck-*")) == ["stuck-0", "stuck-1"]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_named_by_the_other(folders, tmp_path):
     ended = run_group(make_job(folders, tmp_path), 2, [Fault(9, 1, signal=KILL)], grace=20)
     assert ended.codes == [1, -KILL]
     assert ended.said[0] == "PeerError: rank 0 lost another process; rank 1 does not answer"
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_stands_still_is_named_by_the_other(folders, tmp_path, rank):
     job = make_job(folders, tmp_path, collective_seconds=1.5)
     ended = run_group(job, 2, [Fault(9, rank, signal=signal.SIGSTOP)], exchange_seconds=600)
