@@ -59,7 +59,7 @@ def look(
     Raises TakedownError and RemovalError as `run` does.
     """
     keep_records()
-    reason = reason or "none yet"  # it is in no output
+    reason = (reason or "").strip() or "none yet"  # it is in no output
     chosen = choose_tombstones(_chooser(names, reason, day, this_copy_only=this_copy_only))
     pictures = find_taken_down([*read_tombstones(TOMBSTONES), *chosen[1]])
     return Outcome(dataset=chosen[0], removed=chosen[2]), preview(params, pictures)
