@@ -1,7 +1,7 @@
 """Processes of this machine that work for this one.
 
 They are forked from one process that imports the modules of the work once, so that each starts in a moment. A process
-that ends early is named with its signal and the last line that it printed. None outlives the process that started it.
+that ends early is named with its signal and the last lines that it printed. None outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from multiprocessing import connection, forkserver, get_context, parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jobs.cluster.last_lines import describe_last_lines
 from jobs.cluster.work import GroupError, GroupWork, WorkerError, call_until_given_up, group_timeout
 
 Item = TypeVar("Item")
@@ -32,7 +33,6 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 """Work is divided among processes, not threads. A training sets its own number."""
 _preloaded: list[str] = []  # modules for the fork server
 _MAX_ENDS = 3  # how often a task may lose its process
-_LAST_LINES, _LINE_LENGTH = 3, 300  # of a process that ended, in messages
 _GRACE_SECONDS = 2.0  # for the other processes of a group to name what they have lost
 
 
@@ -78,7 +78,7 @@ class Worker:
         self.connection.close()
 
     def _describe_end(self) -> str:
-        """Return how the process ended and the last line that it printed, as text."""
+        """Return how the process ended and what it printed last, as text."""
         code = self.process.exitcode
         how = f"with exit code {code}"
         if code < 0:
@@ -87,10 +87,7 @@ class Worker:
         if code == -signal.SIGKILL:
             how += ", as when the system runs out of memory"
         text = self._output.read_text(errors="replace") if self._output.is_file() else ""
-        lines = [line.strip() for line in text.splitlines() if line.strip()][-_LAST_LINES:]
-        if len(lines) > 1:
-            return f"its process ended {how}; its last lines: {' | '.join(line[:_LINE_LENGTH] for line in lines)}"
-        return f"its process ended {how}" + (f"; its last line: {lines[0]}" if lines else "")
+        return f"its process ended {how}{describe_last_lines(text)}"
 
 
 class ProcessEndedError(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 from files.code_archive import Code, process_code
 from files.environment import QUIET_ENVIRONMENT, set_quiet_environment
 from jobs.cluster.gpus import NO_GPUS
+from jobs.cluster.last_lines import describe_last_lines
 from jobs.cluster.network import find_interface, passed_on
 from jobs.cluster.settings import ClusterConfig
 from jobs.cluster.work import (
@@ -39,6 +41,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
+_READ_BYTES = 100_000  # of what a lost worker printed
+_READ_SECONDS = 20.0
 _SOCKET_BYTES = 107  # longest path of a socket
 _SOCKET = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.0"  # as long as Ray's own names
 
@@ -135,7 +139,7 @@ def run_group_on_cluster(work: GroupWork, config: ClusterConfig, name: str) -> N
         try:
             fitting.set_result(_fit(work, config, name, storage))
         except BaseException as error:
-            fitting.set_exception(_group_error(error))
+            fitting.set_exception(error)
 
     # In the main thread Ray would put its own signal handlers in place of the stage's.
     threading.Thread(target=fit, name="ray", daemon=True).start()
@@ -193,7 +197,10 @@ def _fit(work: GroupWork, config: ClusterConfig, name: str, storage: Path) -> No
                 worker_runtime_env={} if config.use_gpu else {"env_vars": NO_GPUS},
             ),
         )
-        trainer.fit()
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise _group_error(ray, error) from None
 
 
 def _on_worker(function: Callable[[dict], None], arguments: dict) -> None:
@@ -210,13 +217,49 @@ def _apply(task: Callable[[Item], Result], item: Item) -> Result:
     return task(item)
 
 
-def _group_error(error: BaseException) -> BaseException:
-    """Return the error of Ray Train as a GroupError, or any other as it is."""
+def _group_error(ray: ModuleType, error: Exception) -> Exception:
+    """Return the error of Ray Train as a GroupError, or any other as it is.
+
+    Of a process that ended, the error says how and what it printed last.
+    """
     failures = getattr(error, "worker_failures", None)
-    if not failures:
-        return error
-    # Ray wraps the exception of a worker and keeps the original in the private `_base_exc`.
-    return GroupError({rank: getattr(failure, "_base_exc", failure) for rank, failure in failures.items()})
+    if not failures:  # before all processes had begun, Ray Train does not say which rank it was
+        end = _describe_end(ray, error)
+        return WorkerError(f"a process ended: {end}") if end else error
+    causes = {}
+    for rank, failure in failures.items():
+        # Ray wraps the exception of a worker and keeps the original in the private `_base_exc`.
+        causes[rank] = getattr(failure, "_base_exc", failure)
+        if end := _describe_end(ray, failure):
+            causes[rank] = WorkerError(f"its process ended: {end}")
+    return GroupError(causes)
+
+
+def _describe_end(ray: ModuleType, failure: Exception) -> str:
+    """Return how the process of a failed worker ended and what it printed last; "" if it did not end.
+
+    failure: of Ray. Its text holds the process and the address of its node. A task there reads the process's output.
+    """
+    found = re.search(r"\bpid: (\d+)\n.*\bip: (\S+)\n.*Worker exit detail: (.+)", str(failure), re.DOTALL)
+    if not found:
+        return ""
+    process, address, detail = found.groups()
+    output = ""
+    for node in (node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == address):
+        strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        read = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(_read_output)
+        try:
+            output += ray.get(read.remote(process), timeout=_READ_SECONDS)
+        except Exception:  # such as of a node that has gone since
+            log.debug("the last lines of process %s at %s were not read", process, address, exc_info=True)
+    return detail.split(" Some common causes")[0].splitlines()[0].rstrip(".") + describe_last_lines(output)
+
+
+def _read_output(process: str) -> str:
+    """Return the last of what a process of this node's Ray printed, its errors after the rest."""
+    logs = Path("/dev/stderr").resolve().parent  # Ray has all processes of a node print into one folder
+    files = [path for kind in ("out", "err") for path in logs.glob(f"worker-*-{process}.{kind}")]
+    return "\n".join(path.read_bytes()[-_READ_BYTES:].decode(errors="replace") for path in files)
 
 
 def _temporary_folder() -> str | None:

@@ -28,30 +28,28 @@ def patch_coherence(generated: Tensor, real: Tensor, labels: Tensor, hole: Tenso
     dtype = wide_dtype(generated)
     with torch.autocast(generated.device.type, enabled=False):
         generated, real = generated.to(dtype), real.detach().to(dtype)
-        sample, place, key = _best_matches(generated.detach(), real, labels.flatten(1), hole.flatten(1) > 0)
+        is_query, key = _best_matches(generated.detach(), real, labels.flatten(1), hole.flatten(1) > 0)
         # Compute only the chosen pairs' cosines with gradient: the same gradient as of the maximum over all pairs.
-        queries = F.unfold(generated, 3, padding=1)[sample, :, place]  # (number of i, 9 C)
-        keys = F.unfold(real, 3, padding=1)[sample, :, key]
-        cosines = (queries * keys).sum(dim=1) / (_norm(queries) * _norm(keys))
-        number = cosines.new_full((), len(cosines))
-        return ratio((1 - cosines).sum(), number, at_least=1)
+        queries = F.unfold(generated, 3, padding=1)  # (N, 9 C, P)
+        keys = F.unfold(real, 3, padding=1).gather(2, key[:, None].expand_as(queries))
+        cosines = (queries * keys).sum(dim=1) / (_norm(queries) * _norm(keys))  # (N, P)
+        # Cells that are no query are masked, not left out: the host would have to wait for their number.
+        return ratio(((1 - cosines) * is_query).sum(), is_query.sum().to(dtype), at_least=1)
 
 
 @torch.no_grad()
-def _best_matches(generated: Tensor, real: Tensor, labels: Tensor, hole: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _best_matches(generated: Tensor, real: Tensor, labels: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
     """Find the most similar key of every query that has one.
 
     generated, real: (N, C, h, w).
     labels: int64 (N, P), P = h * w.
     hole: bool (N, P).
-    Returns the sample, the query's cell and the key's cell, int64 (number of queries,) each.
+    Returns whether a cell is a query, bool (N, P), and the cell of its key, int64 (N, P), any for the others.
     """
     # Cells without label may match each other here; none of them is a query.
     allowed = (labels[:, :, None] == labels[:, None]) & ~hole[:, None]
     is_query = hole & (labels != IGNORE) & allowed.any(dim=2)
-    best = patch_cosines(generated, real).masked_fill_(~allowed, -torch.inf).argmax(dim=2)  # (N, P)
-    sample, place = is_query.nonzero(as_tuple=True)
-    return sample, place, best[sample, place]
+    return is_query, patch_cosines(generated, real).masked_fill_(~allowed, -torch.inf).argmax(dim=2)
 
 
 def _norm(patches: Tensor) -> Tensor:

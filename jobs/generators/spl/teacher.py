@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from files.nearest import suggest
+from jobs.layers.frozen import FrozenNetwork
 from jobs.layers.vgg import imagenet_normalised
 from jobs.layers.weights import WeightsError, read_weights
 
@@ -25,7 +26,7 @@ _REMEDY = (
 )
 
 
-class Teacher:
+class Teacher(FrozenNetwork):
     """A frozen network, built at the first call, since inpainting needs none.
 
     name: "tresnet_l", the authors' checkpoint in torch's folder of downloads; a .safetensors or .pth file of a whole
@@ -40,6 +41,7 @@ class Teacher:
     """
 
     def __init__(self, name: str, *, width: int = 76, seed: int = 0) -> None:
+        super().__init__()
         self.name, self.width, self.seed = name, width, seed
 
     @property
@@ -59,9 +61,14 @@ class Teacher:
             network = TResNet(self.width).load(default if self.name == "tresnet_l" else Path(self.name))
         return network.eval().requires_grad_(False)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
+        self.network.to(image.device, image.dtype)  # not compiled: it builds the network and changes its parameters
         with torch.no_grad():
-            return self.network.to(image.device, image.dtype)(image)
+            return super().forward(image)
+
+    def compute(self, image: Tensor) -> Tensor:
+        """Compute the features; the network is built and in place."""
+        return self.network(image)
 
     @property
     def _is_tresnet(self) -> bool:

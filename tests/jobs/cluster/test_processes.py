@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,18 @@ def lose_rank_one(arguments):
         raise GoneError("rank 0 lost another process") from error
 
 
+def abort_as_nccl_does(arguments):
+    """End by what PyTorch's watchdog of NCCL prints, and a dump of all threads after it."""
+    text = (
+        "  what():  [Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=5, OpType=ALLREDUCE)",
+        "Exception raised from checkTimeout at ProcessGroupNCCL.cpp:629 (most recent call first):",
+        "frame #0: c10::Error::Error(c10::SourceLocation, std::string)",
+        "frame #1: c10d::ProcessGroupNCCL::WorkNCCL::checkTimeout()",
+    )
+    print("\n".join(text), flush=True)
+    os.abort()
+
+
 def give_up_while_stuck(arguments):
     """Wait in C without end, as for a GPU, while another thread gives up."""
     assert distributed.get_world_size() == 2
@@ -164,12 +177,32 @@ def test_a_rank_that_ends_is_named_with_its_last_line_and_the_other_is_not_the_c
         0: "GoneError",
         1: "ProcessEndedError",
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "end"),
+    [("", "with exit code 7"), pytest.param("local", ".*exit.*", marks=pytest.mark.slow)],
+)
+def test_a_training_that_lost_a_process_tells_what_it_printed_last(tmp_path, monkeypatch, address, end):
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    work = GroupWork(function=lose_rank_one, arguments={}, batch_shares=2, consequential_errors=(GoneError,))
     config = ClusterConfig(train_workers=2, max_failures=0, storage=str(tmp_path))
     with pytest.raises(
         WorkerError,
-        match="rank 1: its process ended with exit code 7; its last lines: two \\| the watchdog gives up \\| about to",
+        match=f"rank 1: its process ended:? {end}; its last lines: two \\| the watchdog gives up \\| about to end$",
     ):
         train_workers(work, config, name="lost")
+
+
+def test_of_a_crash_the_reason_is_told_and_not_the_frames():
+    work = GroupWork(function=abort_as_nccl_does, arguments={}, batch_shares=1)
+    with pytest.raises(GroupError) as caught:
+        run_group(work, 1, use_gpu=False, collective_seconds=30)
+    assert re.search(
+        r"ended by SIGABRT; its last lines: what\(\): .*timeout: WorkNCCL.* \| Fatal Python error: Aborted$",
+        str(caught.value.failures[0]),
+    )
 
 
 @pytest.mark.parametrize("address", ["", pytest.param("local", marks=pytest.mark.slow)])
