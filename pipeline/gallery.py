@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,8 +26,12 @@ def choose_pictures(params: Params, results: Results) -> list[GalleryRow]:
     """Choose pairs by a rule: of each bin, those at fixed quantiles of the trained generators' mean error."""
     if results.masks is None or not results.generators:
         return []
-    galleries = {name: _open_gallery(name, results) for name in results.summaries}
-    candidates = next(iter(galleries.values())).keys.to_pylist()  # the same in all
+    gallery = _Gallery(
+        results=results,
+        baselines=params.evaluate.baselines,
+        columns={name: _open_gallery(name, results) for name in results.summaries},
+    )
+    candidates = next(iter(gallery.columns.values())).keys.to_pylist()  # the same in all
     hole_l1 = results.hole_l1(candidates)
     rows = []
     for bin_name in results.suite.bins:
@@ -38,26 +43,8 @@ def choose_pictures(params: Params, results: Results) -> list[GalleryRow]:
             key = by_error[round(quantile * (len(by_error) - 1))]
             caption = f"harder than {100 * quantile:.0f} % of this bin: mean L1 in the hole {errors[key]:.2f} %"
             levels = {name: pairs[key, bin_name] for name, pairs in hole_l1.items() if (key, bin_name) in pairs}
-            rows.append(_gallery_row(params, key, bin_name, caption, levels, results, galleries))
+            rows.append(gallery.row(_Pair(key=key, bin=bin_name, hole_l1=levels), caption))
     return rows
-
-
-def _gallery_row(
-    params: Params,
-    key: str,
-    bin_name: str,
-    caption: str,
-    hole_l1: Mapping[str, float],
-    results: Results,
-    galleries: Mapping[str, Column],
-) -> GalleryRow:
-    """Return the pictures of one pair. hole_l1: row -> its value, of each row that was filled in time."""
-    levels = [hole_l1[name] for name in (*results.generators, *results.others) if name in hole_l1]
-    disagreement = max(levels) - min(levels)
-    if len(levels) > 1:
-        caption = f"{caption}; results of networks differ by up to {disagreement:.2f} percentage points"
-    cells = list(_cells(params, key, bin_name, hole_l1, results, galleries))
-    return GalleryRow(key=key, bin=bin_name, caption=caption, cells=cells, disagreement=disagreement)
 
 
 def _open_gallery(row: str, results: Results) -> Column:
@@ -67,37 +54,62 @@ def _open_gallery(row: str, results: Results) -> Column:
     return Column(results.suite.results(row) / GALLERY_NAME, remedy=remedy, expected=expected)
 
 
-def _cells(
-    params: Params,
-    key: str,
-    bin_name: str,
-    hole_l1: Mapping[str, float],
-    results: Results,
-    galleries: Mapping[str, Column],
-) -> Iterator[GalleryCell]:
-    """Yield the cells of a gallery row: the input, the results, and the truth."""
-    image = decode_image(_member(results.images, key))
-    hole = decode_map(_member(results.masks, key, member_of_bin("mask", bin_name))) > 0
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """A pair of image and mask. hole_l1: row -> its value, of each row that was filled in time."""
 
-    def result(group: str, name: str, label: str = "") -> GalleryCell:
-        png = _member(galleries[group], key, member_of_bin(f"{name}-composite", bin_name))
-        errors = encode_errors(decode_image(png), image)
-        return GalleryCell(label or name, png, errors, hole_l1[name])
+    key: str
+    bin: str
+    hole_l1: Mapping[str, float]
 
-    yield GalleryCell("input", encode_png(np.where(hole[..., None], np.uint8(_HIDDEN_COLOUR), image)))
-    for name in results.generators:
-        edges = member_of_bin(f"{name}-edge", bin_name)
-        if edges in galleries[name].fields:
-            lines = decode_map(_member(galleries[name], key, edges))
-            yield GalleryCell(f"edges of {name}", encode_grey_png(255 - lines))
-        yield result(name, name)
-        if guided_row(name) in hole_l1:
-            yield result(name, guided_row(name), f"{name}, guided by the true edges")
-    for group, names in ((OTHERS_ROW, results.others), (BASELINES_ROW, params.evaluate.baselines)):
-        for name in names if group in galleries else ():
-            if name in hole_l1:  # it was filled in time
-                yield result(group, name)
-    yield GalleryCell("truth", encode_png(image))
+
+@dataclass(frozen=True, kw_only=True)
+class _Gallery:
+    """The pictures that the results keep.
+
+    baselines: names of the classical rows.
+    columns: name of a summary -> its pictures.
+    """
+
+    results: Results
+    baselines: Sequence[str]
+    columns: Mapping[str, Column]
+
+    def row(self, pair: _Pair, caption: str) -> GalleryRow:
+        """Return the pictures of one pair."""
+        compared = (*self.results.generators, *self.results.others)
+        levels = [pair.hole_l1[name] for name in compared if name in pair.hole_l1]
+        disagreement = max(levels) - min(levels)
+        if len(levels) > 1:
+            caption = f"{caption}; results of networks differ by up to {disagreement:.2f} percentage points"
+        cells = list(self._cells(pair))
+        return GalleryRow(key=pair.key, bin=pair.bin, caption=caption, cells=cells, disagreement=disagreement)
+
+    def _cells(self, pair: _Pair) -> Iterator[GalleryCell]:
+        """Yield the cells of a gallery row: the input, the results, and the truth."""
+        results = self.results
+        image = decode_image(_member(results.images, pair.key))
+        hole = decode_map(_member(results.masks, pair.key, member_of_bin("mask", pair.bin))) > 0
+
+        def result(group: str, name: str, label: str = "") -> GalleryCell:
+            png = _member(self.columns[group], pair.key, member_of_bin(f"{name}-composite", pair.bin))
+            errors = encode_errors(decode_image(png), image)
+            return GalleryCell(label or name, png, errors, pair.hole_l1[name])
+
+        yield GalleryCell("input", encode_png(np.where(hole[..., None], np.uint8(_HIDDEN_COLOUR), image)))
+        for name in results.generators:
+            edges = member_of_bin(f"{name}-edge", pair.bin)
+            if edges in self.columns[name].fields:
+                lines = decode_map(_member(self.columns[name], pair.key, edges))
+                yield GalleryCell(f"edges of {name}", encode_grey_png(255 - lines))
+            yield result(name, name)
+            if guided_row(name) in pair.hole_l1:
+                yield result(name, guided_row(name), f"{name}, guided by the true edges")
+        for group, names in ((OTHERS_ROW, results.others), (BASELINES_ROW, self.baselines)):
+            for name in names if group in self.columns else ():
+                if name in pair.hole_l1:  # it was filled in time
+                    yield result(group, name)
+        yield GalleryCell("truth", encode_png(image))
 
 
 def _member(column: Column, key: str, field: str | None = None) -> bytes:
