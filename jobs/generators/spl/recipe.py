@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from jobs.generators.spl import Config
 from jobs.generators.spl.losses import hole_weighted_l1
 from jobs.generators.spl.networks import Generator
-from jobs.generators.spl.teacher import Teacher
+from jobs.generators.spl.teacher import Teacher, count_channels
 from jobs.layers.discriminators import PatchDiscriminator
 from jobs.layers.vgg import to_unit
 from jobs.recipe.batch import Batch
@@ -24,10 +24,8 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
 
     Raises WeightsError for a teacher of unknown name.
     """
-    # The teacher is not one of the networks: it is neither trained nor saved nor put into training mode.
-    teacher = Teacher(config.teacher, width=config.teacher_width, seed=config.teacher_seed)
     makers = {
-        "generator": lambda: _generator(config, teacher.channels),
+        "generator": lambda: _generator(config, count_channels(config.teacher, config.teacher_width)),
         "generator_d": lambda: PatchDiscriminator(width=config.d_width, bias=False, deviation=None),
     }
     networks = make_networks(makers, for_training=for_training)
@@ -36,7 +34,7 @@ def build(config: Config, *, for_training: bool = True) -> Recipe:
         make_optimizers=lambda: adam(
             networks, config.learning_rate, config.d_learning_rate, (config.beta1, config.beta2)
         ),
-        phases=_phases(config, teacher) if for_training else (),
+        phases=_phases(config) if for_training else (),
         inpaint=_inpaint,
         batch_size=config.batch_size,
         multiple=4,
@@ -60,7 +58,9 @@ def _generator(config: Config, prior_channels: int) -> Generator:
     )
 
 
-def _phases(config: Config, teacher: Teacher) -> tuple[Phase, ...]:
+def _phases(config: Config) -> tuple[Phase, ...]:
+    # The teacher is not one of the networks: it is neither trained nor saved nor put into training mode.
+    teacher = Teacher(config.teacher, width=config.teacher_width, seed=config.teacher_seed)
     image_terms = _image_terms(config)
     all_terms = _all_terms(config, teacher, image_terms)
 

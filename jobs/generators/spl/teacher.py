@@ -44,15 +44,10 @@ class Teacher(FrozenNetwork):
         super().__init__()
         self.name, self.width, self.seed = name, width, seed
 
-    @property
-    def channels(self) -> int:
-        """Return the channels of the output, without loading weights. Raises WeightsError for an unknown name."""
-        return 2 * self.width if self._is_tresnet else torchvision_channels(self.name)
-
     @cached_property
     def network(self) -> nn.Module:
         """Build the network, in eval mode and without gradients."""
-        if not self._is_tresnet:
+        if not _is_tresnet(self.name):
             network = load_torchvision(self.name)
         elif self.name == "random":
             network = TResNet(self.width).draw(self.seed)
@@ -70,9 +65,17 @@ class Teacher(FrozenNetwork):
         """Compute the features; the network is built and in place."""
         return self.network(image)
 
-    @property
-    def _is_tresnet(self) -> bool:
-        return self.name in ("tresnet_l", "random") or Path(self.name).suffix in (".pth", ".safetensors")
+
+def count_channels(name: str, width: int) -> int:
+    """Return the channels of a teacher's output, without building it; arguments as of `Teacher`.
+
+    Raises WeightsError for an unknown name.
+    """
+    return 2 * width if _is_tresnet(name) else torchvision_channels(name)
+
+
+def _is_tresnet(name: str) -> bool:
+    return name in ("tresnet_l", "random") or Path(name).suffix in (".pth", ".safetensors")
 
 
 class SpaceToDepth(nn.Module):
