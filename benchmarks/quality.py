@@ -4,7 +4,7 @@
     python -m benchmarks.quality bsds500-64 partial_conv "batch of 4" generators.partial_conv.batch_size=4
 
 The first word is the track: a file of docs/results/, whose runs share one suite. The shards and masks must be there
-(`dvc repro masks`). `classical` scores the rows of `evaluate.baselines`. A generator is configured with the given
+(`dvc repro edges masks`). `classical` scores the rows of `evaluate.baselines`. A generator is configured with the given
 words, trained and scored by the commands of the pipeline, one after another; params.yaml stays as they leave it. A run
 is named by the experiment of its receipt. A run of the same experiment is replaced.
 """
