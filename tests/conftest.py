@@ -1,10 +1,17 @@
-"""What several files of tests stand on: an S3 server on loopback, and tracking databases."""
+"""What several files of tests stand on: the order of files, an S3 server on loopback, and tracking databases."""
 
 import logging
 import shutil
 
 import fsspec
 import pytest
+
+LONGEST = ("tests/test_docs.py", "tests/jobs/runs/test_experiment.py", "tests/pipeline/verbs/test_takedown.py")
+"""Files that take a minute or more. Each is one process's work, so it begins early."""
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -254,7 +254,7 @@ def check_style(folder: Path, names: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "chosen",
-    ["not two_processes and not twenty_steps", pytest.param("two_processes or twenty_steps", marks=pytest.mark.slow)],
+    ["not two_processes and not ten_steps", pytest.param("two_processes or ten_steps", marks=pytest.mark.slow)],
 )
 def test_the_generator_that_is_added_passes_the_contract(chosen, tmp_path):
     # The other papers are left out, since the test of two processes computes the gradients of all there are.

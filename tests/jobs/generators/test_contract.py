@@ -252,11 +252,11 @@ def test_the_seed_decides_the_initial_weights(name):
     assert all(moved(first[key], other[key]) for key in first)
 
 
-def test_twenty_steps_of_every_phase_stay_finite(name):
+def test_ten_steps_of_every_phase_stay_finite(name):
     recipe = build_tiny(name)
     for phase in recipe.phases:
         start_phase(recipe, phase)
-        for step in range(20):
+        for step in range(10):
             batch = make_batch((side(name), side(name)), recipe.columns, seed=step)
             for term, value in run_step(recipe, phase, batch, step=step).items():
                 assert value.isfinite(), f"{phase.name}/{term} is {value} at step {step}"
