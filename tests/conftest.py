@@ -6,7 +6,12 @@ import shutil
 import fsspec
 import pytest
 
-LONGEST = ("tests/test_docs.py", "tests/jobs/runs/test_experiment.py", "tests/pipeline/verbs/test_takedown.py")
+LONGEST = (
+    "tests/jobs/runs/test_experiment.py",
+    "tests/pipeline/test_stages.py",
+    "tests/pipeline/verbs/test_takedown.py",
+    "tests/test_docs.py",
+)
 """Files that take a minute or more. Each is one process's work, so it begins early."""
 
 
