@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.batches import make_batch
 from benchmarks.loops.spl import region_norm_loop, region_norm_two_passes
-from jobs.generators.build import inpaint
+from jobs.generators.build import build_recipe, inpaint
 from jobs.generators.spl import Config
 from jobs.generators.spl.losses import hole_weighted_l1
 from jobs.generators.spl.networks import FusionConv2d, ModulatedBlock, ResidualDenseBlock
@@ -347,7 +347,8 @@ def test_a_fixed_batch_is_learned():
 
 
 def test_a_teacher_is_frozen_and_belongs_to_no_network():
-    recipe, batch = build(Config.tiny()), make_batch((64, 64))
+    recipe, batch = build_recipe("spl", Config.tiny(), seed=1), make_batch((64, 64))
+    assert [type(network) for network in recipe.feature_networks] == [Teacher]  # and so it is compiled
     assert not any("teacher" in key or "running" in key for key in recipe.networks["generator"].state_dict())
     teacher = Teacher("random", width=4)
     before = {key: value.clone() for key, value in teacher.network.state_dict().items()}
