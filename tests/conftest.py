@@ -12,7 +12,7 @@ LONGEST = (
     "tests/pipeline/verbs/test_takedown.py",
     "tests/test_docs.py",
 )
-"""Files that take a minute or more. Each is one process's work, so it begins early."""
+"""Long files that come late in the order of names. One process runs a whole file, so they begin first."""
 
 
 def pytest_collection_modifyitems(items):

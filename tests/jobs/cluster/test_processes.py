@@ -169,7 +169,7 @@ def test_every_rank_is_a_process_on_loopback_without_gpu_that_a_signal_does_not_
     assert {rest for _, rest in words} == {"2 no GPU lo"}
 
 
-def test_a_rank_that_ends_is_named_with_its_last_line_and_the_other_is_not_the_cause(tmp_path):
+def test_a_rank_that_ends_is_named_and_the_other_is_not_the_cause(tmp_path):
     work = GroupWork(function=lose_rank_one, arguments={}, batch_shares=2, consequential_errors=(GoneError,))
     with pytest.raises(GroupError) as caught:
         run_group(work, 2, use_gpu=False, collective_seconds=30)
