@@ -53,7 +53,8 @@ def map_on_cluster(
     """Apply a function to every item on the cluster and yield the results in order of completion.
 
     num_workers: how many run at once; None = as many as the cluster has CPUs.
-    Raises the first failure as the task raised it; later items are not started.
+    Raises the first failure as the task raised it; later items are not started. Raises WorkerError for an item that
+    always loses its process.
     """
     with connect_ray(num_workers) as ray:
         num_workers = num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -68,6 +69,8 @@ def map_on_cluster(
                 result = ray.get(done[0])
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
+            except ray.exceptions.WorkerCrashedError as error:
+                raise WorkerError(f"a task lost its process several times: {last_line(error)}") from error
             yield result
 
 

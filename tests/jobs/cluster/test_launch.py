@@ -33,6 +33,10 @@ def fail_on_three(number):
     return number
 
 
+def lose_process(number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def note_rank(arguments):
     import torch.distributed as dist
 
@@ -185,6 +189,12 @@ def test_without_use_gpu_workers_of_ray_see_no_gpu_of_their_machine(tmp_path, mo
         config = ClusterConfig(train_workers=2, storage=str(tmp_path / "storage"))
         train(note_gpus, tmp_path, config, name="gpus")
     assert [path.read_text() for path in tmp_path.glob("gpus-*")] == ["", ""]
+
+
+@pytest.mark.slow
+def test_on_ray_a_task_that_always_loses_its_process_is_a_named_error(local_ray):
+    with pytest.raises(WorkerError, match="a task lost its process several times: The worker died"):
+        list(map_tasks(lose_process, range(2), num_workers=1))
 
 
 @pytest.mark.slow
